@@ -1,0 +1,13 @@
+//! The host: containers, images, networks and volumes as the kernel and the disk know them.
+//!
+//! Knows OCI, the kernel and disks; knows no stacks. Each call is idempotent. Imports nothing else of the crate.
+
+pub mod cgroup;
+pub mod container;
+pub mod image;
+pub mod init;
+pub mod network;
+pub mod roots;
+pub mod shim;
+pub mod state;
+pub mod volume;

@@ -1,0 +1,37 @@
+//! Where an engine keeps what it holds. Two roots never touch each other's containers, bridges or rules.
+
+use std::path::{Path, PathBuf};
+
+/// The two directories of one engine. Everything that this engine makes on the host is named after [`Roots::key`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Roots {
+    /// Durable: images, containers, volumes. `/var/lib/stack` unless told otherwise.
+    pub root: PathBuf,
+    /// Gone at reboot: sockets, mounts, namespaces. `/run/stack` unless told otherwise.
+    pub run: PathBuf,
+}
+
+impl Roots {
+    /// The roots at these two directories, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>, run: impl Into<PathBuf>) -> Self {
+        Self { root: root.into(), run: run.into() }
+    }
+
+    /// A folder below the durable root.
+    pub fn durable(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.root.join(name)
+    }
+
+    /// A folder below the volatile root.
+    pub fn volatile(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.run.join(name)
+    }
+
+    /// Six hexadecimal characters that tell this engine's links, tables and cgroups from another engine's:
+    /// a hash (FNV-1a) of both paths. Empty roots of two engines never share a key unless they share both paths.
+    pub fn key(&self) -> String {
+        let bytes = self.root.as_os_str().as_encoded_bytes().iter().chain([&0]).chain(self.run.as_os_str().as_encoded_bytes());
+        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        format!("{:06x}", (hash ^ (hash >> 24)) & 0xff_ffff)
+    }
+}

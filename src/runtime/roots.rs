@@ -30,8 +30,10 @@ impl Roots {
     /// Six hexadecimal characters that tell this engine's links, tables and cgroups from another engine's:
     /// a hash (FNV-1a) of both paths. Empty roots of two engines never share a key unless they share both paths.
     pub fn key(&self) -> String {
-        let bytes = self.root.as_os_str().as_encoded_bytes().iter().chain([&0]).chain(self.run.as_os_str().as_encoded_bytes());
-        let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let bytes =
+            self.root.as_os_str().as_encoded_bytes().iter().chain([&0]).chain(self.run.as_os_str().as_encoded_bytes());
+        let hash = bytes
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
         format!("{:06x}", (hash ^ (hash >> 24)) & 0xff_ffff)
     }
 }

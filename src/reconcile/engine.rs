@@ -1,0 +1,200 @@
+//! THE SEAM. Everything that can hold a stack implements [`Engine`]; nothing above it knows which one it is.
+//!
+//! It is at the level of resources and actions, not of syscalls, so that an engine which is itself a reconciler fits.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+
+use serde::{Deserialize, Serialize};
+use tokio_stream::Stream;
+
+use super::resource::{Config, ContainerConfig, Kind, ResourceId};
+
+/// The name of a stack: lower-case letters, digits, `-` and `_`, first a letter or digit, as Compose has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct StackName(String);
+
+impl StackName {
+    /// `None` where the text is not a stack's name.
+    pub fn new(text: &str) -> Option<Self> {
+        let first = text.chars().next()?;
+        let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        ((first.is_ascii_lowercase() || first.is_ascii_digit()) && text.chars().all(rest))
+            .then(|| Self(text.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// What changing a field costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Change {
+    /// The engine can apply it to what runs.
+    InPlace,
+    /// The same container must be stopped and started.
+    Restart,
+    /// A new one must be made.
+    Replace,
+    /// It can't be done without losing data; refused without consent.
+    LosesData,
+}
+
+/// What an engine holds and how it changes; constant, so that planning stays pure.
+#[derive(Clone)]
+pub struct Capabilities {
+    /// Shown in plans and errors.
+    pub name: &'static str,
+    /// What changing this field of this kind costs. The field is a dotted path, `resources.memory`.
+    pub change: fn(Kind, &str) -> Change,
+    /// Keys of the file that this engine does not carry out, by their path in a container: `gpus`.
+    pub not_honoured: &'static [&'static str],
+}
+
+/// How far the making of a resource got. `Creating` is durable before the first effect, `Created` after the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    Creating,
+    Created,
+}
+
+/// What a container does at the moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunState {
+    /// Made, never started.
+    Created,
+    Running {
+        health: Health,
+    },
+    Paused,
+    Restarting,
+    Exited {
+        code: i32,
+        /// Somebody stopped it by command: a restart policy does not bring it back.
+        by_hand: bool,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// No check is declared.
+    None,
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// One resource as the host has it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ObservedResource {
+    pub phase: Phase,
+    /// What it was made from (and updated to).
+    pub config: Config,
+    /// For containers only.
+    pub run: Option<RunState>,
+    /// What the host lost of it since: `link gone`, `rule flushed`. Mended by [`Action::Repair`].
+    pub drift: Vec<String>,
+}
+
+/// All resources of one stack, whole or half made. Images are listed when the store has them under a name that the
+/// stack uses; `config.image_digest` of containers and `digests` tell which content.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Observed {
+    pub resources: BTreeMap<ResourceId, ObservedResource>,
+    /// Reference → digest of the content that it stands for in the store now.
+    pub digests: BTreeMap<String, String>,
+}
+
+/// The condition that a dependent waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    Started,
+    Healthy,
+    CompletedSuccessfully,
+}
+
+/// Something that can be looked at before anything running is touched.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Check {
+    /// The host can give these ports to this container (those it holds itself count as free, as do those of `freed`,
+    /// containers that this plan stops first).
+    PortsFree { container: Box<ContainerConfig>, freed: Vec<String> },
+    /// Sources of bind mounts exist and files of configs and secrets can be read.
+    SourcesReadable { container: Box<ContainerConfig> },
+    /// A network or volume that somebody else keeps is there.
+    External { kind: Kind, name: String },
+}
+
+/// One effect. Performing it again, or after a crash half way, ends in the same state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "action", rename_all = "snake_case")]
+pub enum Action {
+    /// Makes it (finishing a half-made one), without starting a container.
+    Create {
+        id: ResourceId,
+        config: Config,
+    },
+    /// Applies the new configuration to what runs. `fields` are the dotted paths that differ.
+    Update {
+        id: ResourceId,
+        config: Config,
+        fields: Vec<String>,
+    },
+    /// Puts back what the host lost.
+    Repair {
+        id: ResourceId,
+        config: Config,
+    },
+    Remove {
+        id: ResourceId,
+        config: Config,
+    },
+    Start {
+        id: ResourceId,
+        name: String,
+    },
+    Stop {
+        id: ResourceId,
+        name: String,
+    },
+    /// Returns when the condition holds; an error when it can no longer hold.
+    Wait {
+        id: ResourceId,
+        name: String,
+        condition: Condition,
+    },
+    /// Looks, changes nothing.
+    Check {
+        check: Check,
+    },
+}
+
+/// What went wrong in one action: what, where, and what to do.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum EngineError {
+    #[error("{subject}: {reason}{}", help.as_ref().map(|h| format!("\n  help: {h}")).unwrap_or_default())]
+    Failed { subject: String, reason: String, help: Option<String> },
+    /// A check found that the action can't work; nothing was changed.
+    #[error("{subject}: {reason}{}", help.as_ref().map(|h| format!("\n  help: {h}")).unwrap_or_default())]
+    Refused { subject: String, reason: String, help: Option<String> },
+}
+
+/// Who can hold a stack: this host, a world in memory, later others.
+pub trait Engine: Send + Sync {
+    /// What this engine holds and how it changes; constant.
+    fn capabilities(&self) -> &Capabilities;
+    /// All resources that carry the stack's label, whole or half made. May be stale, never partial by choice.
+    fn observe(&self, stack: &StackName) -> impl Future<Output = Result<Observed, EngineError>> + Send;
+    /// Performs one action. Performing it again, or after a crash half way, ends in the same state.
+    fn perform(&self, action: &Action) -> impl Future<Output = Result<(), EngineError>> + Send;
+    /// "Look again": may be late, lost or repeated; the controller also looks on a timer.
+    fn hints(&self, stack: &StackName) -> impl Stream<Item = ()> + Send;
+}

@@ -1,0 +1,355 @@
+//! The resources that an engine holds, as values: what a stack asks for and what a host has are both made of these.
+//!
+//! A configuration is compared field by field as its JSON tree, so a field added here is diffed, shown in the plan and
+//! kept by the engine without further code. Every map is ordered: the same stack gives the same bytes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The kinds of resource, in the order in which they are made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    Image,
+    Network,
+    Volume,
+    Container,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Image => "image",
+            Self::Network => "network",
+            Self::Volume => "volume",
+            Self::Container => "container",
+        })
+    }
+}
+
+/// Names one resource of a stack: `container/web-1`, `network/back`. The name is the one within the stack.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ResourceId {
+    pub kind: Kind,
+    pub name: String,
+}
+
+impl ResourceId {
+    pub fn new(kind: Kind, name: impl Into<String>) -> Self {
+        Self { kind, name: name.into() }
+    }
+}
+
+impl fmt::Display for ResourceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.kind, self.name)
+    }
+}
+
+/// One resource as it is asked for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "lowercase")]
+pub enum Config {
+    Image(ImageConfig),
+    Network(NetworkConfig),
+    Volume(VolumeConfig),
+    Container(Box<ContainerConfig>),
+}
+
+/// An image that must be in the store before the containers that use it are made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ImageConfig {
+    /// The name that containers use, and that the store lists it under.
+    pub reference: String,
+    pub source: ImageSource,
+    pub pull_policy: PullPolicy,
+    pub platform: Option<String>,
+}
+
+/// Where an image comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageSource {
+    /// A registry; the digest, where given, is the only content that is accepted.
+    Pull {
+        reference: String,
+        digest: Option<String>,
+    },
+    Archive(PathBuf),
+    Rootfs(PathBuf),
+    Builtin(String),
+}
+
+/// When a registry is asked although the image is in the store.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    Always,
+    #[default]
+    Missing,
+    Never,
+}
+
+/// A network: one layer-2 segment that containers share.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct NetworkConfig {
+    /// The name on the engine, `STACK_NAME` unless the file names it.
+    pub name: String,
+    pub driver: String,
+    pub options: BTreeMap<String, String>,
+    pub internal: bool,
+    pub subnet: Option<String>,
+    pub ip_range: Option<String>,
+    pub gateway: Option<String>,
+    /// Made and kept by somebody else: looked for, never made, changed or removed.
+    pub external: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A volume: a directory that outlives containers. Removed only with consent.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct VolumeConfig {
+    pub name: String,
+    pub driver: String,
+    pub driver_opts: BTreeMap<String, String>,
+    /// Never removed, whatever is consented to, until the file says otherwise.
+    pub protect: bool,
+    pub external: bool,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A container, with everything resolved: no variable, no default of the file format is left open.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ContainerConfig {
+    /// The name on the engine: `{stack}-{service}-{n}` or `container_name`.
+    pub name: String,
+    /// The name in the file.
+    pub service: String,
+    /// 1 for the first replica.
+    pub number: u32,
+    /// The reference of the image, as in [`ImageConfig::reference`].
+    pub image: String,
+    /// Which content the reference stood for when this was planned or made. Empty in a desired container until the
+    /// image is known; then an image that moved is a change like any other.
+    pub image_digest: String,
+    pub command: Option<Vec<String>>,
+    pub entrypoint: Option<Vec<String>>,
+    pub environment: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub user: Option<String>,
+    pub group_add: Vec<String>,
+    pub working_dir: Option<String>,
+    pub hostname: Option<String>,
+    pub domainname: Option<String>,
+    pub tty: bool,
+    pub stdin_open: bool,
+    pub init: bool,
+    pub read_only: bool,
+    pub privileged: bool,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub security_opt: Vec<String>,
+    pub devices: Vec<DeviceMapping>,
+    pub device_cgroup_rules: Vec<String>,
+    pub sysctls: BTreeMap<String, String>,
+    pub ulimits: BTreeMap<String, (i64, i64)>,
+    pub mounts: Vec<Mount>,
+    pub files: Vec<FileMount>,
+    pub network: NetworkMode,
+    pub ports: Vec<Port>,
+    pub expose: Vec<String>,
+    pub dns: Vec<String>,
+    pub dns_search: Vec<String>,
+    pub dns_opt: Vec<String>,
+    pub extra_hosts: Vec<(String, String)>,
+    pub pid: NamespaceMode,
+    pub ipc: NamespaceMode,
+    pub uts_host: bool,
+    pub userns: Option<String>,
+    pub cgroup_host: bool,
+    pub runtime: Option<String>,
+    pub restart: Restart,
+    pub healthcheck: Option<Healthcheck>,
+    pub on_unhealthy: OnUnhealthy,
+    pub stop_signal: Option<String>,
+    pub stop_grace_ms: Option<u64>,
+    pub logging: Logging,
+    pub resources: Resources,
+    pub shm_size: Option<u64>,
+    pub oom_score_adj: Option<i32>,
+    pub oom_kill_disable: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DeviceMapping {
+    pub source: String,
+    pub target: String,
+    /// `rwm` or fewer of these.
+    pub permissions: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mount {
+    pub target: String,
+    pub read_only: bool,
+    #[serde(flatten)]
+    pub source: MountSource,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum MountSource {
+    /// `volume` is the name on the engine, as in [`VolumeConfig::name`]. Without a name: one that lives and dies with
+    /// the container.
+    Volume {
+        volume: Option<String>,
+        nocopy: bool,
+        subpath: Option<String>,
+    },
+    Bind {
+        source: PathBuf,
+        create: bool,
+        propagation: Option<String>,
+    },
+    Tmpfs {
+        size: Option<u64>,
+        mode: Option<u32>,
+    },
+}
+
+/// A config or a secret: a file whose content the engine puts there.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FileMount {
+    pub name: String,
+    pub target: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub mode: u32,
+    /// Never shown, never in a place that survives a reboot.
+    pub secret: bool,
+    pub source: FileSource,
+    /// A hash of the content, so that changed content is a change.
+    pub content_hash: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FileSource {
+    File(PathBuf),
+    /// Held in memory only, filled in when acting; skipped when this is written down.
+    Content(#[serde(skip)] String),
+}
+
+/// How a container reaches the network.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NetworkMode {
+    /// Keyed by the network's name on the engine.
+    Networks(BTreeMap<String, Endpoint>),
+    None,
+    Host,
+    /// The namespace of the container with this name on the engine.
+    Container(String),
+}
+
+impl Default for NetworkMode {
+    fn default() -> Self {
+        Self::Networks(BTreeMap::new())
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Endpoint {
+    pub aliases: Vec<String>,
+    pub ipv4_address: Option<String>,
+    pub mac_address: Option<String>,
+    pub gw_priority: i64,
+    pub interface_name: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Port {
+    pub host_ip: Option<String>,
+    /// 0: any free port.
+    pub published: u16,
+    pub target: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+}
+
+/// Whose process or IPC namespace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum NamespaceMode {
+    #[default]
+    Private,
+    Host,
+    Container(String),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    #[default]
+    No,
+    Always,
+    UnlessStopped,
+    OnFailure {
+        max_retries: Option<u32>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnUnhealthy {
+    #[default]
+    None,
+    Restart,
+}
+
+/// Unset fields take the image's value, then Docker's default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Healthcheck {
+    /// As in Compose: `["CMD", …]`, `["CMD-SHELL", …]`, `["NONE"]`; empty takes the image's.
+    pub test: Vec<String>,
+    pub interval_ms: Option<u64>,
+    pub timeout_ms: Option<u64>,
+    pub start_period_ms: Option<u64>,
+    pub start_interval_ms: Option<u64>,
+    pub retries: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Logging {
+    pub driver: Option<String>,
+    pub options: BTreeMap<String, String>,
+}
+
+/// Limits. Bytes, nanosecond CPUs (1 CPU = 1,000,000,000), counts; unset means unlimited or the engine's default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Resources {
+    pub memory: Option<u64>,
+    pub memory_reservation: Option<u64>,
+    /// Memory plus swap; -1 is unlimited.
+    pub memory_swap: Option<i64>,
+    pub nano_cpus: Option<u64>,
+    pub cpu_shares: Option<u64>,
+    pub cpuset: Option<String>,
+    pub pids: Option<i64>,
+}
+
+/// The labels that make a resource ours. Compose's own are written too: other tools key on them.
+pub mod label {
+    pub const STACK: &str = "com.docker.compose.project";
+    pub const SERVICE: &str = "com.docker.compose.service";
+    pub const NUMBER: &str = "com.docker.compose.container-number";
+    pub const NETWORK: &str = "com.docker.compose.network";
+    pub const VOLUME: &str = "com.docker.compose.volume";
+    pub const ONEOFF: &str = "com.docker.compose.oneoff";
+    pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+}

@@ -1,1 +1,13 @@
-//! spec
+//! The types of a stack, and the way from text to them.
+//!
+//! ```text
+//! bytes ─[yaml, toml]─▶ tree with spans ─[interpolate]─▶ tree ─[schema]─▶ checked tree ─[merge]─▶ one tree ─[lower]─▶ Stack ─[validate]─▶ Stack
+//! ```
+//! All of it is pure (files are read through an argument); `load` alone touches the disk. Every error is a
+//! [`diagnostics::Diagnostic`] with a span, and all errors of all files are reported at once.
+
+pub mod container;
+pub mod diagnostics;
+pub mod stack;
+
+pub use stack::*;

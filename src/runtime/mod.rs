@@ -8,6 +8,8 @@ pub mod image;
 pub mod init;
 pub mod network;
 pub mod roots;
+pub mod seccomp;
 pub mod shim;
 pub mod state;
+pub mod sys;
 pub mod volume;

@@ -1,1 +1,3 @@
 //! init
+
+pub mod spec;

@@ -1,0 +1,109 @@
+//! How results look: tables for people, JSON for programs. Standard output carries data and nothing else.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+/// A table whose columns are as wide as their widest cell, two spaces apart, the last one ragged.
+#[derive(Debug)]
+pub struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table that begins with these headings.
+    pub fn new(headings: &[&str]) -> Self {
+        Self { rows: vec![headings.iter().map(|heading| (*heading).to_owned()).collect()] }
+    }
+
+    pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
+        self.rows.push(cells.into_iter().collect());
+    }
+
+    /// The text, a line a row. Control characters of cells are shown escaped, so that a name can't steer a terminal.
+    pub fn render(&self) -> String {
+        let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);
+        let width = |column: usize| self.rows.iter().filter_map(|row| row.get(column)).map(|c| c.chars().count()).max();
+        let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(&widths) {
+                line.push_str(&format!("{:<width$}  ", printable(cell)));
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// The text with control characters escaped.
+pub fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}
+
+/// Writes to standard output. A reader that went away (`| head`) is no error.
+pub fn out(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+/// One JSON value on standard output, indented, with an end of line.
+pub fn json(value: &impl Serialize) -> io::Result<()> {
+    out(&(serde_json::to_string_pretty(value)? + "\n"))
+}
+
+/// `1.5 GB` as docker prints sizes: powers of 1000, four figures at most.
+pub fn size(bytes: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    let mut value = bytes as f64;
+    let mut unit = 0;
+    while value >= 1000.0 && unit < units.len() - 1 {
+        value /= 1000.0;
+        unit += 1;
+    }
+    let digits = if unit == 0 || value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    format!("{value:.digits$}{}", units[unit])
+}
+
+/// `5 minutes` as docker tells ages; `seconds` is the age.
+pub fn age(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    let (count, unit) = match seconds {
+        0 => return "Less than a second".to_owned(),
+        1..60 => (seconds, "second"),
+        60..3600 => (seconds / 60, "minute"),
+        3600..172_800 => (seconds / 3600, "hour"),
+        172_800..1_209_600 => (seconds / 86_400, "day"),
+        1_209_600..5_184_000 => (seconds / 604_800, "week"),
+        5_184_000..63_072_000 => (seconds / 2_592_000, "month"),
+        _ => (seconds / 31_536_000, "year"),
+    };
+    format!("{count} {unit}{}", if count == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_aligns_its_columns_and_escapes_control_characters() {
+        let mut table = Table::new(&["NAME", "STATE"]);
+        table.row(["a\u{1b}[31m".to_owned(), "up".to_owned()]);
+        assert_eq!(table.render(), "NAME            STATE\na\\u{1b}[31m     up\n".replace("     up", "    up"));
+    }
+
+    #[test]
+    fn sizes_and_ages_read_as_dockers() {
+        for (bytes, text) in [(0, "0B"), (999, "999B"), (1500, "1.50kB"), (12_300_000, "12.3MB"), (450_000_000_000, "450GB")] {
+            assert_eq!(size(bytes), text);
+        }
+        for (seconds, text) in [(0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (7200, "2 hours"), (200_000, "2 days")] {
+            assert_eq!(age(seconds), text);
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! From what a container is asked to be to an OCI runtime specification: a pure function, so that every default that
+//! protects the host can be read and tested as data.
+//!
+//! The defaults are stricter than usual ones where common images still run; each has a field that lifts it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// What a container is asked to be, with the image's own wishes already mixed in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Request {
+    pub args: Vec<String>,
+    /// `KEY=VALUE`; an entry without `=` is dropped, it never takes the engine's own value.
+    pub env: Vec<String>,
+    pub cwd: String,
+    pub hostname: String,
+    pub domainname: String,
+    pub terminal: bool,
+    pub read_only: bool,
+    pub privileged: bool,
+    pub cap_add: Vec<String>,
+    pub cap_drop: Vec<String>,
+    pub no_new_privileges: bool,
+    pub seccomp_unconfined: bool,
+    pub systempaths_unconfined: bool,
+    /// Name without `RLIMIT_` in lower case → soft and hard.
+    pub ulimits: BTreeMap<String, (i64, i64)>,
+    pub mounts: Vec<Mount>,
+    pub sysctls: BTreeMap<String, String>,
+    pub devices: Vec<Device>,
+    pub network: Namespace,
+    pub pid: Namespace,
+    pub ipc: Namespace,
+    pub uts_host: bool,
+    pub limits: Limits,
+    /// Bytes of /dev/shm; 64 MiB when unset.
+    pub shm_size: Option<u64>,
+    pub oom_score_adj: Option<i32>,
+}
+
+/// One mount of the container, after those that every container has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mount {
+    pub target: PathBuf,
+    pub read_only: bool,
+    #[serde(flatten)]
+    pub source: MountSource,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "lowercase")]
+pub enum MountSource {
+    Bind { source: PathBuf },
+    Tmpfs { size: Option<u64>, mode: Option<u32> },
+}
+
+/// A device node of the host, given to the container.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    pub path: PathBuf,
+    /// `c` or `b`.
+    pub kind: char,
+    pub major: i64,
+    pub minor: i64,
+    /// Of `rwm`.
+    pub access: String,
+}
+
+/// Whose namespace the container lives in.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Namespace {
+    #[default]
+    New,
+    Host,
+    Path(PathBuf),
+}
+
+/// Bytes, nanosecond CPUs, counts. Unset is unlimited, but for `pids`: 4096.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Limits {
+    pub memory: Option<u64>,
+    pub memory_reservation: Option<u64>,
+    /// Memory and swap together; -1 is unlimited.
+    pub memory_swap: Option<i64>,
+    pub nano_cpus: Option<u64>,
+    pub cpu_shares: Option<u64>,
+    pub cpuset: Option<String>,
+    pub pids: Option<i64>,
+}
+
+/// The capabilities of a container that asks for none: Docker's without NET_RAW, MKNOD and AUDIT_WRITE.
+pub const DEFAULT_CAPABILITIES: [&str; 11] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_SETFCAP",
+    "CAP_SETGID",
+    "CAP_SETPCAP",
+    "CAP_SETUID",
+    "CAP_SYS_CHROOT",
+];
+
+/// All that Linux 5.9 and later know, by number.
+pub const ALL_CAPABILITIES: [&str; 41] = [
+    "CAP_CHOWN",
+    "CAP_DAC_OVERRIDE",
+    "CAP_DAC_READ_SEARCH",
+    "CAP_FOWNER",
+    "CAP_FSETID",
+    "CAP_KILL",
+    "CAP_SETGID",
+    "CAP_SETUID",
+    "CAP_SETPCAP",
+    "CAP_LINUX_IMMUTABLE",
+    "CAP_NET_BIND_SERVICE",
+    "CAP_NET_BROADCAST",
+    "CAP_NET_ADMIN",
+    "CAP_NET_RAW",
+    "CAP_IPC_LOCK",
+    "CAP_IPC_OWNER",
+    "CAP_SYS_MODULE",
+    "CAP_SYS_RAWIO",
+    "CAP_SYS_CHROOT",
+    "CAP_SYS_PTRACE",
+    "CAP_SYS_PACCT",
+    "CAP_SYS_ADMIN",
+    "CAP_SYS_BOOT",
+    "CAP_SYS_NICE",
+    "CAP_SYS_RESOURCE",
+    "CAP_SYS_TIME",
+    "CAP_SYS_TTY_CONFIG",
+    "CAP_MKNOD",
+    "CAP_LEASE",
+    "CAP_AUDIT_WRITE",
+    "CAP_AUDIT_CONTROL",
+    "CAP_SETFCAP",
+    "CAP_MAC_OVERRIDE",
+    "CAP_MAC_ADMIN",
+    "CAP_SYSLOG",
+    "CAP_WAKE_ALARM",
+    "CAP_BLOCK_SUSPEND",
+    "CAP_AUDIT_READ",
+    "CAP_PERFMON",
+    "CAP_BPF",
+    "CAP_CHECKPOINT_RESTORE",
+];
+
+const MASKED_PATHS: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+];
+const MASKED_SYS: &str = "/sys/devices/virtual/powercap";
+const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// Why a request can't become a specification.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum BuildError {
+    #[error("unknown capability {0:?}")]
+    Capability(String),
+    #[error("unknown resource limit {0:?}")]
+    Ulimit(String),
+    #[error("the specification is not valid: {0}")]
+    Spec(String),
+}
+
+/// The specification that [`super::launch`] executes.
+///
+/// # Errors
+/// Where a capability or limit has a name that Linux does not know.
+pub fn build(request: &Request) -> Result<Spec, BuildError> {
+    let capabilities = capabilities(request)?;
+    let tree = json!({
+        "ociVersion": "1.2.0",
+        "process": {
+            "terminal": request.terminal,
+            "user": {"uid": 0, "gid": 0},
+            "args": request.args,
+            "env": request.env.iter().filter(|entry| entry.contains('=')).collect::<Vec<_>>(),
+            "cwd": if request.cwd.is_empty() { "/" } else { &request.cwd },
+            "capabilities": {"bounding": capabilities, "effective": capabilities, "permitted": capabilities,
+                             "inheritable": [], "ambient": []},
+            "rlimits": rlimits(request)?,
+            "noNewPrivileges": request.no_new_privileges,
+            "oomScoreAdj": request.oom_score_adj.unwrap_or(0),
+        },
+        "root": {"path": "rootfs", "readonly": request.read_only},
+        "hostname": request.hostname,
+        "domainname": request.domainname,
+        "mounts": mounts(request),
+        "linux": {
+            "namespaces": namespaces(request),
+            "sysctl": sysctls(request),
+            "devices": request.devices.iter().map(device).collect::<Vec<_>>(),
+            "resources": resources(&request.limits),
+            "maskedPaths": masked_paths(request),
+            "readonlyPaths": if unmasked(request) { &[][..] } else { &READONLY_PATHS[..] },
+        },
+    });
+    serde_json::from_value(tree).map_err(|error| BuildError::Spec(error.to_string()))
+}
+
+fn unmasked(request: &Request) -> bool {
+    request.privileged || request.systempaths_unconfined
+}
+
+fn masked_paths(request: &Request) -> Vec<&'static str> {
+    if unmasked(request) { Vec::new() } else { MASKED_PATHS.into_iter().chain([MASKED_SYS]).collect() }
+}
+
+/// `net_admin`, `NET_ADMIN` and `CAP_NET_ADMIN` are one.
+fn capability(name: &str) -> Result<String, BuildError> {
+    let upper = name.to_ascii_uppercase();
+    let full = if upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+    if ALL_CAPABILITIES.contains(&full.as_str()) { Ok(full) } else { Err(BuildError::Capability(name.to_owned())) }
+}
+
+fn capabilities(request: &Request) -> Result<BTreeSet<String>, BuildError> {
+    let is_all = |name: &String| name.eq_ignore_ascii_case("all");
+    let named = |names: &[String]| {
+        names.iter().filter(|n| !is_all(n)).map(|n| capability(n)).collect::<Result<BTreeSet<_>, _>>()
+    };
+    let all = || ALL_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect::<BTreeSet<_>>();
+    if request.privileged {
+        return Ok(all());
+    }
+    let base = if request.cap_add.iter().any(is_all) {
+        all()
+    } else if request.cap_drop.iter().any(is_all) {
+        BTreeSet::new()
+    } else {
+        DEFAULT_CAPABILITIES.iter().map(|name| (*name).to_owned()).collect()
+    };
+    let kept: BTreeSet<_> = base.difference(&named(&request.cap_drop)?).cloned().collect();
+    Ok(kept.union(&named(&request.cap_add)?).cloned().collect())
+}
+
+/// Fixed whatever started the engine, so that a container runs the same from a shell, from boot and from cron.
+fn rlimits(request: &Request) -> Result<Vec<Value>, BuildError> {
+    let known = [
+        "as",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
+    ];
+    let mut limits: BTreeMap<&str, (i64, i64)> = BTreeMap::from([("core", (0, 0)), ("nofile", (65_536, 1_048_576))]);
+    for (name, limit) in &request.ulimits {
+        let known = known.iter().find(|known| *known == name).ok_or_else(|| BuildError::Ulimit(name.clone()))?;
+        limits.insert(known, *limit);
+    }
+    let entry = |(name, (soft, hard)): (&str, (i64, i64))| json!({"type": format!("RLIMIT_{}", name.to_ascii_uppercase()), "soft": soft as u64, "hard": hard as u64});
+    Ok(limits.into_iter().map(entry).collect())
+}
+
+fn namespaces(request: &Request) -> Vec<Value> {
+    let one = |kind: &str, namespace: &Namespace| match namespace {
+        Namespace::New => Some(json!({"type": kind})),
+        Namespace::Host => None,
+        Namespace::Path(path) => Some(json!({"type": kind, "path": path})),
+    };
+    let uts = (!request.uts_host).then(|| json!({"type": "uts"}));
+    let always = ["mount", "cgroup"].map(|kind| json!({"type": kind}));
+    [one("network", &request.network), one("ipc", &request.ipc), one("pid", &request.pid), uts]
+        .into_iter()
+        .flatten()
+        .chain(always)
+        .collect()
+}
+
+/// Ping and low ports without a capability, where the network namespace is the container's own.
+fn sysctls(request: &Request) -> BTreeMap<String, String> {
+    let own = request.network != Namespace::Host;
+    let ours = [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")];
+    let defaults = ours.into_iter().filter(|_| own).map(|(key, value)| (key.to_owned(), value.to_owned()));
+    defaults.chain(request.sysctls.clone()).collect()
+}
+
+fn device(device: &Device) -> Value {
+    json!({"path": device.path, "type": device.kind.to_string(), "major": device.major, "minor": device.minor,
+           "fileMode": 0o666, "uid": 0, "gid": 0})
+}
+
+/// The limits in the specification's words. A CPU is 100,000 µs of quota in 100,000 µs.
+pub fn resources(limits: &Limits) -> Value {
+    let quota = limits.nano_cpus.map(|cpus| (cpus / 10_000) as i64);
+    json!({
+        "memory": {"limit": limits.memory.map(|bytes| bytes as i64),
+                   "reservation": limits.memory_reservation.map(|bytes| bytes as i64),
+                   "swap": limits.memory_swap.or(limits.memory.map(|bytes| 2 * bytes as i64))},
+        "cpu": {"shares": limits.cpu_shares, "quota": quota, "period": quota.map(|_| 100_000),
+                "cpus": limits.cpuset},
+        "pids": {"limit": limits.pids.unwrap_or(4096)},
+    })
+}
+
+fn mounts(request: &Request) -> Vec<Value> {
+    let shm = format!("size={}", request.shm_size.unwrap_or(64 << 20));
+    let sysfs: &[&str] =
+        if request.privileged { &["nosuid", "noexec", "nodev"] } else { &["nosuid", "noexec", "nodev", "ro"] };
+    let mut mounts = vec![
+        json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
+        json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": sysfs}),
+        json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": sysfs}),
+        json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "mode=755", "size=65536k"]}),
+        json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+               "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+        json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", shm]}),
+        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
+    ];
+    let mut own: Vec<&Mount> = request.mounts.iter().collect();
+    // A mount below another's target must come after it, or it would be hidden.
+    own.sort_by_key(|mount| mount.target.components().count());
+    mounts.extend(own.into_iter().map(mount));
+    mounts
+}
+
+fn mount(mount: &Mount) -> Value {
+    let access = if mount.read_only { "ro" } else { "rw" };
+    match &mount.source {
+        MountSource::Bind { source } => {
+            json!({"destination": mount.target, "type": "bind", "source": source, "options": ["rbind", "rprivate", access]})
+        }
+        MountSource::Tmpfs { size, mode } => {
+            let size = size.map(|bytes| format!("size={bytes}"));
+            let options = ["nosuid", "noexec", "nodev", access].map(str::to_owned).into_iter();
+            let mode = format!("mode={:o}", mode.unwrap_or(0o1777));
+            json!({"destination": mount.target, "type": "tmpfs", "source": "tmpfs",
+                   "options": options.chain([mode]).chain(size).collect::<Vec<_>>()})
+        }
+    }
+}

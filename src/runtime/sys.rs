@@ -1,0 +1,140 @@
+//! The few system calls that `nix` lacks, as safe functions. All `unsafe` of the runtime room lives in this file and in
+//! `init`, which must act between fork and exec.
+
+use std::ffi::{CStr, CString, OsStr};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+/// A path or name as the kernel takes it.
+///
+/// # Errors
+/// `InvalidInput` where it holds a NUL byte.
+pub fn c_string(text: impl AsRef<OsStr>) -> io::Result<CString> {
+    CString::new(text.as_ref().as_bytes()).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "holds a NUL byte"))
+}
+
+fn check(result: libc::c_long) -> io::Result<libc::c_long> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
+    let fd = check(result)? as RawFd;
+    // SAFETY: the kernel just returned this descriptor to us, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens `path` as if `root` were the root directory: symbolic links and `..` never leave it, and the magic links of
+/// procfs are not followed (openat2(2), `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`). `O_CLOEXEC` is always added.
+pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    let path = c_string(path)?;
+    // SAFETY: open_how is plain data for which all zeroes is a valid value.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.mode = if flags & libc::O_CREAT != 0 { u64::from(mode) } else { 0 };
+    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    loop {
+        // SAFETY: the path is NUL-terminated and `how` outlives the call; its size is passed.
+        let result = owned(unsafe {
+            libc::syscall(libc::SYS_openat2, root.as_raw_fd(), path.as_ptr(), &how, std::mem::size_of_val(&how))
+        });
+        match result {
+            // A rename elsewhere on the host can make the kernel unsure that `..` stayed inside; it asks to try again.
+            Err(error) if error.raw_os_error() == Some(libc::EAGAIN) => {}
+            other => return other,
+        }
+    }
+}
+
+/// A descriptor that stands for the process, whatever becomes of its number (pidfd_open(2)).
+pub fn pidfd_open(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: takes two integers.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+}
+
+/// Sends a signal to the process that the descriptor stands for; `ESRCH` when it has ended.
+pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
+    let info: *const libc::siginfo_t = std::ptr::null();
+    // SAFETY: a null siginfo is allowed and means "as kill(2) would".
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) }).map(drop)
+}
+
+/// Marks every descriptor from `first` on to be closed by the next execve(2).
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: takes integers; closes nothing now.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+}
+
+/// Puts the process's root where `.` is and the old one on top of it (pivot_root(2) with both arguments `.`).
+pub fn pivot_root_here() -> io::Result<()> {
+    let here: &CStr = c".";
+    // SAFETY: both paths are static and NUL-terminated.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, here.as_ptr(), here.as_ptr()) }).map(drop)
+}
+
+/// Makes the mount at `target` and all below it read-only or otherwise restricted (mount_setattr(2)); `attributes` are
+/// `MOUNT_ATTR_*` bits to set.
+pub fn restrict_mount(target: BorrowedFd<'_>, attributes: u64, recursive: bool) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let size = std::mem::size_of_val(&attr);
+    // SAFETY: the empty path is NUL-terminated, `attr` outlives the call and its size is passed.
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, target.as_raw_fd(), c"".as_ptr(), flags, &attr, size) })
+        .map(drop)
+}
+
+/// Takes a copy of the mount at `source` (and of those below it), attached nowhere yet (open_tree(2)).
+pub fn clone_mount(source: &Path) -> io::Result<OwnedFd> {
+    let source = c_string(source)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
+    // SAFETY: the path is NUL-terminated.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) })
+}
+
+/// Attaches a detached mount on the very file or directory that `target` is open on, whatever its path now is.
+pub fn attach_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH;
+    let empty = c"".as_ptr();
+    // SAFETY: both paths are empty and NUL-terminated; the descriptors say what is meant.
+    let moved =
+        unsafe { libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), empty, target.as_raw_fd(), empty, flags) };
+    check(moved).map(drop)
+}
+
+/// Makes a file system of this type with these options, attached nowhere yet (fsopen(2), fsconfig(2), fsmount(2)).
+/// An option without a value is a flag.
+pub fn make_mount(kind: &str, options: &[(&str, Option<&str>)], attributes: u64) -> io::Result<OwnedFd> {
+    let kind = c_string(kind)?;
+    // SAFETY: the name is NUL-terminated.
+    let context = owned(unsafe {
+        libc::syscall(libc::SYS_fsopen, kind.as_ptr(), 1 /* FSOPEN_CLOEXEC */)
+    })?;
+    for (key, value) in options {
+        configure(&context, Some(key), *value)?;
+    }
+    configure(&context, None, None)?;
+    // SAFETY: takes integers.
+    owned(unsafe {
+        libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1 /* FSMOUNT_CLOEXEC */, attributes)
+    })
+}
+
+/// Sets a flag or a string, or with no key creates the file system.
+fn configure(context: &OwnedFd, key: Option<&str>, value: Option<&str>) -> io::Result<()> {
+    const SET_FLAG: u32 = 0;
+    const SET_STRING: u32 = 1;
+    const CREATE: u32 = 6;
+    let command = match (key, value) {
+        (None, _) => CREATE,
+        (Some(_), None) => SET_FLAG,
+        (Some(_), Some(_)) => SET_STRING,
+    };
+    let key = key.map(c_string).transpose()?;
+    let value = value.map(c_string).transpose()?;
+    let pointer = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
+    // SAFETY: each pointer is null or NUL-terminated, and outlives the call.
+    let done =
+        unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(&key), pointer(&value), 0) };
+    check(done).map(drop)
+}

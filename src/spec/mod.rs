@@ -8,6 +8,9 @@
 
 pub mod container;
 pub mod diagnostics;
+mod load;
 pub mod stack;
 
+pub use diagnostics::{Diagnostic, Diagnostics};
+pub use load::{LoadOptions, Loaded, load};
 pub use stack::*;

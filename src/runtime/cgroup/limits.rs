@@ -63,8 +63,16 @@ mod tests {
 
     #[test]
     fn limits_in_both_versions_words() {
-        let limits = Limits { memory: Some(64 << 20), nano_cpus: Some(1_500_000_000), cpu_shares: Some(1024), pids: Some(-1), ..Limits::default() };
-        let text = |files: Files| files.into_iter().map(|(file, value)| format!("{file}={value}")).collect::<Vec<_>>().join(" ");
+        let limits = Limits {
+            memory: Some(64 << 20),
+            nano_cpus: Some(1_500_000_000),
+            cpu_shares: Some(1024),
+            pids: Some(-1),
+            ..Limits::default()
+        };
+        let text = |files: Files| {
+            files.into_iter().map(|(file, value)| format!("{file}={value}")).collect::<Vec<_>>().join(" ")
+        };
         assert_eq!(
             text(v2(&oci(&limits))),
             "memory.max=67108864 memory.swap.max=67108864 cpu.weight=39 cpu.max=150000 100000 pids.max=max"

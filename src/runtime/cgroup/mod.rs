@@ -77,7 +77,8 @@ impl Cgroup {
                 match fs::write(&file, format!("+{controller}")) {
                     Ok(()) => {}
                     // The host's kernel lacks it; a limit that needs it fails by name later.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::EINVAL) => {}
+                    Err(error)
+                        if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::EINVAL) => {}
                     Err(source) => return Err(Error { path: file, source }),
                 }
             }
@@ -145,7 +146,8 @@ impl Cgroup {
         let number = |file: &str| fs::read_to_string(self.file(file)).ok().and_then(|text| text.trim().parse().ok());
         let (cpu_ns, memory_bytes) = if self.unified {
             let text = fs::read_to_string(self.file("cpu.stat")).unwrap_or_default();
-            let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec ")).and_then(|n| n.parse::<u64>().ok());
+            let usage =
+                text.lines().find_map(|line| line.strip_prefix("usage_usec ")).and_then(|n| n.parse::<u64>().ok());
             (usage.unwrap_or(0) * 1000, number("memory.current").unwrap_or(0))
         } else {
             (number("cpuacct.usage").unwrap_or(0), number("memory.usage_in_bytes").unwrap_or(0))

@@ -66,7 +66,13 @@ pub fn size(bytes: u64) -> String {
         value /= 1000.0;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 100.0 { 0 } else if value >= 10.0 { 1 } else { 2 };
+    let digits = if unit == 0 || value >= 100.0 {
+        0
+    } else if value >= 10.0 {
+        1
+    } else {
+        2
+    };
     format!("{value:.digits$}{}", units[unit])
 }
 
@@ -99,10 +105,14 @@ mod tests {
 
     #[test]
     fn sizes_and_ages_read_as_dockers() {
-        for (bytes, text) in [(0, "0B"), (999, "999B"), (1500, "1.50kB"), (12_300_000, "12.3MB"), (450_000_000_000, "450GB")] {
+        for (bytes, text) in
+            [(0, "0B"), (999, "999B"), (1500, "1.50kB"), (12_300_000, "12.3MB"), (450_000_000_000, "450GB")]
+        {
             assert_eq!(size(bytes), text);
         }
-        for (seconds, text) in [(0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (7200, "2 hours"), (200_000, "2 days")] {
+        for (seconds, text) in
+            [(0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (7200, "2 hours"), (200_000, "2 days")]
+        {
             assert_eq!(age(seconds), text);
         }
     }

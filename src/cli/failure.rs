@@ -1,0 +1,46 @@
+//! How a command ends when it can't do what was asked.
+
+use std::fmt::Display;
+use std::process::ExitCode;
+
+/// What is printed on standard error, and the exit code.
+#[derive(Debug)]
+pub struct Failure {
+    message: String,
+    code: u8,
+}
+
+impl Failure {
+    /// The message says what failed, where, and what to do. Exit code 1.
+    pub fn new(message: impl Display) -> Self {
+        Self { message: message.to_string(), code: 1 }
+    }
+
+    /// With another exit code: 125 to 127 of `run` and `exec`.
+    pub fn with_code(self, code: u8) -> Self {
+        Self { code, ..self }
+    }
+
+    /// Prints it and gives the code to exit with. Diagnostics that already begin with a title keep it.
+    pub fn report(&self) -> ExitCode {
+        let title = if self.message.starts_with("error") { "" } else { "error: " };
+        eprintln!("{title}{}", self.message.trim_end());
+        ExitCode::from(self.code)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(inner) = source {
+            let text = inner.to_string();
+            // Many errors already show their source.
+            if !message.contains(&text) {
+                message.push_str(&format!(": {text}"));
+            }
+            source = inner.source();
+        }
+        Self::new(message)
+    }
+}

@@ -138,3 +138,19 @@ fn configure(context: &OwnedFd, key: Option<&str>, value: Option<&str>) -> io::R
         unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), command, pointer(&key), pointer(&value), 0) };
     check(done).map(drop)
 }
+
+/// Sets how mounts and unmounts below this mount are passed on: `MS_PRIVATE`, `MS_SLAVE` or `MS_SHARED`, recursively.
+pub fn set_propagation(target: BorrowedFd<'_>, propagation: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+    let size = std::mem::size_of_val(&attr);
+    // SAFETY: the empty path is NUL-terminated, `attr` outlives the call and its size is passed.
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, target.as_raw_fd(), c"".as_ptr(), flags, &attr, size) })
+        .map(drop)
+}
+
+/// The NIS domain name of this UTS namespace (setdomainname(2)).
+pub fn set_domain_name(name: &str) -> io::Result<()> {
+    // SAFETY: the text outlives the call and its length is passed.
+    check(i64::from(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) })).map(drop)
+}

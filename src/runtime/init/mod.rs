@@ -1,3 +1,258 @@
-//! init
+//! Executes an OCI runtime specification: the privileged steps between "a container is wanted" and its program's first
+//! instruction, and those by which a further process joins a running one.
+//!
+//! Both [`launch`] and [`join`] must be called from a process with one thread (the shim, or a child made for it), since
+//! the child goes on running this program until it becomes the container's. Any step that fails ends the child; the
+//! step, what it was about and why reach the caller through a pipe that the container's program never sees. Nothing
+//! here decides: the specification, built by [`spec::build`], has said everything.
 
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::Path;
+
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use serde::{Deserialize, Serialize};
+
+use super::cgroup::Cgroup;
+use super::sys;
+
+mod child;
+mod credentials;
+mod files;
+mod mounts;
+mod process;
+mod reaper;
 pub mod spec;
+mod terminal;
+
+/// What the first process of a container is made from.
+pub struct Launch<'a> {
+    pub spec: &'a Spec,
+    /// The mounted root file system.
+    pub rootfs: &'a Path,
+    pub cgroup: &'a Cgroup,
+    pub stdio: Stdio,
+    /// Name or id, and group: `app`, `1000:1000`; empty is root. Looked up in the container's own files.
+    pub user: &'a str,
+    /// Further groups, by name or id.
+    pub groups: &'a [String],
+    /// Put a small process 1 in front, that passes signals on and reaps orphans.
+    pub reaper: bool,
+}
+
+/// A further process of a running container.
+pub struct Join<'a> {
+    /// The container's specification; its capabilities, filter and limits hold for the new process too.
+    pub spec: &'a Spec,
+    /// The container's first process.
+    pub pidfd: &'a OwnedFd,
+    pub pid: i32,
+    pub cgroup: &'a Cgroup,
+    pub stdio: Stdio,
+    pub args: &'a [String],
+    pub env: &'a [String],
+    pub cwd: &'a str,
+    pub user: &'a str,
+    pub groups: &'a [String],
+}
+
+/// Where the process reads and writes.
+pub enum Stdio {
+    /// Without `stdin` it reads end of file.
+    Pipes { stdin: Option<OwnedFd>, stdout: OwnedFd, stderr: OwnedFd },
+    /// A terminal of the container's own, this large at first.
+    Terminal { rows: u16, columns: u16 },
+}
+
+/// A process that runs its own program by now.
+#[derive(Debug)]
+pub struct Launched {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// The engine's end of its terminal.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Why a process did not come to run its program.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InitError {
+    /// The program is not there (`ENOENT`) or can't be executed.
+    #[error("exec {program:?}: {reason}")]
+    Exec { program: String, reason: String, found: bool },
+    /// A step before it failed; the container can't be trusted without that step.
+    #[error("{step}: {reason}")]
+    Step { step: String, reason: String },
+    #[error("user {user:?}: {reason}")]
+    User { user: String, reason: String },
+}
+
+impl InitError {
+    /// As docker's: 127 not found, 126 not executable, 125 everything before that.
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Exec { found: false, .. } => 127,
+            Self::Exec { found: true, .. } => 126,
+            Self::Step { .. } | Self::User { .. } => 125,
+        }
+    }
+
+    fn step(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let step = step.into();
+        move |error| Self::Step { step, reason: error.to_string() }
+    }
+}
+
+/// Starts the container's first process; returns when it has become its program.
+///
+/// # Errors
+/// See [`InitError`]; the process is gone then.
+pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
+    let flags = new_namespaces(launch.spec);
+    process::enter_pid_namespace(launch.spec).map_err(InitError::step("join the pid namespace"))?;
+    let cgroup = launch.cgroup.clone();
+    start(&cgroup, flags, launch.stdio, |stdio, channel| {
+        child::run(
+            &LaunchChild {
+                spec: launch.spec,
+                rootfs: launch.rootfs,
+                user: launch.user,
+                groups: launch.groups,
+                reaper: launch.reaper,
+            },
+            stdio,
+            channel,
+        )
+    })
+}
+
+/// Starts a further process in a running container; returns when it has become its program.
+///
+/// # Errors
+/// See [`InitError`]; the process is gone then.
+pub fn join(join: Join<'_>) -> Result<Launched, InitError> {
+    let cgroup = join.cgroup.clone();
+    // The container's pid namespace takes only children: the middle process enters it and makes one.
+    process::enter_pid_namespace_of(join.pidfd).map_err(InitError::step("join the pid namespace"))?;
+    let pidfd = join.pidfd;
+    let request = JoinChild {
+        spec: join.spec,
+        args: join.args,
+        env: join.env,
+        cwd: join.cwd,
+        user: join.user,
+        groups: join.groups,
+    };
+    start(&cgroup, CloneFlags::empty(), join.stdio, |stdio, channel| child::join(&request, pidfd, stdio, channel))
+}
+
+/// What the child of [`launch`] works on.
+struct LaunchChild<'a> {
+    spec: &'a Spec,
+    rootfs: &'a Path,
+    user: &'a str,
+    groups: &'a [String],
+    reaper: bool,
+}
+
+/// What the child of [`join`] works on.
+struct JoinChild<'a> {
+    spec: &'a Spec,
+    args: &'a [String],
+    env: &'a [String],
+    cwd: &'a str,
+    user: &'a str,
+    groups: &'a [String],
+}
+
+/// The child's end of the conversation with its starter.
+struct Channel {
+    /// Says "go on" by one byte, once the child is in its control group.
+    go: OwnedFd,
+    /// Takes the error, or is closed by exec.
+    errors: OwnedFd,
+    /// Takes the terminal.
+    terminal: OwnedFd,
+}
+
+/// Forks into new namespaces, puts the child into the group before it does anything, and waits for exec or the error.
+fn start<F>(cgroup: &Cgroup, flags: CloneFlags, stdio: Stdio, body: F) -> Result<Launched, InitError>
+where
+    F: FnOnce(Stdio, &Channel) -> InitError,
+{
+    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from);
+    let (go_read, go_write) = pipe().map_err(InitError::step("pipe"))?;
+    let (errors_read, errors_write) = pipe().map_err(InitError::step("pipe"))?;
+    let (terminal, terminal_child) = terminal::channel().map_err(InitError::step("socketpair"))?;
+    let wants_terminal = matches!(stdio, Stdio::Terminal { .. });
+    let Some((pid, pidfd)) = process::fork_into(flags).map_err(InitError::step("clone into new namespaces"))? else {
+        drop((go_write, errors_read, terminal));
+        let channel = Channel { go: go_read, errors: errors_write, terminal: terminal_child };
+        let error = body(stdio, &channel);
+        process::report_and_exit(&channel.errors, &error);
+    };
+    drop((go_read, errors_write, terminal_child, stdio));
+    let finished = supervise(cgroup, pid, go_write, errors_read);
+    if let Err(error) = finished {
+        process::end(&pidfd);
+        return Err(error);
+    }
+    let terminal = if wants_terminal {
+        Some(terminal::receive(terminal.as_fd()).map_err(InitError::step("receive the terminal"))?)
+    } else {
+        None
+    };
+    Ok(Launched { pid, pidfd, terminal })
+}
+
+fn supervise(cgroup: &Cgroup, pid: i32, go: OwnedFd, errors: OwnedFd) -> Result<(), InitError> {
+    cgroup.add(pid).map_err(|error| InitError::Step { step: "control group".into(), reason: error.to_string() })?;
+    File::from(go).write_all(b"g").map_err(InitError::step("let the process go on"))?;
+    let mut text = String::new();
+    File::from(errors).read_to_string(&mut text).map_err(InitError::step("wait for the program"))?;
+    if text.is_empty() {
+        return Ok(());
+    }
+    let lost = |error: serde_json::Error| InitError::Step { step: "start".into(), reason: error.to_string() };
+    Err(serde_json::from_str(&text).map_err(lost)?)
+}
+
+/// The namespaces that the specification asks to be new. The control group's comes later: it must be made from inside
+/// the container's group.
+fn new_namespaces(spec: &Spec) -> CloneFlags {
+    let wanted = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    let flag = |kind: LinuxNamespaceType| match kind {
+        LinuxNamespaceType::Mount => CloneFlags::CLONE_NEWNS,
+        LinuxNamespaceType::Uts => CloneFlags::CLONE_NEWUTS,
+        LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
+        LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
+        LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
+        _ => CloneFlags::empty(),
+    };
+    let new = wanted.into_iter().flatten().filter(|namespace| namespace.path().is_none());
+    new.fold(CloneFlags::empty(), |flags, namespace| flags | flag(namespace.typ()))
+}
+
+/// The path of the namespace of this kind, where the specification names one.
+fn namespace_path(spec: &Spec, kind: LinuxNamespaceType) -> Option<&Path> {
+    let wanted = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    wanted.into_iter().flatten().find(|namespace| namespace.typ() == kind)?.path().as_deref()
+}
+
+/// A signal to the process, for callers that hold a [`Launched`].
+///
+/// # Errors
+/// `ESRCH` when it has ended.
+pub fn signal(launched: &Launched, signal: i32) -> io::Result<()> {
+    sys::pidfd_send_signal(launched.pidfd.as_fd(), signal)
+}
+
+impl Launched {
+    /// For poll(2): readable when the process has ended.
+    pub fn raw_pidfd(&self) -> i32 {
+        self.pidfd.as_raw_fd()
+    }
+}

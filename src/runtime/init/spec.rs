@@ -206,6 +206,7 @@ pub fn build(request: &Request) -> Result<Spec, BuildError> {
         "hostname": request.hostname,
         "domainname": request.domainname,
         "mounts": mounts(request),
+        "annotations": if request.seccomp_unconfined || request.privileged { json!({UNCONFINED: "true"}) } else { json!({}) },
         "linux": {
             "namespaces": namespaces(request),
             "sysctl": sysctls(request),
@@ -216,6 +217,15 @@ pub fn build(request: &Request) -> Result<Spec, BuildError> {
         },
     });
     serde_json::from_value(tree).map_err(|error| BuildError::Spec(error.to_string()))
+}
+
+/// Marks a container without a system call filter. The filter itself is built from the capabilities when the process
+/// is made, and is not part of the specification's text.
+const UNCONFINED: &str = "stack.seccomp.unconfined";
+
+/// Whether processes of this container get the system call filter.
+pub fn is_confined(spec: &Spec) -> bool {
+    !spec.annotations().as_ref().is_some_and(|notes| notes.contains_key(UNCONFINED))
 }
 
 fn unmasked(request: &Request) -> bool {

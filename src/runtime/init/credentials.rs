@@ -1,0 +1,262 @@
+//! Who the container's program is, and what it may do.
+
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
+use std::path::Path;
+
+use nix::sys::prctl;
+use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use oci_spec::runtime::{Capability, PosixRlimit, Process};
+
+use super::InitError;
+use super::spec::ALL_CAPABILITIES;
+use crate::runtime::{seccomp, sys};
+
+/// Ids to run with, and the home directory that `HOME` names when the container does not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+    pub groups: Vec<u32>,
+    pub home: String,
+}
+
+/// The largest `/etc/passwd` and `/etc/group` of an image that are read, in bytes.
+const LARGEST: u64 = 1 << 20;
+
+/// Finds `user[:group]` and the further groups in the container's own files.
+pub fn lookup(root: BorrowedFd<'_>, user: &str, groups: &[String]) -> Result<Identity, InitError> {
+    let passwd = read(root, "etc/passwd");
+    let group = read(root, "etc/group");
+    resolve(user, groups, &passwd, &group).map_err(|reason| InitError::User { user: user.to_owned(), reason })
+}
+
+/// An image need not have the file, and it may be anything: only a regular one is read.
+fn read(root: BorrowedFd<'_>, path: &str) -> String {
+    let open = || -> io::Result<String> {
+        let file = File::from(sys::open_in_root(root, Path::new(path), libc::O_RDONLY | libc::O_NONBLOCK, 0)?);
+        let mut text = Vec::new();
+        if file.metadata()?.is_file() {
+            file.take(LARGEST).read_to_end(&mut text)?;
+        }
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    };
+    open().unwrap_or_default()
+}
+
+fn field<'a>(line: &'a str, index: usize) -> Option<&'a str> {
+    line.split(':').nth(index)
+}
+
+fn id(line: &str, index: usize) -> Option<u32> {
+    field(line, index)?.parse().ok()
+}
+
+/// Docker's rules: a name must be found, a number need not; the group defaults to the user's own, or 0; supplementary
+/// groups of the files count only where no group is named.
+fn resolve(user: &str, groups: &[String], passwd: &str, group: &str) -> Result<Identity, String> {
+    let (name, group_name) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
+    let name = if name.is_empty() { "0" } else { name };
+    let number: Option<u32> = name.parse().ok();
+    let by_name = passwd.lines().find(|line| field(line, 0) == Some(name));
+    let line = by_name.or_else(|| passwd.lines().find(|line| number.is_some() && id(line, 2) == number));
+    let uid = line.and_then(|line| id(line, 2)).or(number).ok_or("no such user in the container's /etc/passwd")?;
+    let gid = match group_name.filter(|name| !name.is_empty()) {
+        Some(name) => group_id(name, group)?,
+        None => line.and_then(|line| id(line, 3)).unwrap_or(0),
+    };
+    let mut all = groups.iter().map(|name| group_id(name, group)).collect::<Result<Vec<_>, _>>()?;
+    if let (None, Some(member)) = (group_name, line.and_then(|line| field(line, 0))) {
+        let of = |line: &&str| field(line, 3).is_some_and(|members| members.split(',').any(|name| name == member));
+        all.extend(group.lines().filter(of).filter_map(|line| id(line, 2)));
+    }
+    all.push(gid);
+    all.sort_unstable();
+    all.dedup();
+    let home = line.and_then(|line| field(line, 5)).filter(|home| !home.is_empty()).unwrap_or("/");
+    Ok(Identity { uid, gid, groups: all, home: home.to_owned() })
+}
+
+fn group_id(name: &str, group: &str) -> Result<u32, String> {
+    let line = group.lines().find(|line| field(line, 0) == Some(name));
+    let found = line.and_then(|line| id(line, 2)).or_else(|| name.parse().ok());
+    found.ok_or_else(|| format!("no group {name:?} in the container's /etc/group"))
+}
+
+/// Nobody without `CAP_SYS_PTRACE` over this process may open its memory, descriptors or program.
+pub fn not_dumpable() -> io::Result<()> {
+    Ok(prctl::set_dumpable(false)?)
+}
+
+/// Signals that the engine ignores or blocks must not be so for the program.
+pub fn reset_signals() -> io::Result<()> {
+    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    for number in 1..=31 {
+        if number != libc::SIGKILL && number != libc::SIGSTOP {
+            // SAFETY: restores the default action; no handler of ours is installed.
+            unsafe { libc::signal(number, libc::SIG_DFL) };
+        }
+    }
+    Ok(())
+}
+
+/// Written while still root: lowering it needs a capability.
+pub fn set_oom_score(process: &Process) -> io::Result<()> {
+    match process.oom_score_adj() {
+        Some(score) => fs::write("/proc/self/oom_score_adj", score.to_string()),
+        None => Ok(()),
+    }
+}
+
+pub fn set_rlimits(process: &Process) -> Result<(), InitError> {
+    for limit in process.rlimits().iter().flatten() {
+        set_rlimit(limit).map_err(InitError::step(format!("resource limit {}", limit.typ())))?;
+    }
+    Ok(())
+}
+
+fn set_rlimit(limit: &PosixRlimit) -> io::Result<()> {
+    use oci_spec::runtime::PosixRlimitType as Kind;
+    let resource = match limit.typ() {
+        Kind::RlimitCpu => libc::RLIMIT_CPU,
+        Kind::RlimitFsize => libc::RLIMIT_FSIZE,
+        Kind::RlimitData => libc::RLIMIT_DATA,
+        Kind::RlimitStack => libc::RLIMIT_STACK,
+        Kind::RlimitCore => libc::RLIMIT_CORE,
+        Kind::RlimitRss => libc::RLIMIT_RSS,
+        Kind::RlimitNproc => libc::RLIMIT_NPROC,
+        Kind::RlimitNofile => libc::RLIMIT_NOFILE,
+        Kind::RlimitMemlock => libc::RLIMIT_MEMLOCK,
+        Kind::RlimitAs => libc::RLIMIT_AS,
+        Kind::RlimitLocks => libc::RLIMIT_LOCKS,
+        Kind::RlimitSigpending => libc::RLIMIT_SIGPENDING,
+        Kind::RlimitMsgqueue => libc::RLIMIT_MSGQUEUE,
+        Kind::RlimitNice => libc::RLIMIT_NICE,
+        Kind::RlimitRtprio => libc::RLIMIT_RTPRIO,
+        Kind::RlimitRttime => libc::RLIMIT_RTTIME,
+    };
+    let value = libc::rlimit { rlim_cur: limit.soft(), rlim_max: limit.hard() };
+    // SAFETY: the limit outlives the call.
+    if unsafe { libc::setrlimit(resource, &raw const value) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Bounding set, ids, the other sets, no_new_privs, filter: after this only the program's own rights are left.
+pub fn drop_privileges(process: &Process, identity: &Identity, confined: bool) -> Result<(), InitError> {
+    let sets = process.capabilities().as_ref();
+    let set = |wanted: Option<&std::collections::HashSet<Capability>>| wanted.map_or(0, mask);
+    let bounding = set(sets.and_then(|sets| sets.bounding().as_ref()));
+    drop_bounding(bounding).map_err(InitError::step("bounding capabilities"))?;
+    prctl::set_keepcaps(true).map_err(|error| InitError::step("keep capabilities")(error.into()))?;
+    change_ids(identity).map_err(InitError::step("user and groups"))?;
+    let nobody = identity.uid != 0;
+    let permitted = set(sets.and_then(|sets| sets.permitted().as_ref()));
+    let no_new_privileges = process.no_new_privileges().unwrap_or(false);
+    let filter = || match confined {
+        true => seccomp::install(&seccomp_filter(process)).map_err(InitError::step("system call filter")),
+        false => Ok(()),
+    };
+    // Without no_new_privs the kernel takes a filter only from a privileged process.
+    if !no_new_privileges {
+        filter()?;
+    }
+    // A user other than root gets its capabilities by exec of a file that has them, within the bounding set.
+    set_capabilities(if nobody { 0 } else { permitted }).map_err(InitError::step("capabilities"))?;
+    if no_new_privileges {
+        prctl::set_no_new_privs().map_err(|error| InitError::step("no_new_privs")(error.into()))?;
+        filter()?;
+    }
+    Ok(())
+}
+
+fn seccomp_filter(process: &Process) -> Vec<libc::sock_filter> {
+    let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().as_ref());
+    let held = bounding.map_or(0, mask);
+    let names = ALL_CAPABILITIES.iter().enumerate().filter(|(bit, _)| held & (1 << bit) != 0);
+    seccomp::filter(&names.map(|(_, name)| (*name).to_owned()).collect())
+}
+
+fn change_ids(identity: &Identity) -> io::Result<()> {
+    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    setgroups(&groups)?;
+    let gid = Gid::from_raw(identity.gid);
+    setresgid(gid, gid, gid)?;
+    let uid = Uid::from_raw(identity.uid);
+    setresuid(uid, uid, uid)?;
+    Ok(())
+}
+
+fn number(name: &str) -> Option<u32> {
+    let full = if name.starts_with("CAP_") { name.to_owned() } else { format!("CAP_{name}") };
+    ALL_CAPABILITIES.iter().position(|known| *known == full).map(|position| position as u32)
+}
+
+fn mask(capabilities: &std::collections::HashSet<Capability>) -> u64 {
+    capabilities.iter().filter_map(|one| number(&one.to_string())).fold(0, |mask, bit| mask | 1 << bit)
+}
+
+fn last_capability() -> u32 {
+    let text = fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap_or_default();
+    text.trim().parse().unwrap_or(ALL_CAPABILITIES.len() as u32 - 1)
+}
+
+fn drop_bounding(keep: u64) -> io::Result<()> {
+    for capability in 0..=last_capability() {
+        if keep & (1 << capability) == 0 {
+            // SAFETY: takes integers.
+            if unsafe { libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Effective and permitted become this; inheritable and ambient nothing (capset(2), version 3).
+fn set_capabilities(mask: u64) -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    #[repr(C)]
+    struct Data {
+        effective: u32,
+        permitted: u32,
+        inheritable: u32,
+    }
+    let header = Header { version: 0x2008_0522, pid: 0 };
+    let half = |shift: u32| (mask >> shift) as u32;
+    let data = [0, 32].map(|shift| Data { effective: half(shift), permitted: half(shift), inheritable: 0 });
+    // SAFETY: version 3 reads one header and two data structures, which outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001:App:/home/app:/bin/sh\n";
+    const GROUP: &str = "root:x:0:\napp:x:1001:\naudio:x:29:other,app\nvideo:x:44:app2\n";
+
+    #[test]
+    fn users_are_found_as_docker_finds_them() {
+        let of = |user: &str| resolve(user, &["video".into()], PASSWD, GROUP).map(|who| (who.uid, who.gid, who.groups));
+        assert_eq!(of(""), Ok((0, 0, vec![0, 44])));
+        assert_eq!(of("app"), Ok((1000, 1001, vec![29, 44, 1001])));
+        assert_eq!(of("1000"), Ok((1000, 1001, vec![29, 44, 1001])));
+        assert_eq!(of("1000:audio"), Ok((1000, 29, vec![29, 44])));
+        assert_eq!(of("4242"), Ok((4242, 0, vec![0, 44])));
+        assert_eq!(of("4242:7"), Ok((4242, 7, vec![7, 44])));
+        assert!(of("nosuch").is_err());
+        assert!(of("app:nosuch").is_err());
+    }
+
+    #[test]
+    fn capabilities_have_the_kernels_numbers() {
+        for (name, bit) in [("CHOWN", 0), ("CAP_SYS_ADMIN", 21), ("CHECKPOINT_RESTORE", 40)] {
+            assert_eq!(number(name), Some(bit));
+        }
+    }
+}

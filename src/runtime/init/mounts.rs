@@ -1,0 +1,218 @@
+//! The container's mount tree. Each target is opened inside the new root, so that no symbolic link of a hostile image
+//! leads out of it, and mounts are attached to what was opened, not to its path (CVE-2025-31133 and its kin).
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::stat::Mode;
+use oci_spec::runtime::{Mount, Spec};
+
+use super::InitError;
+use crate::runtime::sys;
+
+const READ_ONLY: u64 = 0x1;
+const NO_SUID: u64 = 0x2;
+const NO_DEV: u64 = 0x4;
+const NO_EXEC: u64 = 0x8;
+/// `PROC_SUPER_MAGIC` of statfs(2).
+const PROC_MAGIC: i64 = 0x9fa0;
+
+/// Nothing mounted from now on is seen outside this namespace.
+pub fn make_private() -> io::Result<()> {
+    Ok(mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?)
+}
+
+/// The root as a mount of its own, which pivot_root(2) asks for; opened, since its path ends at the pivot.
+pub fn bind_root(rootfs: &Path) -> io::Result<OwnedFd> {
+    mount(Some(rootfs), rootfs, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+    Ok(open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
+/// All mounts of the specification, in its order.
+pub fn mount_all(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), InitError> {
+    for wanted in spec.mounts().iter().flatten() {
+        let step = || format!("mount {}", wanted.destination().display());
+        one(wanted, root).map_err(|error| InitError::step(step())(error))?;
+    }
+    let proc = sys::open_in_root(root, Path::new("proc"), libc::O_PATH, 0).map_err(InitError::step("open /proc"))?;
+    check_proc(&proc).map_err(InitError::step("check /proc"))
+}
+
+/// Later steps write below /proc: it must be the kernel's, not a directory of the image (CVE-2019-19921).
+fn check_proc(proc: &OwnedFd) -> io::Result<()> {
+    let found = nix::sys::statfs::fstatfs(proc)?.filesystem_type().0;
+    if found as i64 == PROC_MAGIC { Ok(()) } else { Err(io::Error::other("it is not the kernel's procfs")) }
+}
+
+fn one(wanted: &Mount, root: BorrowedFd<'_>) -> io::Result<()> {
+    let empty = Vec::new();
+    let options: Vec<&str> = wanted.options().as_ref().unwrap_or(&empty).iter().map(String::as_str).collect();
+    let kind = wanted.typ().as_deref().unwrap_or("bind");
+    let relative = wanted.destination().strip_prefix("/").unwrap_or(wanted.destination());
+    match kind {
+        "bind" => bind(wanted.source().as_deref().unwrap_or(Path::new("")), root, relative, &options),
+        "cgroup" => cgroup(root, relative, attributes(&options)),
+        _ => {
+            let parameters: Vec<(&str, Option<&str>)> = parameters(kind, &options);
+            let made = sys::make_mount(kind, &parameters, attributes(&options))?;
+            let target = directory(root, relative, 0o755)?;
+            sys::attach_mount(made.as_fd(), target.as_fd())
+        }
+    }
+}
+
+/// Options of the mount itself, as bits of mount_setattr(2).
+fn attributes(options: &[&str]) -> u64 {
+    let bit = |option: &&str| match *option {
+        "ro" => READ_ONLY,
+        "nosuid" => NO_SUID,
+        "nodev" => NO_DEV,
+        "noexec" => NO_EXEC,
+        _ => 0,
+    };
+    options.iter().map(bit).fold(0, |all, one| all | one)
+}
+
+/// Options of the file system: all that are not of the mount.
+fn parameters<'a>(kind: &str, options: &[&'a str]) -> Vec<(&'a str, Option<&'a str>)> {
+    let of_mount = ["ro", "rw", "nosuid", "nodev", "noexec", "suid", "dev", "exec", "relatime", "rprivate", "private"];
+    let own = options.iter().filter(|option| !of_mount.contains(option));
+    let split = own.map(|option| option.split_once('=').map_or((*option, None), |(key, value)| (key, Some(value))));
+    let mut all: Vec<_> = split.collect();
+    if kind == "tmpfs" {
+        all.push(("source", Some("tmpfs")));
+    }
+    all
+}
+
+fn bind(source: &Path, root: BorrowedFd<'_>, target: &Path, options: &[&str]) -> io::Result<()> {
+    let is_directory = std::fs::metadata(source)
+        .map_err(|error| io::Error::new(error.kind(), format!("source {}: {error}", source.display())))?
+        .is_dir();
+    let copy = sys::clone_mount(source)?;
+    let target = if is_directory { directory(root, target, 0o755)? } else { file(root, target)? };
+    let propagation = options.iter().find_map(|option| match *option {
+        "rshared" | "shared" => Some(libc::MS_SHARED),
+        "rslave" | "slave" => Some(libc::MS_SLAVE),
+        _ => None,
+    });
+    sys::set_propagation(copy.as_fd(), propagation.unwrap_or(libc::MS_PRIVATE))?;
+    let wanted = attributes(options);
+    if wanted != 0 {
+        sys::restrict_mount(copy.as_fd(), wanted, true)?;
+    }
+    sys::attach_mount(copy.as_fd(), target.as_fd())
+}
+
+/// Version 2: the hierarchy as the container's namespace shows it. Version 1 and hybrid: an empty read-only directory
+/// with a view of each controller, which the namespace cuts off at the container's own group.
+fn cgroup(root: BorrowedFd<'_>, target: &Path, attributes: u64) -> io::Result<()> {
+    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        let made = sys::make_mount("cgroup2", &[], attributes)?;
+        return sys::attach_mount(made.as_fd(), directory(root, target, 0o755)?.as_fd());
+    }
+    let holder = sys::make_mount("tmpfs", &[("mode", Some("755")), ("size", Some("64k"))], attributes & !READ_ONLY)?;
+    sys::attach_mount(holder.as_fd(), directory(root, target, 0o755)?.as_fd())?;
+    for controller in ["memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio"] {
+        if !Path::new("/sys/fs/cgroup").join(controller).is_dir() {
+            continue;
+        }
+        let made = sys::make_mount("cgroup", &[(controller, None)], attributes)?;
+        sys::attach_mount(made.as_fd(), directory(root, &target.join(controller), 0o755)?.as_fd())?;
+    }
+    let holder = sys::open_in_root(root, target, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    sys::restrict_mount(holder.as_fd(), READ_ONLY, false)
+}
+
+/// Opens the directory inside the root, making what is missing of its path.
+pub fn directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    match sys::open_in_root(root, path, flags, 0) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return found,
+    }
+    let Some(name) = path.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
+    let parent = directory(root, path.parent().unwrap_or(Path::new("")), mode)?;
+    match nix::sys::stat::mkdirat(&parent, name, Mode::from_bits_truncate(mode)) {
+        Ok(()) | Err(nix::Error::EEXIST) => sys::open_in_root(root, path, flags, 0),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Opens the file inside the root, making it, empty, where it is missing.
+fn file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    match sys::open_in_root(root, path, libc::O_PATH, 0) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        found => return found,
+    }
+    drop(directory(root, path.parent().unwrap_or(Path::new("")), 0o755)?);
+    drop(sys::open_in_root(root, path, libc::O_CREAT | libc::O_WRONLY | libc::O_NONBLOCK, 0o644)?);
+    sys::open_in_root(root, path, libc::O_PATH, 0)
+}
+
+/// Makes the opened directory the root, and lets go of the old one (pivot_root(2), "pivot_root(\".\", \".\")").
+pub fn pivot(root: &OwnedFd) -> io::Result<()> {
+    nix::unistd::fchdir(root)?;
+    sys::pivot_root_here()?;
+    umount2(".", MntFlags::MNT_DETACH)?;
+    Ok(nix::unistd::chdir("/")?)
+}
+
+/// Hides and write-protects what the specification says. Runs inside the new root.
+pub fn restrict_paths(spec: &Spec) -> Result<(), InitError> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    for path in linux.masked_paths().iter().flatten() {
+        mask(Path::new(path)).map_err(InitError::step(format!("hide {path}")))?;
+    }
+    for path in linux.readonly_paths().iter().flatten() {
+        protect(Path::new(path)).map_err(InitError::step(format!("write-protect {path}")))?;
+    }
+    Ok(())
+}
+
+/// What the kernel does not have needs no hiding.
+fn existing(path: &Path) -> io::Result<Option<OwnedFd>> {
+    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    match sys::open_in_root(root.as_fd(), path, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+        Ok(found) => Ok(Some(found)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// A directory is covered by an empty read-only one, a file by the kernel's null device, which is checked to be it.
+fn mask(path: &Path) -> io::Result<()> {
+    let Some(target) = existing(path)? else { return Ok(()) };
+    let is_directory = File::from(target.try_clone()?).metadata()?.is_dir();
+    let cover = if is_directory {
+        sys::make_mount(
+            "tmpfs",
+            &[("size", Some("0")), ("nr_inodes", Some("2"))],
+            READ_ONLY | NO_SUID | NO_DEV | NO_EXEC,
+        )?
+    } else {
+        super::files::check_null(Path::new("/dev/null"))?;
+        sys::clone_mount(Path::new("/dev/null"))?
+    };
+    sys::attach_mount(cover.as_fd(), target.as_fd())
+}
+
+fn protect(path: &Path) -> io::Result<()> {
+    let Some(target) = existing(path)? else { return Ok(()) };
+    let copy = sys::clone_mount(&PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd())))?;
+    sys::restrict_mount(copy.as_fd(), READ_ONLY, true)?;
+    sys::attach_mount(copy.as_fd(), target.as_fd())
+}
+
+/// Write-protects the root itself, not what is mounted below it.
+pub fn restrict_root(spec: &Spec) -> io::Result<()> {
+    if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) != Some(true) {
+        return Ok(());
+    }
+    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    sys::restrict_mount(root.as_fd(), READ_ONLY, false)
+}

@@ -17,6 +17,9 @@ mod view;
 use args::{Arguments, Command};
 use failure::Failure;
 
+use crate::runtime::roots::Roots;
+use crate::runtime::shim;
+
 /// Runs the program. The first word chooses: an internal role (the shim, the network helper) or a command for people.
 pub fn main() -> ExitCode {
     let words: Vec<OsString> = std::env::args_os().collect();
@@ -56,8 +59,13 @@ fn start_log(verbose: u8) {
 }
 
 /// `WORD --root DIR --run-root DIR [NAME]`, which only this program itself types.
-fn role(_words: &[OsString]) -> Option<ExitCode> {
-    None
+fn role(words: &[OsString]) -> Option<ExitCode> {
+    let word = words.get(1)?.to_str()?;
+    let roots = || Some(Roots::new(words.get(3)?, words.get(5)?));
+    match word {
+        "shim" => Some(shim::main(&roots()?, words.get(6)?.to_str()?)),
+        _ => None,
+    }
 }
 
 fn command(arguments: Arguments) -> Result<ExitCode, Failure> {

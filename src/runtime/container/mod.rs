@@ -1,1 +1,148 @@
-//! container
+//! Containers: made, started, stopped, looked at and removed. Knows images only as directories and networks only as
+//! the path of a namespace.
+//!
+//! What is durable is one directory a container, `containers/NAME` below the durable root: `config.json`, the overlay's
+//! `upper` and `work`, `log`. What lives until the next boot is in the directory of the same name below the volatile
+//! root. A running container is held by its supervisor ([`super::shim`]); every call here works without one, and
+//! cleans up behind one that was killed.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::cgroup::Cgroup;
+use super::init::{InitError, spec};
+use super::roots::Roots;
+use super::state::{self, Contention, Lock};
+
+pub mod config;
+pub mod exec;
+pub mod logs;
+mod observe;
+mod paths;
+mod start;
+mod stop;
+
+pub use config::{Config, Container, Health, HealthCheck, Log, Phase, ProcessId, Restart, Start, State, Status};
+pub use observe::{Stats, get, list, processes, stats, wait, wait_healthy};
+pub use paths::Paths;
+pub use start::start;
+pub use stop::{Stop, kill, pause, remove, rename, restart, stop, unpause, update};
+
+use config::Record;
+
+pub(super) const VERSION: u32 = 1;
+
+/// What failed with which container.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no container {0:?}\n  help: `stack ps -a` lists those that there are")]
+    NotFound(String),
+    #[error("container {0:?} is not running\n  help: `stack start {0}` starts it")]
+    NotRunning(String),
+    #[error("container {0:?} is running\n  help: stop it first, or add --force")]
+    Running(String),
+    #[error(
+        "a container {0:?} is there already, made from something else\n  help: remove it first, or choose another name"
+    )]
+    Exists(String),
+    #[error("container name {0:?}: letters, digits, `_`, `.` and `-` only, first a letter or digit, 128 at most")]
+    Name(String),
+    #[error("container {name:?}: {source}")]
+    Start { name: String, source: InitError },
+    #[error("container {name:?}: its supervisor {reason}\n  help: `stack start {name}` begins anew")]
+    Supervisor { name: String, reason: String },
+    #[error("container {name:?}: {what} within {seconds} s")]
+    Timeout { name: String, what: &'static str, seconds: u64 },
+    #[error("container {name:?} ended with code {code} before it was healthy")]
+    Ended { name: String, code: i32 },
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error(transparent)]
+    Cgroup(#[from] super::cgroup::Error),
+    #[error(transparent)]
+    Spec(#[from] spec::BuildError),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+fn io_at(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { path, source }
+}
+
+/// Docker's rule for names; they become directories, so nothing else may pass.
+pub fn is_name(name: &str) -> bool {
+    let first = name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric());
+    first && name.len() <= 128 && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
+}
+
+/// The group of a container, whether or not it exists.
+pub(super) fn cgroup(roots: &Roots, name: &str) -> Cgroup {
+    Cgroup::named(&format!("stack-{}/{name}", roots.key()))
+}
+
+pub(super) fn now_ms() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
+}
+
+pub(super) fn lock(paths: &Paths) -> Result<Lock, Error> {
+    Ok(Lock::take(&paths.lock, Contention::Wait)?)
+}
+
+/// Makes the container, without starting it. Made again from the same configuration, or after a crash half way, the
+/// result is the same; `id` and time of the first making are kept.
+///
+/// # Errors
+/// [`Error::Exists`] where another container has the name.
+pub fn create(roots: &Roots, config: &Config) -> Result<Container, Error> {
+    if !is_name(&config.name) {
+        return Err(Error::Name(config.name.clone()));
+    }
+    spec::build(&config.request)?;
+    let paths = Paths::of(roots, &config.name);
+    let _lock = lock(&paths)?;
+    let before = observe::read_record(&paths)?;
+    if let Some(Record { phase: Phase::Created, config: present, .. }) = before {
+        let same = Config { id: present.id.clone(), created_ms: present.created_ms, ..config.clone() } == present;
+        return if same { get(roots, &config.name) } else { Err(Error::Exists(config.name.clone())) };
+    }
+    let mut config = config.clone();
+    if config.id.is_empty() {
+        config.id = new_id()?;
+    }
+    config.created_ms = now_ms();
+    for directory in [&paths.directory, &paths.upper, &paths.work, &paths.logs] {
+        state::make_directory(directory)?;
+    }
+    // The root directory of the container is the upper one's: it must be readable by every user in it.
+    let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    fs::set_permissions(&paths.upper, readable).map_err(io_at(&paths.upper))?;
+    let record = Record { version: VERSION, phase: Phase::Created, config };
+    state::write_json(&paths.config, &record)?;
+    Ok(Container { phase: Phase::Created, config: record.config, status: Status::default() })
+}
+
+/// 256 random bits as text.
+fn new_id() -> Result<String, Error> {
+    let mut bytes = [0_u8; 32];
+    let mut file = fs::File::open("/dev/urandom").map_err(io_at("/dev/urandom"))?;
+    io::Read::read_exact(&mut file, &mut bytes).map_err(io_at("/dev/urandom"))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_can_not_leave_their_directory() {
+        for name in ["web", "shop-web-1", "a.b_c", "0"] {
+            assert!(is_name(name), "{name}");
+        }
+        for name in ["", ".", "..", "-a", "a/b", "a b", "a\n", &"a".repeat(129)] {
+            assert!(!is_name(name), "{name:?}");
+        }
+    }
+}

@@ -28,6 +28,8 @@ mod reaper;
 pub mod spec;
 mod terminal;
 
+pub use terminal::resize;
+
 /// What the first process of a container is made from.
 pub struct Launch<'a> {
     pub spec: &'a Spec,
@@ -146,7 +148,10 @@ pub fn join(join: Join<'_>) -> Result<Launched, InitError> {
         user: join.user,
         groups: join.groups,
     };
-    start(&cgroup, CloneFlags::empty(), join.stdio, |stdio, channel| child::join(&request, pidfd, stdio, channel))
+    let started =
+        start(&cgroup, CloneFlags::empty(), join.stdio, |stdio, channel| child::join(&request, pidfd, stdio, channel));
+    process::leave_pid_namespace().map_err(InitError::step("leave the pid namespace"))?;
+    started
 }
 
 /// What the child of [`launch`] works on.

@@ -44,6 +44,11 @@ pub fn enter_pid_namespace_of(pidfd: &OwnedFd) -> io::Result<()> {
     Ok(setns(pidfd.as_fd(), CloneFlags::CLONE_NEWPID)?)
 }
 
+/// Later children of this process are made where it is itself again.
+pub fn leave_pid_namespace() -> io::Result<()> {
+    Ok(setns(File::open("/proc/self/ns/pid")?, CloneFlags::CLONE_NEWPID)?)
+}
+
 /// The child's last words.
 pub fn report_and_exit(errors: &OwnedFd, error: &InitError) -> ! {
     let text = serde_json::to_vec(error).unwrap_or_default();

@@ -1,0 +1,176 @@
+//! What a container is made from, and what is written down about it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::runtime::init::spec::Request;
+
+/// All that a container needs, with the image's own wishes mixed in. Kept at `containers/NAME/config.json` below the
+/// durable root, so that a restart after a reboot asks nobody.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    pub name: String,
+    /// 64 hexadecimal characters, new for each container.
+    pub id: String,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    pub image: String,
+    pub image_id: String,
+    /// The image's unpacked layers, the lowest first.
+    pub layers: Vec<PathBuf>,
+    pub request: Request,
+    /// `user[:group]`, by name or id, as the container's files know them.
+    pub user: String,
+    pub groups: Vec<String>,
+    /// A small process 1 in front of the program.
+    pub init: bool,
+    /// Keep standard input open for a client that attaches.
+    pub stdin_open: bool,
+    pub restart: Restart,
+    pub health: Option<HealthCheck>,
+    pub restart_unhealthy: bool,
+    /// A signal's name or number; SIGTERM when empty.
+    pub stop_signal: String,
+    pub stop_grace_ms: u64,
+    pub log: Log,
+    pub labels: BTreeMap<String, String>,
+    /// Removed by its supervisor when it has ended.
+    pub auto_remove: bool,
+    /// What the layer above asked for; not looked at here.
+    pub declared: Value,
+}
+
+/// When an ended container is started again. See docker's `--restart`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Restart {
+    #[default]
+    No,
+    Always,
+    UnlessStopped,
+    OnFailure {
+        max_retries: Option<u32>,
+    },
+}
+
+/// How health is found out; docker's meaning of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// The program and its arguments.
+    pub command: Vec<String>,
+    pub interval_ms: u64,
+    pub timeout_ms: u64,
+    pub start_period_ms: u64,
+    pub start_interval_ms: u64,
+    pub retries: u32,
+}
+
+/// Where output is kept. Docker's json-file format, one object a line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Log {
+    /// `false`: output is thrown away.
+    pub keep: bool,
+    /// Bytes of one file before the next is begun.
+    pub max_size: u64,
+    /// How many files at most.
+    pub max_files: u32,
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { keep: true, max_size: 10 << 20, max_files: 3 }
+    }
+}
+
+/// `Creating` is durable before the first effect of a create, `Created` after the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    Creating,
+    Created,
+}
+
+/// The file `config.json`, format 1.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub version: u32,
+    pub phase: Phase,
+    pub config: Config,
+}
+
+/// What one start needs and may change between starts; kept at `containers/NAME/start.json` below the volatile root.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    /// The network namespace to live in; without it the request's own word counts.
+    pub netns: Option<PathBuf>,
+    /// The text of /etc/hosts and /etc/resolv.conf; empty leaves the image's.
+    pub hosts: String,
+    pub resolv_conf: String,
+}
+
+/// What a container does at the moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    #[default]
+    Created,
+    Running,
+    Paused,
+    Restarting,
+    Exited,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// There is no check.
+    #[default]
+    None,
+    Starting,
+    Healthy,
+    Unhealthy,
+}
+
+/// A process that can't be mistaken for a later one of the same number: `start` is field 22 of /proc/PID/stat.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessId {
+    pub pid: i32,
+    pub start: u64,
+}
+
+/// What the supervisor writes down at each change; `containers/NAME/status.json` below the volatile root.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    pub state: State,
+    pub shim: ProcessId,
+    /// The first process, while there is one.
+    pub process: ProcessId,
+    /// Milliseconds since 1970; 0 is never.
+    pub started_ms: u64,
+    pub finished_ms: u64,
+    pub exit_code: i32,
+    pub oom_killed: bool,
+    /// Why the last start failed.
+    pub error: Option<String>,
+    /// Ended by command.
+    pub by_hand: bool,
+    /// How often the policy started it again.
+    pub restarts: u32,
+    pub health: Health,
+    pub failing_streak: u32,
+    /// Output of the last check, its first 4096 bytes.
+    pub health_output: String,
+}
+
+/// A container as it is.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Container {
+    pub phase: Phase,
+    pub config: Config,
+    pub status: Status,
+}

@@ -1,0 +1,78 @@
+//! A further process in a running container, started by the caller itself: its exit and its terminal are the caller's.
+
+use std::os::fd::AsFd;
+
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+
+use super::{Error, cgroup, get, io_at};
+use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
+use crate::runtime::roots::Roots;
+use crate::runtime::sys;
+
+/// What to run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Exec {
+    pub args: Vec<String>,
+    /// Added to the container's own variables.
+    pub env: Vec<String>,
+    /// The container's own when unset.
+    pub cwd: Option<String>,
+    pub user: Option<String>,
+    pub privileged: bool,
+}
+
+/// Starts it. Must be called from a process with one thread, see [`init::join`].
+///
+/// # Errors
+/// [`Error::NotRunning`], or [`Error::Start`] with the code that docker would exit with.
+pub fn exec(roots: &Roots, name: &str, exec: &Exec, stdio: Stdio) -> Result<Launched, Error> {
+    let container = get(roots, name)?;
+    let config = &container.config;
+    let process = container.status.process;
+    let lost = || Error::NotRunning(config.name.clone());
+    if !container.is_running() || !process.is_alive() {
+        return Err(lost());
+    }
+    let pidfd = sys::pidfd_open(process.pid).map_err(|_| lost())?;
+    // The number may have been given to another process before the descriptor was ours.
+    if !process.is_alive() {
+        return Err(lost());
+    }
+    let mut request = config.request.clone();
+    request.privileged |= exec.privileged;
+    request.terminal = matches!(stdio, Stdio::Terminal { .. });
+    let env: Vec<String> = merge(&config.request.env, &exec.env);
+    let join = init::Join {
+        spec: &spec::build(&request)?,
+        pidfd: &pidfd,
+        pid: process.pid,
+        cgroup: &cgroup(roots, &config.name),
+        stdio,
+        args: &exec.args,
+        env: &env,
+        cwd: exec.cwd.as_deref().unwrap_or(if request.cwd.is_empty() { "/" } else { &request.cwd }),
+        user: exec.user.as_deref().unwrap_or(&config.user),
+        groups: &config.groups,
+    };
+    init::join(join).map_err(|source: InitError| Error::Start { name: config.name.clone(), source })
+}
+
+/// Later entries win over earlier ones of the same name.
+fn merge(base: &[String], more: &[String]) -> Vec<String> {
+    let key = |entry: &str| entry.split('=').next().unwrap_or(entry).to_owned();
+    let replaced: Vec<String> = more.iter().map(|entry| key(entry)).collect();
+    let kept = base.iter().filter(|entry| !replaced.contains(&key(entry)));
+    kept.chain(more).cloned().collect()
+}
+
+/// Waits for the process and gives its code: its own, or 128 and the signal's number.
+pub fn wait(launched: &Launched) -> Result<i32, Error> {
+    loop {
+        match waitid(Id::PIDFd(launched.pidfd.as_fd()), WaitPidFlag::WEXITED) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as i32),
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(io_at("waitid")(error.into())),
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! What there is: read from the files of containers and checked against the kernel. Cheap: no process is started, and
+//! no supervisor is asked.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+
+use super::config::Record;
+use super::{Config, Container, Error, Health, Paths, Phase, ProcessId, State, Status, cgroup, io_at};
+use crate::runtime::roots::Roots;
+use crate::runtime::{state, sys};
+
+/// Figures of a container at one moment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    pub cpu_ns: u64,
+    pub memory_bytes: u64,
+    pub memory_limit: Option<u64>,
+    pub processes: u64,
+}
+
+pub(super) fn read_record(paths: &Paths) -> Result<Option<Record>, Error> {
+    Ok(state::read_json(&paths.config)?)
+}
+
+/// When the process with this number began, in clock ticks since boot; `None` when there is none, or only a zombie.
+pub fn start_time(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the program's name in brackets and may hold anything.
+    let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
+    let state = fields.next()?;
+    let start = fields.nth(18)?.parse().ok()?;
+    (state != "Z" && state != "X").then_some(start)
+}
+
+impl ProcessId {
+    /// The process with this number, now.
+    pub fn of(pid: i32) -> Self {
+        Self { pid, start: start_time(pid).unwrap_or(0) }
+    }
+
+    pub fn is_alive(self) -> bool {
+        self.pid > 0 && start_time(self.pid) == Some(self.start)
+    }
+}
+
+/// The container with this name, or whose id begins so.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub fn get(roots: &Roots, name: &str) -> Result<Container, Error> {
+    let by_name = if super::is_name(name) { read(roots, name)? } else { None };
+    if let Some(container) = by_name {
+        return Ok(container);
+    }
+    let by_id = |container: &Container| name.len() >= 4 && container.config.id.starts_with(name);
+    let mut found: Vec<_> = list(roots)?.into_iter().filter(by_id).collect();
+    match (found.pop(), found.is_empty()) {
+        (Some(container), true) => Ok(container),
+        _ => Err(Error::NotFound(name.to_owned())),
+    }
+}
+
+/// All containers of these roots, by name; half-made ones too.
+pub fn list(roots: &Roots) -> Result<Vec<Container>, Error> {
+    let directory = roots.durable("containers");
+    let entries = match fs::read_dir(&directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_at(directory)(error)),
+    };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| super::is_name(name)).collect();
+    names.sort_unstable();
+    // One that is removed meanwhile is simply not listed.
+    names.iter().filter_map(|name| read(roots, name).transpose()).collect()
+}
+
+/// A directory without a configuration is the rest of a create or a removal that was killed.
+fn read(roots: &Roots, name: &str) -> Result<Option<Container>, Error> {
+    let paths = Paths::of(roots, name);
+    let Some(record) = read_record(&paths)? else {
+        let half = Config { name: name.to_owned(), ..Config::default() };
+        let rest = Container { phase: Phase::Creating, config: half, status: Status::default() };
+        return Ok(paths.directory.is_dir().then_some(rest));
+    };
+    let status = state::read_json::<Status>(&paths.status)?.unwrap_or_default();
+    Ok(Some(Container { phase: record.phase, config: record.config, status: checked(status) }))
+}
+
+/// What the supervisor wrote last holds only while it lives.
+fn checked(status: Status) -> Status {
+    let supervised = matches!(status.state, State::Running | State::Paused | State::Restarting);
+    if !supervised || status.shim.is_alive() {
+        return status;
+    }
+    let error = Some("its supervisor was killed".to_owned());
+    Status { state: State::Exited, exit_code: 137, error, process: ProcessId::default(), ..status }
+}
+
+impl Container {
+    pub fn is_running(&self) -> bool {
+        matches!(self.status.state, State::Running | State::Paused | State::Restarting)
+    }
+}
+
+/// What it uses now.
+pub fn stats(roots: &Roots, name: &str) -> Result<Stats, Error> {
+    let container = get(roots, name)?;
+    let now = cgroup(roots, &container.config.name).stats();
+    Ok(Stats {
+        cpu_ns: now.cpu_ns,
+        memory_bytes: now.memory_bytes,
+        memory_limit: container.config.request.limits.memory,
+        processes: now.processes,
+    })
+}
+
+/// The processes of the container, by their numbers on the host.
+pub fn processes(roots: &Roots, name: &str) -> Result<Vec<i32>, Error> {
+    let container = get(roots, name)?;
+    Ok(cgroup(roots, &container.config.name).processes())
+}
+
+/// Waits until the container has ended for good, and gives its exit code. `deadline` is from now.
+pub fn wait(roots: &Roots, name: &str, deadline: Option<Duration>) -> Result<i32, Error> {
+    let ended = |container: &Container| match container.status.state {
+        State::Running | State::Paused | State::Restarting => None,
+        State::Created | State::Exited => Some(Ok(container.status.exit_code)),
+    };
+    watch(roots, name, deadline, "it did not end", ended)
+}
+
+/// Waits until the container's check has passed.
+///
+/// # Errors
+/// [`Error::Ended`] when it ends first, [`Error::Timeout`] when the time is up.
+pub fn wait_healthy(roots: &Roots, name: &str, deadline: Option<Duration>) -> Result<(), Error> {
+    watch(roots, name, deadline, "it did not become healthy", |container| match container.status.state {
+        State::Exited | State::Created => {
+            let code = container.status.exit_code;
+            Some(Err(Error::Ended { name: container.config.name.clone(), code }))
+        }
+        _ if container.status.health == Health::Healthy => Some(Ok(())),
+        _ => None,
+    })
+}
+
+/// Looks at the container each time its supervisor has written, until `done` says something.
+fn watch<T>(
+    roots: &Roots,
+    name: &str,
+    deadline: Option<Duration>,
+    what: &'static str,
+    done: impl Fn(&Container) -> Option<Result<T, Error>>,
+) -> Result<T, Error> {
+    let begun = Instant::now();
+    let name = get(roots, name)?.config.name;
+    let paths = Paths::of(roots, &name);
+    state::make_directory(&paths.run)?;
+    let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK);
+    let inotify = inotify.map_err(|error| io_at("inotify")(error.into()))?;
+    let added = inotify.add_watch(&paths.run, AddWatchFlags::IN_MOVED_TO | AddWatchFlags::IN_DELETE_SELF);
+    added.map_err(|error| io_at(&paths.run)(error.into()))?;
+    loop {
+        let container = get(roots, &name)?;
+        if let Some(result) = done(&container) {
+            return result;
+        }
+        let left = deadline.map(|deadline| deadline.saturating_sub(begun.elapsed()));
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(Error::Timeout { name, what, seconds: deadline.unwrap_or_default().as_secs() });
+        }
+        // The supervisor's own end is an event too: it may have been killed without a last word.
+        let shim = sys::pidfd_open(container.status.shim.pid).ok();
+        let mut fds = vec![PollFd::new(inotify.as_fd(), PollFlags::POLLIN)];
+        fds.extend(shim.as_ref().map(|shim| PollFd::new(shim.as_fd(), PollFlags::POLLIN)));
+        let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(io_at("poll")(error.into())),
+        }
+        // What the events were is read from the state itself.
+        drop(inotify.read_events());
+    }
+}
+
+/// Waits until the process is gone.
+pub(super) fn wait_for_end(pid: i32) -> Result<(), Error> {
+    let Ok(pidfd) = sys::pidfd_open(pid) else { return Ok(()) };
+    match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+        Err(error) => Err(io_at(format!("process {pid}"))(error.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_known_by_number_and_start() {
+        let own = ProcessId::of(std::process::id() as i32);
+        assert!(own.is_alive());
+        assert!(!ProcessId { start: own.start + 1, ..own }.is_alive());
+        assert!(!ProcessId::default().is_alive());
+    }
+}

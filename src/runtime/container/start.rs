@@ -1,0 +1,100 @@
+//! Starting: the files that a start brings along, and the supervisor that does the rest.
+
+use std::fs;
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Error, Paths, Start, cgroup, get, io_at, lock};
+use crate::runtime::init::InitError;
+use crate::runtime::roots::Roots;
+use crate::runtime::shim::STARTED;
+use crate::runtime::{state, sys};
+
+/// Starts the container under a supervisor of its own; returns when its program runs. One that runs already is left
+/// alone.
+///
+/// # Errors
+/// [`Error::Start`] says which step failed, or that the program is not there.
+pub fn start(roots: &Roots, name: &str, start: &Start) -> Result<(), Error> {
+    let container = get(roots, name)?;
+    let name = container.config.name.as_str();
+    let paths = Paths::of(roots, name);
+    let _lock = lock(&paths)?;
+    if get(roots, name)?.is_running() {
+        return Ok(());
+    }
+    clean(roots, name)?;
+    state::make_directory(&paths.run)?;
+    state::write_json_volatile(&paths.start, start)?;
+    let request = &container.config.request;
+    for (path, text) in [
+        (&paths.hosts, start.hosts.clone()),
+        (&paths.resolv_conf, start.resolv_conf.clone()),
+        (&paths.hostname, format!("{}\n", request.hostname)),
+    ] {
+        fs::write(path, text).map_err(io_at(path))?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(io_at(path))?;
+    }
+    supervise(roots, name)
+}
+
+/// Ends what a killed supervisor left behind: processes and their group. Its mounts ended with it.
+pub(super) fn clean(roots: &Roots, name: &str) -> Result<(), Error> {
+    let cgroup = cgroup(roots, name);
+    loop {
+        let processes = cgroup.processes();
+        if processes.is_empty() {
+            break;
+        }
+        for pid in processes {
+            end(pid)?;
+        }
+    }
+    Ok(cgroup.remove()?)
+}
+
+/// Kills one process and waits until it is gone.
+fn end(pid: i32) -> Result<(), Error> {
+    let Ok(pidfd) = sys::pidfd_open(pid) else { return Ok(()) };
+    match sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(io_at(format!("process {pid}"))(error)),
+        _ => {}
+    }
+    match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::from(5000_u16)) {
+        Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+        Err(error) => Err(io_at(format!("process {pid}"))(error.into())),
+    }
+}
+
+/// Runs this program as the supervisor, and reads how the start went from its standard output.
+fn supervise(roots: &Roots, name: &str) -> Result<(), Error> {
+    let lost = |reason: String| Error::Supervisor { name: name.to_owned(), reason };
+    let spawned = Command::new("/proc/self/exe")
+        .arg("shim")
+        .arg("--root")
+        .arg(&roots.root)
+        .arg("--run-root")
+        .arg(&roots.run)
+        .arg(name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn();
+    let mut child = spawned.map_err(|error| lost(format!("can't be started: {error}")))?;
+    let mut text = String::new();
+    if let Some(mut output) = child.stdout.take() {
+        output.read_to_string(&mut text).map_err(|error| lost(format!("can't be heard: {error}")))?;
+    }
+    child.wait().map_err(|error| lost(format!("can't be waited for: {error}")))?;
+    if text.trim() == STARTED {
+        return Ok(());
+    }
+    match serde_json::from_str::<InitError>(&text) {
+        Ok(source) => Err(Error::Start { name: name.to_owned(), source }),
+        Err(_) => Err(lost("ended before it said whether the container runs".to_owned())),
+    }
+}

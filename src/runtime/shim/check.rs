@@ -1,0 +1,140 @@
+//! The health check: a program run in the container now and then, whose exit code is the answer.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+
+use super::policy::{self, HealthState};
+use crate::runtime::container::{self, Error, Health, HealthCheck};
+use crate::runtime::init::{Launched, Stdio};
+use crate::runtime::sys;
+
+/// How much of a check's output is kept, in bytes.
+const KEPT: usize = 4096;
+
+/// One check that runs.
+struct Probe {
+    process: Launched,
+    output: OwnedFd,
+    text: Vec<u8>,
+    deadline: Instant,
+}
+
+pub struct Check {
+    config: Option<HealthCheck>,
+    state: HealthState,
+    begun: Instant,
+    probe: Option<Probe>,
+    next: Option<Instant>,
+    last: String,
+}
+
+impl Check {
+    pub fn new(config: Option<HealthCheck>) -> Self {
+        let state = HealthState { health: Health::None, streak: 0 };
+        Self { config, state, begun: Instant::now(), probe: None, next: None, last: String::new() }
+    }
+
+    pub fn command(&self) -> Vec<String> {
+        self.config.as_ref().map(|config| config.command.clone()).unwrap_or_default()
+    }
+
+    /// The container has started.
+    pub fn begin(&mut self, now: Instant) -> HealthState {
+        let health = if self.config.is_some() { Health::Starting } else { Health::None };
+        self.state = HealthState { health, streak: 0 };
+        self.begun = now;
+        self.plan(now);
+        self.state
+    }
+
+    /// The container has ended, and the probe in it with it.
+    pub fn end(&mut self) {
+        self.next = None;
+        if let Some(probe) = self.probe.take() {
+            kill(&probe);
+        }
+    }
+
+    fn plan(&mut self, now: Instant) {
+        let age = now - self.begun;
+        self.next = self.config.as_ref().map(|config| now + policy::next_check(self.state, config, age));
+    }
+
+    /// When something has to be done next: a probe begun, or one ended that takes too long.
+    pub fn next(&self) -> Option<Instant> {
+        self.probe.as_ref().map(|probe| probe.deadline).or(self.next)
+    }
+
+    /// What to wait for: the probe's end and its output.
+    pub fn sources(&self) -> Vec<BorrowedFd<'_>> {
+        self.probe.iter().map(|probe| probe.process.pidfd.as_fd()).collect()
+    }
+
+    /// The output of the last probe.
+    pub fn output(&self) -> String {
+        self.last.clone()
+    }
+
+    /// Begins a probe, or ends one whose time is up.
+    pub fn on_time(
+        &mut self,
+        now: Instant,
+        exec: impl FnOnce(Stdio) -> Result<Launched, Error>,
+    ) -> Option<HealthState> {
+        let config = self.config.clone()?;
+        if let Some(probe) = self.probe.take() {
+            kill(&probe);
+            return self.finish(false, format!("it took longer than {} ms", config.timeout_ms), now);
+        }
+        self.next = None;
+        match begin(&config, now, exec) {
+            Ok(probe) => {
+                self.probe = Some(probe);
+                None
+            }
+            Err(reason) => self.finish(false, reason, now),
+        }
+    }
+
+    /// The probe has ended.
+    pub fn read(&mut self, now: Instant) -> Option<HealthState> {
+        let mut probe = self.probe.take()?;
+        let code = container::exec::wait(&probe.process).unwrap_or(1);
+        if let Ok(copy) = probe.output.try_clone() {
+            // Not to the end of the pipe: something that the probe left running may hold it open.
+            drop(File::from(copy).take(KEPT as u64).read_to_end(&mut probe.text));
+        }
+        self.finish(code == 0, String::from_utf8_lossy(&probe.text).into_owned(), now)
+    }
+
+    fn finish(&mut self, passed: bool, output: String, now: Instant) -> Option<HealthState> {
+        let config = self.config.as_ref()?;
+        self.last = output;
+        self.state = policy::health_after(self.state, config, passed, now - self.begun);
+        self.plan(now);
+        Some(self.state)
+    }
+}
+
+fn begin(
+    config: &HealthCheck,
+    now: Instant,
+    exec: impl FnOnce(Stdio) -> Result<Launched, Error>,
+) -> Result<Probe, String> {
+    let (output, write) =
+        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|error| error.to_string())?;
+    let stderr = write.try_clone().map_err(|error| error.to_string())?;
+    let process = exec(Stdio::Pipes { stdin: None, stdout: write, stderr }).map_err(|error| error.to_string())?;
+    let deadline = now + Duration::from_millis(config.timeout_ms);
+    Ok(Probe { process, output, text: Vec::new(), deadline })
+}
+
+fn kill(probe: &Probe) {
+    // It may have ended by itself.
+    drop(sys::pidfd_send_signal(probe.process.pidfd.as_fd(), libc::SIGKILL));
+    drop(container::exec::wait(&probe.process));
+}

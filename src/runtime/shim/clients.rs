@@ -1,0 +1,303 @@
+//! Who talks to the supervisor, and what they said: requests come in, output goes out, input is passed on.
+//!
+//! Nothing here blocks. What a client does not take in time is queued; when a queue is full the container's output is
+//! not read any more, so that a slow reader slows the container and loses nothing.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
+
+use nix::poll::PollFlags;
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+
+use super::client::{Request, Response, decode, encode, frame};
+use crate::runtime::container::logs::{self, Select};
+use crate::runtime::roots::Roots;
+
+/// Bytes that wait for one client, or for the container's input, before more is read.
+const QUEUE: usize = 1 << 20;
+/// The longest request line, in bytes.
+const LONGEST_REQUEST: usize = 64 << 10;
+/// Clients at once.
+const MOST: usize = 64;
+/// How long a client may take to hear that the container has ended.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// What a client wants of the supervisor.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Wish {
+    Stop { signal: Option<String>, grace_ms: u64 },
+    Kill { signal: String },
+    Freeze(bool),
+    Reload,
+    Attach { replay: bool },
+    Resize { rows: u16, columns: u16 },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Has not said what it wants, or has been answered.
+    Asking,
+    /// Is answered when the container has ended.
+    Waiting,
+    Attached,
+}
+
+struct Client {
+    stream: UnixStream,
+    kind: Kind,
+    inbox: Vec<u8>,
+    outbox: Vec<u8>,
+    /// Closed once the outbox is empty.
+    leaving: bool,
+}
+
+#[derive(Default)]
+pub struct Clients {
+    clients: BTreeMap<usize, Client>,
+    next: usize,
+    /// The container's standard input, while somebody may still write to it.
+    pub input: Option<OwnedFd>,
+    pending: Vec<u8>,
+    end_of_input: bool,
+}
+
+impl Clients {
+    /// Takes a connection. Only root, or the engine's own user, may talk to a supervisor.
+    pub fn accept(&mut self, listener: &UnixListener) {
+        while let Ok((stream, _)) = listener.accept() {
+            let own = nix::unistd::geteuid().as_raw();
+            let peer = getsockopt(&stream, PeerCredentials).map(|credentials| credentials.uid());
+            let allowed = peer.is_ok_and(|uid| uid == 0 || uid == own);
+            if !allowed || self.clients.len() >= MOST || stream.set_nonblocking(true).is_err() {
+                continue;
+            }
+            let client = Client { stream, kind: Kind::Asking, inbox: vec![], outbox: vec![], leaving: false };
+            self.clients.insert(self.next, client);
+            self.next += 1;
+        }
+    }
+
+    /// What to wait for, by client.
+    pub fn sources(&self) -> Vec<(usize, BorrowedFd<'_>, PollFlags)> {
+        let input_full = self.pending.len() >= QUEUE;
+        let flags = |client: &Client| {
+            let read = if client.kind == Kind::Attached && input_full { PollFlags::empty() } else { PollFlags::POLLIN };
+            if client.outbox.is_empty() { read } else { read | PollFlags::POLLOUT }
+        };
+        self.clients.iter().map(|(index, client)| (*index, client.stream.as_fd(), flags(client))).collect()
+    }
+
+    /// The container's input, while something waits to be written to it.
+    pub fn waiting_input(&self) -> Option<BorrowedFd<'_>> {
+        self.input.as_ref().filter(|_| !self.pending.is_empty()).map(AsFd::as_fd)
+    }
+
+    /// Whether somebody is so far behind that the container must wait.
+    pub fn are_full(&self) -> bool {
+        self.clients.values().any(|client| client.kind == Kind::Attached && client.outbox.len() >= QUEUE)
+    }
+
+    /// A piece of the container's output, for all that are attached.
+    pub fn output(&mut self, stream: usize, bytes: &[u8]) {
+        let kind = if stream == 0 { frame::STDOUT } else { frame::STDERR };
+        let bytes = encode(kind, bytes);
+        self.each(|client| client.kind == Kind::Attached, &bytes);
+    }
+
+    fn each(&mut self, wanted: impl Fn(&Client) -> bool, bytes: &[u8]) {
+        let indices: Vec<usize> =
+            self.clients.iter().filter(|(_, client)| wanted(client)).map(|(index, _)| *index).collect();
+        for index in indices {
+            self.send(index, bytes);
+        }
+    }
+
+    fn send(&mut self, index: usize, bytes: &[u8]) {
+        let Some(client) = self.clients.get_mut(&index) else { return };
+        client.outbox.extend_from_slice(bytes);
+        if !client.flush() {
+            self.clients.remove(&index);
+        }
+    }
+
+    /// Something happened with this client.
+    pub fn read(&mut self, index: usize) -> Option<Wish> {
+        let client = self.clients.get_mut(&index)?;
+        if !client.flush() || !client.fill() {
+            self.clients.remove(&index);
+            return None;
+        }
+        match client.kind {
+            Kind::Asking => self.request(index),
+            Kind::Attached => self.frames(index),
+            Kind::Waiting => None,
+        }
+    }
+
+    fn request(&mut self, index: usize) -> Option<Wish> {
+        let client = self.clients.get_mut(&index)?;
+        let Some(end) = client.inbox.iter().position(|byte| *byte == b'\n') else {
+            if client.inbox.len() > LONGEST_REQUEST {
+                self.clients.remove(&index);
+            }
+            return None;
+        };
+        let rest = client.inbox.split_off(end + 1);
+        let line = std::mem::replace(&mut client.inbox, rest);
+        let wish = match serde_json::from_slice(&line) {
+            Ok(Request::Stop { signal, grace_ms }) => Wish::Stop { signal, grace_ms },
+            Ok(Request::Kill { signal }) => Wish::Kill { signal },
+            Ok(Request::Pause) => Wish::Freeze(true),
+            Ok(Request::Resume) => Wish::Freeze(false),
+            Ok(Request::Reload) => Wish::Reload,
+            Ok(Request::Attach { replay }) => Wish::Attach { replay },
+            Err(error) => {
+                self.answer(index, Err(error.to_string()));
+                return None;
+            }
+        };
+        if matches!(wish, Wish::Stop { .. }) {
+            client.kind = Kind::Waiting;
+        }
+        Some(wish)
+    }
+
+    fn frames(&mut self, index: usize) -> Option<Wish> {
+        loop {
+            let client = self.clients.get_mut(&index)?;
+            match decode(&mut client.inbox) {
+                Ok(Some((frame::STDIN, content))) => self.pending.extend(content),
+                Ok(Some((frame::STDIN_END, _))) => self.end_of_input = true,
+                Ok(Some((frame::RESIZE, content))) => {
+                    if let [a, b, c, d] = content[..] {
+                        let (rows, columns) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
+                        return Some(Wish::Resize { rows, columns });
+                    }
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => break,
+                Err(_) => {
+                    self.clients.remove(&index);
+                    break;
+                }
+            }
+        }
+        self.flush_input();
+        None
+    }
+
+    /// Passes on to the container what it takes now.
+    pub fn flush_input(&mut self) {
+        let Some(input) = &self.input else {
+            self.pending.clear();
+            return;
+        };
+        while !self.pending.is_empty() {
+            match nix::unistd::write(input, &self.pending) {
+                Ok(count) => drop(self.pending.drain(..count)),
+                Err(nix::Error::EINTR) => {}
+                Err(nix::Error::EAGAIN) => return,
+                Err(_) => {
+                    self.pending.clear();
+                    self.input = None;
+                    return;
+                }
+            }
+        }
+        if self.end_of_input {
+            self.input = None;
+        }
+    }
+
+    /// Answers a request; the client may ask another.
+    pub fn answer(&mut self, index: usize, result: Result<(), String>) {
+        let response = result.map_or_else(Response::Failed, |()| Response::Done);
+        let mut text = serde_json::to_vec(&response).unwrap_or_default();
+        text.push(b'\n');
+        self.send(index, &text);
+    }
+
+    /// From here on the client gets frames; first, where asked, what the log of this container holds.
+    pub fn attach(&mut self, index: usize, log_of: Option<(Roots, String)>) {
+        self.answer(index, Ok(()));
+        if let Some((roots, name)) = log_of {
+            let mut bytes = Vec::new();
+            let read = logs::read(&roots, &name, &Select::default(), &mut |line| {
+                let kind = if line.stream == "stderr" { frame::STDERR } else { frame::STDOUT };
+                bytes.extend(encode(kind, line.log.as_bytes()));
+                true
+            });
+            // Without a log there is nothing to replay.
+            drop(read);
+            self.send(index, &bytes);
+        }
+        if let Some(client) = self.clients.get_mut(&index) {
+            client.kind = Kind::Attached;
+        }
+        // Frames may have come with the request. A wish to resize comes again at the next change.
+        drop(self.frames(index));
+    }
+
+    /// The container has ended for good: tells everybody who waits, those too who are just connecting.
+    pub fn finish(&mut self, listener: &UnixListener, code: i32) {
+        self.accept(listener);
+        let asking: Vec<usize> =
+            self.clients.iter().filter(|(_, client)| client.kind == Kind::Asking).map(|(index, _)| *index).collect();
+        for index in asking {
+            match self.read(index) {
+                Some(Wish::Attach { .. }) | None => {}
+                Some(Wish::Stop { .. }) => {}
+                Some(_) => self.answer(index, Err("the container has ended".to_owned())),
+            }
+        }
+        self.each(|client| client.kind == Kind::Attached, &encode(frame::EXIT, &code.to_be_bytes()));
+        let waiting: Vec<usize> =
+            self.clients.iter().filter(|(_, client)| client.kind == Kind::Waiting).map(|(index, _)| *index).collect();
+        for index in waiting {
+            self.answer(index, Ok(()));
+        }
+        for client in self.clients.values_mut() {
+            client.leaving = true;
+            let blocking =
+                client.stream.set_nonblocking(false).and_then(|()| client.stream.set_write_timeout(Some(FAREWELL)));
+            // A client that does not listen any more is told nothing.
+            drop(blocking.and_then(|()| client.stream.write_all(&client.outbox)));
+        }
+        self.clients.clear();
+    }
+}
+
+impl Client {
+    /// Writes what the client takes now. `false` when it is gone.
+    fn flush(&mut self) -> bool {
+        while !self.outbox.is_empty() {
+            match self.stream.write(&self.outbox) {
+                Ok(count) => drop(self.outbox.drain(..count)),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+        !self.leaving
+    }
+
+    /// Reads what the client has sent. `false` when it has closed.
+    fn fill(&mut self) -> bool {
+        let mut piece = [0; 16 << 10];
+        loop {
+            match self.stream.read(&mut piece) {
+                Ok(0) => return false,
+                Ok(count) => {
+                    self.inbox.extend_from_slice(&piece[..count]);
+                    if self.inbox.len() >= QUEUE {
+                        return true;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+}

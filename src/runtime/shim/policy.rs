@@ -1,0 +1,104 @@
+//! What the supervisor decides, as pure functions: when an ended container is started again, and what a check's result
+//! makes of its health.
+
+use std::time::Duration;
+
+use crate::runtime::container::{Health, HealthCheck, Restart};
+
+/// A run at least this long counts as a success: the next pause is short again.
+const GOOD_RUN: Duration = Duration::from_secs(10);
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long to pause before the next start, or `None` when there is none. `failures` counts starts in a row that
+/// ended before [`GOOD_RUN`]; docker's back-off: 100 ms, doubled each time, a minute at most.
+pub fn restart_after(policy: &Restart, code: i32, by_hand: bool, restarts: u32, failures: u32) -> Option<Duration> {
+    let again = match policy {
+        Restart::No => false,
+        Restart::Always | Restart::UnlessStopped => true,
+        Restart::OnFailure { max_retries } => code != 0 && max_retries.is_none_or(|max| restarts < max),
+    };
+    let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
+    (again && !by_hand).then_some(pause)
+}
+
+/// How many starts in a row have failed, after one that ran this long.
+pub fn failures_after(failures: u32, ran: Duration) -> u32 {
+    if ran >= GOOD_RUN { 0 } else { failures + 1 }
+}
+
+/// What is known of a container's health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HealthState {
+    pub health: Health,
+    /// Failed checks in a row.
+    pub streak: u32,
+}
+
+/// After a check that passed or failed, `age` after the container's start. Failures during the start period do not
+/// count until one check has passed.
+pub fn health_after(state: HealthState, check: &HealthCheck, passed: bool, age: Duration) -> HealthState {
+    let starting = state.health == Health::Starting && age < Duration::from_millis(check.start_period_ms);
+    if passed {
+        return HealthState { health: Health::Healthy, streak: 0 };
+    }
+    if starting {
+        return state;
+    }
+    let streak = state.streak + 1;
+    let health = if streak >= check.retries.max(1) { Health::Unhealthy } else { state.health };
+    HealthState { health, streak }
+}
+
+/// The pause before the next check.
+pub fn next_check(state: HealthState, check: &HealthCheck, age: Duration) -> Duration {
+    let starting = state.health == Health::Starting && age < Duration::from_millis(check.start_period_ms);
+    Duration::from_millis(if starting && check.start_interval_ms > 0 {
+        check.start_interval_ms
+    } else {
+        check.interval_ms
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policies_are_dockers() {
+        let on_failure = |max_retries| Restart::OnFailure { max_retries };
+        for (policy, code, by_hand, restarts, again) in [
+            (Restart::No, 1, false, 0, false),
+            (Restart::Always, 0, false, 9, true),
+            (Restart::Always, 0, true, 0, false),
+            (Restart::UnlessStopped, 1, true, 0, false),
+            (on_failure(None), 0, false, 0, false),
+            (on_failure(None), 1, false, 99, true),
+            (on_failure(Some(2)), 1, false, 1, true),
+            (on_failure(Some(2)), 1, false, 2, false),
+        ] {
+            assert_eq!(restart_after(&policy, code, by_hand, restarts, 0).is_some(), again, "{policy:?} {code}");
+        }
+    }
+
+    #[test]
+    fn pauses_double_up_to_a_minute() {
+        let pause = |failures| restart_after(&Restart::Always, 1, false, 0, failures).unwrap().as_millis();
+        assert_eq!([0, 1, 2, 9, 10, 40].map(pause), [100, 200, 400, 51_200, 60_000, 60_000]);
+        assert_eq!(failures_after(5, Duration::from_secs(10)), 0);
+        assert_eq!(failures_after(5, Duration::from_secs(1)), 6);
+    }
+
+    #[test]
+    fn failures_count_after_the_start_period() {
+        let check = HealthCheck { retries: 2, start_period_ms: 1000, ..HealthCheck::default() };
+        let start = HealthState { health: Health::Starting, streak: 0 };
+        let early = health_after(start, &check, false, Duration::from_millis(500));
+        assert_eq!(early, start);
+        let once = health_after(early, &check, false, Duration::from_millis(1500));
+        assert_eq!((once.health, once.streak), (Health::Starting, 1));
+        let twice = health_after(once, &check, false, Duration::from_millis(1600));
+        assert_eq!(twice.health, Health::Unhealthy);
+        assert_eq!(health_after(twice, &check, true, Duration::from_secs(9)).health, Health::Healthy);
+    }
+}

@@ -1,0 +1,554 @@
+//! The supervisor's loop: waits for whatever happens next, and acts on the state that it sees then.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use oci_spec::runtime::Spec;
+
+use super::check::Check;
+use super::clients::{Clients, Wish};
+use super::output::Writer;
+use super::policy::{self, HealthState};
+use super::{mount_root, step};
+use crate::runtime::cgroup::Cgroup;
+use crate::runtime::container::{self, Config, Health, Paths, ProcessId, Start, State, Status, config::Record};
+use crate::runtime::init::spec::{Mount, MountSource, Namespace};
+use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
+use crate::runtime::roots::Roots;
+use crate::runtime::{state, sys};
+
+/// How much is read from a container at once, in bytes.
+const PIECE: usize = 64 << 10;
+
+/// What the loop waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Signal,
+    Process,
+    /// 0 standard output or the terminal, 1 standard error.
+    Output(usize),
+    Input,
+    Check,
+    Listener,
+    Client(usize),
+}
+
+/// The running program.
+struct Run {
+    process: Launched,
+    output: [Option<OwnedFd>; 2],
+    begun: Instant,
+}
+
+pub struct Supervisor {
+    roots: Roots,
+    paths: Paths,
+    config: Config,
+    start: Start,
+    cgroup: Cgroup,
+    status: Status,
+    signals: SignalFd,
+    listener: UnixListener,
+    clients: Clients,
+    writer: Writer,
+    run: Option<Run>,
+    check: Check,
+    kill_at: Option<Instant>,
+    restart_at: Option<Instant>,
+    failures: u32,
+    /// The program ended because its check failed, so it is started again whatever its policy.
+    unhealthy: bool,
+    leaving: bool,
+}
+
+impl Supervisor {
+    /// Reads what to supervise, mounts its root, and makes the socket.
+    pub fn new(roots: &Roots, name: &str) -> Result<Self, InitError> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |error: state::Error| InitError::Step { step: what, reason: error.to_string() }
+        };
+        let paths = Paths::of(roots, name);
+        let record = state::read_json::<Record>(&paths.config).map_err(failed("configuration"))?;
+        let missing = || InitError::Step { step: "configuration".into(), reason: "there is none".into() };
+        let config = record.ok_or_else(missing)?.config;
+        let start = state::read_json::<Start>(&paths.start).map_err(failed("start"))?.unwrap_or_default();
+        mount_root(&config, &paths).map_err(|error| step("mount the root file system", error))?;
+        let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
+        let signals = signals.into_iter().collect::<SigSet>();
+        let taken = signals
+            .thread_block()
+            .and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK));
+        let listener = listen(&paths).map_err(|error| step("socket", error))?;
+        let status = Status { shim: ProcessId::of(std::process::id() as i32), ..Status::default() };
+        Ok(Self {
+            cgroup: container::cgroup(roots, name),
+            signals: taken.map_err(|error| step("signals", error.into()))?,
+            writer: Writer::new(paths.log.clone(), config.log.clone()),
+            clients: Clients::default(),
+            check: Check::new(config.health.clone()),
+            roots: roots.clone(),
+            paths,
+            config,
+            start,
+            status,
+            listener,
+            run: None,
+            kill_at: None,
+            restart_at: None,
+            failures: 0,
+            unhealthy: false,
+            leaving: false,
+        })
+    }
+
+    /// The first start, whose failure the starter is told.
+    pub fn begin(&mut self) -> Result<(), InitError> {
+        self.launch().inspect_err(|error| self.start_failed(error))
+    }
+
+    fn start_failed(&mut self, error: &InitError) {
+        self.status.error = Some(error.to_string());
+        self.set_exited(i32::from(error.exit_code()), false);
+        self.save();
+    }
+
+    fn specification(&self) -> Result<Spec, InitError> {
+        let mut request = self.config.request.clone();
+        if let Some(netns) = &self.start.netns {
+            request.network = Namespace::Path(netns.clone());
+        }
+        let texts = [
+            ("/etc/hosts", &self.paths.hosts, self.start.hosts.is_empty()),
+            ("/etc/resolv.conf", &self.paths.resolv_conf, self.start.resolv_conf.is_empty()),
+            ("/etc/hostname", &self.paths.hostname, false),
+        ];
+        for (target, source, empty) in texts {
+            let target = PathBuf::from(target);
+            if !empty && !request.mounts.iter().any(|mount| mount.target == target) {
+                let source = MountSource::Bind { source: source.clone() };
+                request.mounts.push(Mount { target, read_only: false, source });
+            }
+        }
+        spec::build(&request)
+            .map_err(|error| InitError::Step { step: "specification".into(), reason: error.to_string() })
+    }
+
+    fn launch(&mut self) -> Result<(), InitError> {
+        let spec = self.specification()?;
+        let group = |error: crate::runtime::cgroup::Error| InitError::Step {
+            step: "control group".into(),
+            reason: error.to_string(),
+        };
+        self.cgroup.create().map_err(group)?;
+        if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+            self.cgroup.limit(resources).map_err(group)?;
+        }
+        let (stdio, mut output, input) = self.stdio().map_err(|error| step("pipes", error))?;
+        let process = init::launch(init::Launch {
+            spec: &spec,
+            rootfs: &self.paths.rootfs,
+            cgroup: &self.cgroup,
+            stdio,
+            user: &self.config.user,
+            groups: &self.config.groups,
+            reaper: self.config.init,
+        })?;
+        self.clients.input = input;
+        if let Some(terminal) = &process.terminal {
+            let copies = terminal.try_clone().and_then(|output| Ok((output, terminal.try_clone()?)));
+            let (reader, writer) = copies.map_err(|error| step("terminal", error))?;
+            nonblocking(&reader).map_err(|error| step("terminal", error))?;
+            output[0] = Some(reader);
+            self.clients.input = Some(writer);
+        }
+        self.status.process = ProcessId::of(process.pid);
+        self.status.state = State::Running;
+        self.status.started_ms = container::now_ms();
+        self.status.error = None;
+        self.status.oom_killed = false;
+        let now = Instant::now();
+        let health = self.check.begin(now);
+        self.set_health(health);
+        self.run = Some(Run { process, output, begun: now });
+        self.save();
+        Ok(())
+    }
+
+    /// The container's ends of its pipes, and ours.
+    fn stdio(&self) -> io::Result<(Stdio, [Option<OwnedFd>; 2], Option<OwnedFd>)> {
+        if self.config.request.terminal {
+            return Ok((Stdio::Terminal { rows: 24, columns: 80 }, [None, None], None));
+        }
+        let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
+        let ((stdout_read, stdout), (stderr_read, stderr)) = (pipe()?, pipe()?);
+        nonblocking(&stdout_read)?;
+        nonblocking(&stderr_read)?;
+        let (stdin, input) = if self.config.stdin_open {
+            let (stdin, input) = pipe()?;
+            nonblocking(&input)?;
+            (Some(stdin), Some(input))
+        } else {
+            (None, None)
+        };
+        Ok((Stdio::Pipes { stdin, stdout, stderr }, [Some(stdout_read), Some(stderr_read)], input))
+    }
+
+    /// Until the container has ended for good and everybody who waits has been told.
+    pub fn run(&mut self) {
+        while !self.leaving {
+            let ready = self.wait();
+            for source in ready {
+                self.handle(source);
+            }
+            self.on_time(Instant::now());
+        }
+        self.clients.finish(&self.listener, self.status.exit_code);
+        if self.config.auto_remove {
+            self.remove_container();
+        }
+    }
+
+    /// What is ready now; nothing when only time has passed.
+    fn wait(&self) -> Vec<Source> {
+        let mut sources = vec![
+            (Source::Signal, self.signals.as_fd(), PollFlags::POLLIN),
+            (Source::Listener, self.listener.as_fd(), PollFlags::POLLIN),
+        ];
+        if let Some(run) = &self.run {
+            sources.push((Source::Process, run.process.pidfd.as_fd(), PollFlags::POLLIN));
+            if !self.clients.are_full() {
+                let open = run.output.iter().enumerate().filter_map(|(index, fd)| Some((index, fd.as_ref()?)));
+                sources.extend(open.map(|(index, fd)| (Source::Output(index), fd.as_fd(), PollFlags::POLLIN)));
+            }
+        }
+        sources.extend(self.check.sources().into_iter().map(|fd| (Source::Check, fd, PollFlags::POLLIN)));
+        sources.extend(self.clients.waiting_input().map(|fd| (Source::Input, fd, PollFlags::POLLOUT)));
+        sources.extend(self.clients.sources().into_iter().map(|(index, fd, flags)| (Source::Client(index), fd, flags)));
+        ready(&sources, self.timeout(Instant::now()))
+    }
+
+    fn timeout(&self, now: Instant) -> PollTimeout {
+        let next = [self.kill_at, self.restart_at, self.check.next()].into_iter().flatten().min();
+        let left = next.map(|next| next.saturating_duration_since(now) + Duration::from_millis(1));
+        left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
+    }
+
+    fn handle(&mut self, source: Source) {
+        match source {
+            Source::Signal => self.signalled(),
+            Source::Process => self.ended(),
+            Source::Output(index) => self.read_output(index),
+            Source::Input => self.clients.flush_input(),
+            Source::Check => self.checked(),
+            Source::Listener => self.clients.accept(&self.listener),
+            Source::Client(index) => {
+                if let Some(wish) = self.clients.read(index) {
+                    self.grant(index, wish);
+                }
+            }
+        }
+    }
+
+    /// The host shuts down, or somebody ends the supervisor: so ends the container.
+    fn signalled(&mut self) {
+        if matches!(self.signals.read_signal(), Ok(Some(_))) {
+            self.stop(None, self.config.stop_grace_ms);
+        }
+    }
+
+    fn on_time(&mut self, now: Instant) {
+        if self.kill_at.is_some_and(|at| at <= now) {
+            self.kill_at = None;
+            self.signal(libc::SIGKILL);
+        }
+        if self.restart_at.is_some_and(|at| at <= now) {
+            self.restart_at = None;
+            self.again();
+        }
+        if self.status.state == State::Running && self.check.next().is_some_and(|at| at <= now) {
+            let exec = container::exec::Exec { args: self.check.command(), ..Default::default() };
+            let roots = &self.roots;
+            let name = &self.config.name;
+            let result = self.check.on_time(now, |stdio| container::exec::exec(roots, name, &exec, stdio));
+            self.apply_check(result);
+        }
+    }
+
+    fn checked(&mut self) {
+        let result = self.check.read(Instant::now());
+        self.apply_check(result);
+    }
+
+    fn apply_check(&mut self, result: Option<HealthState>) {
+        let Some(health) = result else { return };
+        self.status.health_output = self.check.output();
+        self.set_health(health);
+        self.save();
+        if health.health == Health::Unhealthy && self.config.restart_unhealthy && !self.unhealthy {
+            self.unhealthy = true;
+            self.ask_to_end(None, self.config.stop_grace_ms);
+        }
+    }
+
+    fn set_health(&mut self, health: HealthState) {
+        self.status.health = health.health;
+        self.status.failing_streak = health.streak;
+    }
+
+    fn read_output(&mut self, index: usize) {
+        let Some(fd) = self.run.as_ref().and_then(|run| run.output[index].as_ref()) else { return };
+        let mut piece = vec![0; PIECE];
+        match nix::unistd::read(fd, &mut piece) {
+            Ok(count) if count > 0 => {
+                piece.truncate(count);
+                self.clients.output(index, &piece);
+                // A full disk costs log lines, never the container.
+                if let Err(error) = self.writer.take(index, &piece) {
+                    self.status.error = Some(format!("log: {error}"));
+                }
+            }
+            Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
+            // The end, or a terminal without a program.
+            _ => {
+                if let Some(run) = &mut self.run {
+                    run.output[index] = None;
+                }
+            }
+        }
+    }
+
+    /// The program has ended: reads what it still wrote, and decides what comes next.
+    fn ended(&mut self) {
+        let Some(run) = &self.run else { return };
+        let Ok(code) = container::exec::wait(&run.process) else { return };
+        let ran = run.begun.elapsed();
+        for index in 0..2 {
+            self.drain(index);
+        }
+        self.run = None;
+        self.kill_at = None;
+        self.check.end();
+        self.clients.input = None;
+        drop(self.writer.finish());
+        self.set_exited(code, self.cgroup.oom_kills() > 0);
+        self.failures = policy::failures_after(self.failures, ran);
+        let by_hand = self.status.by_hand;
+        let failures = self.failures.saturating_sub(1);
+        let mut pause = policy::restart_after(&self.config.restart, code, by_hand, self.status.restarts, failures);
+        if std::mem::take(&mut self.unhealthy) && !by_hand {
+            pause = pause.or(Some(Duration::ZERO));
+        }
+        self.next(pause);
+    }
+
+    fn drain(&mut self, index: usize) {
+        let has = |fd: BorrowedFd<'_>| {
+            let mut fds = [PollFd::new(fd, PollFlags::POLLIN)];
+            matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+                && fds[0].revents().is_some_and(|flags| flags.contains(PollFlags::POLLIN))
+        };
+        while self.run.as_ref().and_then(|run| run.output[index].as_ref()).is_some_and(|fd| has(fd.as_fd())) {
+            self.read_output(index);
+        }
+    }
+
+    fn set_exited(&mut self, code: i32, oom_killed: bool) {
+        self.status.state = State::Exited;
+        self.status.process = ProcessId::default();
+        self.status.exit_code = code;
+        self.status.oom_killed = oom_killed;
+        self.status.finished_ms = container::now_ms();
+        // The pid namespace has ended with its first process, and everything in it.
+        if let Err(error) = self.cgroup.remove() {
+            self.status.error = Some(error.to_string());
+        }
+    }
+
+    fn next(&mut self, pause: Option<Duration>) {
+        match pause {
+            Some(pause) => {
+                self.status.state = State::Restarting;
+                self.restart_at = Some(Instant::now() + pause);
+            }
+            None => self.leaving = true,
+        }
+        self.save();
+    }
+
+    fn again(&mut self) {
+        self.status.restarts += 1;
+        if let Err(error) = self.launch() {
+            self.start_failed(&error);
+            self.failures += 1;
+            let code = i32::from(error.exit_code());
+            let pause = policy::restart_after(&self.config.restart, code, false, self.status.restarts, self.failures);
+            self.next(pause);
+        }
+    }
+
+    fn grant(&mut self, client: usize, wish: Wish) {
+        let answer = match wish {
+            Wish::Stop { signal, grace_ms } => {
+                self.status.by_hand = true;
+                self.stop(signal.as_deref(), grace_ms);
+                // Answered by its end.
+                return;
+            }
+            Wish::Kill { signal } => self.kill(&signal),
+            Wish::Freeze(frozen) => self.freeze(frozen),
+            Wish::Reload => self.reload(),
+            Wish::Attach { replay } => {
+                let paths = replay.then(|| self.config.name.clone());
+                let lines = paths.map(|name| (self.roots.clone(), name));
+                self.clients.attach(client, lines);
+                return;
+            }
+            Wish::Resize { rows, columns } => {
+                if let Some(terminal) = self.run.as_ref().and_then(|run| run.process.terminal.as_ref()) {
+                    drop(init::resize(terminal, rows, columns));
+                }
+                return;
+            }
+        };
+        self.clients.answer(client, answer);
+    }
+
+    fn stop(&mut self, signal: Option<&str>, grace_ms: u64) {
+        if self.restart_at.take().is_some() {
+            self.status.state = State::Exited;
+            self.leaving = true;
+            self.save();
+        } else {
+            self.status.by_hand = true;
+            self.ask_to_end(signal, grace_ms);
+        }
+    }
+
+    fn ask_to_end(&mut self, signal: Option<&str>, grace_ms: u64) {
+        if self.status.state == State::Paused {
+            // A frozen process takes no signal.
+            drop(self.cgroup.freeze(false));
+        }
+        let number = signal.or(Some(self.config.stop_signal.as_str())).and_then(signal_number);
+        self.signal(number.unwrap_or(libc::SIGTERM));
+        self.kill_at = Some(Instant::now() + Duration::from_millis(grace_ms));
+    }
+
+    fn signal(&self, number: i32) {
+        if let Some(run) = &self.run {
+            // It may just have ended.
+            drop(sys::pidfd_send_signal(run.process.pidfd.as_fd(), number));
+        }
+    }
+
+    fn kill(&mut self, signal: &str) -> Result<(), String> {
+        let number = signal_number(signal).ok_or_else(|| format!("there is no signal {signal:?}"))?;
+        if self.run.is_none() {
+            return Err("it does not run at the moment".to_owned());
+        }
+        if number == libc::SIGKILL {
+            self.status.by_hand = true;
+            if self.status.state == State::Paused {
+                drop(self.cgroup.freeze(false));
+            }
+        }
+        self.signal(number);
+        Ok(())
+    }
+
+    fn freeze(&mut self, frozen: bool) -> Result<(), String> {
+        if self.run.is_none() {
+            return Err("it does not run at the moment".to_owned());
+        }
+        self.cgroup.freeze(frozen).map_err(|error| error.to_string())?;
+        self.status.state = if frozen { State::Paused } else { State::Running };
+        self.save();
+        Ok(())
+    }
+
+    /// Takes over what may change while it runs.
+    fn reload(&mut self) -> Result<(), String> {
+        let record = state::read_json::<Record>(&self.paths.config).map_err(|error| error.to_string())?;
+        let config = record.ok_or("its configuration is gone")?.config;
+        let resources: oci_spec::runtime::LinuxResources =
+            serde_json::from_value(spec::resources(&config.request.limits)).map_err(|error| error.to_string())?;
+        if self.run.is_some() {
+            self.cgroup.limit(&resources).map_err(|error| error.to_string())?;
+        }
+        if config.health != self.config.health {
+            self.check.end();
+            self.check = Check::new(config.health.clone());
+            let health = self.check.begin(Instant::now());
+            self.set_health(health);
+        }
+        self.config = config;
+        self.save();
+        Ok(())
+    }
+
+    /// Written at each change; whoever waits is woken by it. Nothing better can be done about a full disk than to go on.
+    fn save(&mut self) {
+        drop(state::write_json_volatile(&self.paths.status, &self.status));
+    }
+
+    /// `--rm`: this program again, since networks are not this room's to let go of.
+    fn remove_container(&self) {
+        let removal = std::process::Command::new("/proc/self/exe")
+            .arg("--root")
+            .arg(&self.roots.root)
+            .arg("--run-root")
+            .arg(&self.roots.run)
+            .args(["rm", "--force", &self.config.name])
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn();
+        // Left for the next command where it can't be started.
+        drop(removal);
+    }
+}
+
+fn nonblocking(fd: &OwnedFd) -> io::Result<()> {
+    Ok(fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)?)
+}
+
+fn listen(paths: &Paths) -> io::Result<UnixListener> {
+    match std::fs::remove_file(&paths.socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&paths.socket)?;
+    listener.set_nonblocking(true)?;
+    Ok(listener)
+}
+
+fn ready(sources: &[(Source, BorrowedFd<'_>, PollFlags)], timeout: PollTimeout) -> Vec<Source> {
+    let mut fds: Vec<PollFd<'_>> = sources.iter().map(|(_, fd, flags)| PollFd::new(*fd, *flags)).collect();
+    if poll(&mut fds, timeout).is_err() {
+        return Vec::new();
+    }
+    let fired = fds.iter().zip(sources).filter(|(fd, _)| fd.revents().is_some_and(|flags| !flags.is_empty()));
+    fired.map(|(_, (source, ..))| *source).collect()
+}
+
+/// `TERM`, `SIGTERM`, `15`, `RTMIN+3`.
+pub fn signal_number(name: &str) -> Option<i32> {
+    if let Ok(number) = name.parse::<i32>() {
+        return (1..=64).contains(&number).then_some(number);
+    }
+    let upper = name.to_ascii_uppercase();
+    let short = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = short.strip_prefix("RTMIN") {
+        let offset: i32 = if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
+        return (0..=30).contains(&offset).then_some(34 + offset);
+    }
+    format!("SIG{short}").parse::<Signal>().ok().map(|signal| signal as i32)
+}

@@ -154,3 +154,18 @@ pub fn set_domain_name(name: &str) -> io::Result<()> {
     // SAFETY: the text outlives the call and its length is passed.
     check(i64::from(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) })).map(drop)
 }
+
+/// Sets an extended attribute of what the path leads to (setxattr(2)).
+pub fn set_attribute(path: &Path, key: &str, value: &[u8]) -> io::Result<()> {
+    let path = c_string(path)?;
+    let key = c_string(key)?;
+    // SAFETY: both names are NUL-terminated, the value's length is passed, and all outlive the call.
+    let done = unsafe { libc::setxattr(path.as_ptr(), key.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    check(i64::from(done)).map(drop)
+}
+
+/// Writes all of the file system that holds this file to the disk (syncfs(2)).
+pub fn sync_file_system(file: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes an integer.
+    check(i64::from(unsafe { libc::syncfs(file.as_raw_fd()) })).map(drop)
+}

@@ -1,1 +1,46 @@
-//! image
+//! Images: named, content-addressed, unpacked. Knows registries and archives; knows nothing of containers, which get a
+//! list of directories.
+
+mod archive;
+mod builtin;
+pub mod reference;
+mod store;
+mod unpack;
+
+use std::io;
+use std::path::PathBuf;
+
+pub use oci_spec::image::ImageConfiguration;
+pub use reference::{Digest, ImageReference, ReferenceError};
+pub use store::{Image, Store};
+pub use unpack::UnpackError;
+
+use super::state;
+
+/// What failed with which image.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("no image {0:?} in the store\n  help: `stack pull {0}` fetches it; `stack images` lists what there is")]
+    NotFound(String),
+    #[error("no built-in image {0:?}\n  help: there is one, `builtin:whoami`")]
+    Builtin(String),
+    #[error("{path}: {reason}")]
+    Archive { path: PathBuf, reason: String },
+    #[error("layer {layer}: {source}")]
+    Layer { layer: String, source: UnpackError },
+    #[error(
+        "{what}: expected {expected}, its content has {found}\n  help: it was damaged or tampered with on its way; nothing of it was kept"
+    )]
+    Mismatch { what: String, expected: String, found: String },
+    #[error(transparent)]
+    Reference(#[from] ReferenceError),
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error("{path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+}
+
+fn io_at(path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { path, source }
+}

@@ -54,6 +54,32 @@ pub struct Capabilities {
     pub not_honoured: &'static [&'static str],
 }
 
+/// What a change costs on an engine of single containers over Linux: limits, labels, restart policy and health check in
+/// place, content of files by a restart, data of volumes never. For engines to use or to refine.
+pub fn linux_change(kind: Kind, field: &str) -> Change {
+    const IN_PLACE: [&str; 8] = [
+        "labels",
+        "restart",
+        "healthcheck",
+        "on_unhealthy",
+        "resources",
+        "stop_grace_ms",
+        "stop_signal",
+        "annotations",
+    ];
+    let first = field.split('.').next().unwrap_or(field);
+    match kind {
+        Kind::Image => Change::InPlace,
+        Kind::Network if first == "labels" => Change::InPlace,
+        Kind::Network => Change::Replace,
+        Kind::Volume if first == "labels" || first == "protect" => Change::InPlace,
+        Kind::Volume => Change::LosesData,
+        Kind::Container if IN_PLACE.contains(&first) => Change::InPlace,
+        Kind::Container if first == "bind_contents" || field.ends_with(".content_hash") => Change::Restart,
+        Kind::Container => Change::Replace,
+    }
+}
+
 /// How far the making of a resource got. `Creating` is durable before the first effect, `Created` after the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -115,7 +141,9 @@ pub struct Observed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Condition {
+    /// It runs, or has run and completed.
     Started,
+    /// Its health check passes; where it has none: it runs, or completed with 0.
     Healthy,
     CompletedSuccessfully,
 }
@@ -131,6 +159,23 @@ pub enum Check {
     SourcesReadable { container: Box<ContainerConfig> },
     /// A network or volume that somebody else keeps is there.
     External { kind: Kind, name: String },
+}
+
+impl Action {
+    /// The resource that is acted on; `None` for checks.
+    pub fn id(&self) -> Option<&ResourceId> {
+        match self {
+            Self::Create { id, .. }
+            | Self::Update { id, .. }
+            | Self::Repair { id, .. }
+            | Self::Remove { id, .. }
+            | Self::Start { id, .. }
+            | Self::Stop { id, .. }
+            | Self::Rename { id, .. }
+            | Self::Wait { id, .. } => Some(id),
+            Self::Check { .. } => None,
+        }
+    }
 }
 
 /// One effect. Performing it again, or after a crash half way, ends in the same state.
@@ -164,6 +209,13 @@ pub enum Action {
     Stop {
         id: ResourceId,
         name: String,
+    },
+    /// Gives a container another name on the engine, whether it runs or not, so that its successor can be made beside
+    /// it. Already renamed is fine. From then on [`ContainerConfig::id`] of what is observed follows the new name.
+    Rename {
+        id: ResourceId,
+        from: String,
+        to: String,
     },
     /// Returns when the condition holds; an error when it can no longer hold.
     Wait {

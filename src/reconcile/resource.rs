@@ -183,7 +183,29 @@ pub struct ContainerConfig {
     pub shm_size: Option<u64>,
     pub oom_score_adj: Option<i32>,
     pub oom_kill_disable: bool,
+    pub cgroup_parent: Option<String>,
+    /// Hashes of single files that are bind-mounted, by target: changed content is a change.
+    pub bind_contents: BTreeMap<String, String>,
 }
+
+impl ContainerConfig {
+    /// The identity of this container within its stack. Every engine derives it by this one rule.
+    ///
+    /// A container that gives way to its successor (`update: {order: start-first}`) is renamed with
+    /// [`RETIRED_SUFFIX`], and is another resource from then on: one that nobody declares.
+    pub fn id(&self) -> ResourceId {
+        let retired = if self.is_retired() { RETIRED_SUFFIX } else { "" };
+        ResourceId::new(Kind::Container, format!("{}-{}{retired}", self.service, self.number))
+    }
+
+    /// Its successor is being started, or already runs.
+    pub fn is_retired(&self) -> bool {
+        self.name.ends_with(RETIRED_SUFFIX)
+    }
+}
+
+/// Ends the name of a container whose successor is being started beside it.
+pub const RETIRED_SUFFIX: &str = ".old";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeviceMapping {
@@ -282,6 +304,19 @@ pub struct Port {
     pub protocol: String,
 }
 
+impl fmt::Display for Port {
+    /// As in the file: `127.0.0.1:8080:80/tcp`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(ip) = &self.host_ip {
+            write!(f, "{ip}:")?;
+        }
+        if self.published != 0 || self.host_ip.is_some() {
+            write!(f, "{}:", self.published)?;
+        }
+        write!(f, "{}/{}", self.target, self.protocol)
+    }
+}
+
 /// Whose process or IPC namespace.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -341,6 +376,13 @@ pub struct Resources {
     pub cpu_shares: Option<u64>,
     pub cpuset: Option<String>,
     pub pids: Option<i64>,
+    /// 0-100.
+    #[serde(default)]
+    pub memory_swappiness: Option<u8>,
+    #[serde(default)]
+    pub cpu_quota_us: Option<i64>,
+    #[serde(default)]
+    pub cpu_period_us: Option<u64>,
 }
 
 /// The labels that make a resource ours. Compose's own are written too: other tools key on them.
@@ -352,4 +394,8 @@ pub mod label {
     pub const VOLUME: &str = "com.docker.compose.volume";
     pub const ONEOFF: &str = "com.docker.compose.oneoff";
     pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
+    pub const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
+    pub const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
+    /// `db:service_healthy:false,cache:service_started:true`: service, condition, restart.
+    pub const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 }

@@ -1,0 +1,274 @@
+//! A whole stack: its networks, volumes, images and the edges between its containers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use super::container::{Context, lower_container};
+use super::{Desired, DesiredResource, Edge, LowerError};
+use crate::reconcile::engine::{Capabilities, Condition, StackName};
+use crate::reconcile::facts::Files;
+use crate::reconcile::resource::{
+    Config, ImageConfig, ImageSource, Kind, NetworkConfig, Port, PullPolicy, ResourceId, VolumeConfig, label,
+};
+use crate::spec;
+
+/// The files whose content is part of what [`lower`] makes: configs, secrets, and sources of bind mounts.
+pub fn files(stack: &spec::Stack) -> BTreeSet<PathBuf> {
+    let objects = stack.configs.values().chain(stack.secrets.values());
+    let objects = objects.filter_map(|object| match &object.source {
+        spec::FileSource::File(path) => Some(path.clone()),
+        _ => None,
+    });
+    let mounts = stack.containers.values().flat_map(|container| &container.mounts);
+    let binds = mounts.filter_map(|mount| match &mount.kind {
+        spec::MountKind::Bind { source, .. } => Some(source.clone()),
+        _ => None,
+    });
+    objects.chain(binds).collect()
+}
+
+/// The stack as resources of this engine. All errors at once.
+pub fn lower(stack: &spec::Stack, capabilities: &Capabilities, files: &Files) -> Result<Desired, Vec<LowerError>> {
+    let name = StackName::new(&stack.name).ok_or_else(|| vec![LowerError::StackName(stack.name.clone())])?;
+    let mut context = Context { stack, capabilities, files, errors: Vec::new(), notes: BTreeMap::new() };
+    for note in &stack.not_honoured {
+        context.notes.insert(note.path.clone(), note.reason.clone());
+    }
+    let mut resources = BTreeMap::new();
+    let mut add = |id: ResourceId, config: Config| {
+        resources.insert(id, DesiredResource { config, depends_on: Vec::new(), start_first: false, parallelism: 1 });
+    };
+    let used = Used::of(stack);
+    for (key, network) in stack.networks.iter().filter(|(key, it)| !it.external && used.networks.contains(*key)) {
+        add(ResourceId::new(Kind::Network, key), Config::Network(lower_network(key, network, &mut context)));
+    }
+    for (key, volume) in stack.volumes.iter().filter(|(key, it)| !it.external && used.volumes.contains(*key)) {
+        add(ResourceId::new(Kind::Volume, key), Config::Volume(lower_volume(&stack.name, key, volume)));
+    }
+    for image in lower_images(&mut context) {
+        add(ResourceId::new(Kind::Image, &image.reference), Config::Image(image));
+    }
+    for (service, container) in &stack.containers {
+        for number in 1..=container.replicas {
+            let config = lower_container(&mut context, service, container, number);
+            let depends_on = edges(stack, container);
+            let start_first = container.update.order == spec::UpdateOrder::StartFirst;
+            let id = config.id();
+            let config = Config::Container(Box::new(config));
+            let parallelism = container.update.parallelism.unwrap_or(1);
+            resources.insert(id, DesiredResource { config, depends_on, start_first, parallelism });
+        }
+    }
+    context.errors.extend(collisions(&resources));
+    if !context.errors.is_empty() {
+        return Err(context.errors);
+    }
+    let not_honoured = context.notes.iter().map(|(path, reason)| format!("{path}: {reason}")).collect();
+    Ok(Desired { stack: name, resources, external: used.external(stack), not_honoured })
+}
+
+/// Keys of the networks and volumes that are made. A Compose file's unused ones are not, as with Compose.
+struct Used {
+    networks: BTreeSet<String>,
+    volumes: BTreeSet<String>,
+}
+
+impl Used {
+    fn of(stack: &spec::Stack) -> Self {
+        if stack.format == spec::Format::Native {
+            return Self {
+                networks: stack.networks.keys().cloned().collect(),
+                volumes: stack.volumes.keys().cloned().collect(),
+            };
+        }
+        let networks = stack.containers.values().flat_map(|it| it.networks.keys().cloned()).collect();
+        let mounts = stack.containers.values().flat_map(|it| &it.mounts);
+        let volumes = mounts.filter_map(|mount| match &mount.kind {
+            spec::MountKind::Volume { name, .. } => name.clone(),
+            _ => None,
+        });
+        Self { networks, volumes: volumes.collect() }
+    }
+
+    fn external(&self, stack: &spec::Stack) -> Vec<(Kind, String)> {
+        let networks = stack.networks.iter().filter(|(key, it)| it.external && self.networks.contains(*key));
+        let volumes = stack.volumes.iter().filter(|(key, it)| it.external && self.volumes.contains(*key));
+        let networks = networks.map(|(_, it)| (Kind::Network, it.name.clone()));
+        networks.chain(volumes.map(|(_, it)| (Kind::Volume, it.name.clone()))).collect()
+    }
+}
+
+fn owned(labels: &BTreeMap<String, String>, stack: &str, kind_label: &str, key: &str) -> BTreeMap<String, String> {
+    let mut labels = labels.clone();
+    labels.insert(label::STACK.to_owned(), stack.to_owned());
+    labels.insert(kind_label.to_owned(), key.to_owned());
+    labels
+}
+
+fn lower_network(key: &str, network: &spec::Network, context: &mut Context) -> NetworkConfig {
+    let pool = network.ipam.pools.first();
+    let path = |word: &str| format!("networks.{key}.{word}");
+    if network.ipam.pools.len() > 1 {
+        context.note(path("ipam.config"), "only the first address pool is used");
+    }
+    if network.ipam.driver.as_deref().is_some_and(|driver| driver != "default") || !network.ipam.options.is_empty() {
+        context.note(path("ipam.driver"), "addresses are managed by the engine's own rules");
+    }
+    if network.enable_ipv6 == Some(true) {
+        context.note(path("enable_ipv6"), "networks have IPv4 addresses only");
+    }
+    NetworkConfig {
+        name: network.name.clone(),
+        driver: network.driver.clone().unwrap_or_else(|| "bridge".to_owned()),
+        options: network.driver_opts.clone(),
+        internal: network.internal,
+        subnet: pool.and_then(|pool| pool.subnet).map(|subnet| subnet.to_string()),
+        ip_range: pool.and_then(|pool| pool.ip_range).map(|range| range.to_string()),
+        gateway: pool.and_then(|pool| pool.gateway).map(|gateway| gateway.to_string()),
+        external: false,
+        labels: owned(&network.labels, &context.stack.name, label::NETWORK, key),
+    }
+}
+
+fn lower_volume(stack: &str, key: &str, volume: &spec::Volume) -> VolumeConfig {
+    VolumeConfig {
+        name: volume.name.clone(),
+        driver: volume.driver.clone().unwrap_or_else(|| "local".to_owned()),
+        driver_opts: volume.driver_opts.clone(),
+        protect: volume.protect,
+        external: false,
+        labels: owned(&volume.labels, stack, label::VOLUME, key),
+    }
+}
+
+/// The images that containers use, each once; the one with the strictest pull policy wins.
+fn lower_images(context: &mut Context) -> Vec<ImageConfig> {
+    let mut images: BTreeMap<String, ImageConfig> = BTreeMap::new();
+    for (service, container) in context.stack.containers.iter().filter(|(_, it)| it.replicas > 0) {
+        let Some(image) = lower_image(container) else {
+            context.errors.push(LowerError::Build { container: service.clone() });
+            continue;
+        };
+        if matches!(container.pull_policy, spec::PullPolicy::Every { .. }) {
+            context
+                .notes
+                .insert(format!("containers.{service}.pull_policy"), "intervals count as `missing`".to_owned());
+        }
+        let always = image.pull_policy == PullPolicy::Always;
+        let entry = images.entry(image.reference.clone()).or_insert(image);
+        if always {
+            entry.pull_policy = PullPolicy::Always;
+        }
+    }
+    images.into_values().collect()
+}
+
+fn lower_image(container: &spec::Container) -> Option<ImageConfig> {
+    let source = match &container.image.source {
+        spec::ImageSource::Pull { reference, digest } => {
+            ImageSource::Pull { reference: reference.clone(), digest: digest.clone() }
+        }
+        spec::ImageSource::Archive(path) => ImageSource::Archive(path.clone()),
+        spec::ImageSource::Rootfs(path) => ImageSource::Rootfs(path.clone()),
+        spec::ImageSource::Builtin(name) => ImageSource::Builtin(name.clone()),
+        spec::ImageSource::Build(_) => return None,
+    };
+    let pull_policy = match container.pull_policy {
+        spec::PullPolicy::Always => PullPolicy::Always,
+        spec::PullPolicy::Never => PullPolicy::Never,
+        spec::PullPolicy::Missing | spec::PullPolicy::Every { .. } | spec::PullPolicy::Build => PullPolicy::Missing,
+    };
+    Some(ImageConfig {
+        reference: image_name(&container.image),
+        source,
+        pull_policy,
+        platform: container.platform.clone(),
+    })
+}
+
+/// The name that the store lists the image under. A pinned digest is part of it: another pin is another image.
+pub(super) fn image_name(image: &spec::Image) -> String {
+    match &image.source {
+        spec::ImageSource::Pull { digest: Some(digest), .. } if !image.reference.contains('@') => {
+            format!("{}@{digest}", image.reference)
+        }
+        _ => image.reference.clone(),
+    }
+}
+
+fn edges(stack: &spec::Stack, container: &spec::Container) -> Vec<Edge> {
+    let mut edges = Vec::new();
+    for (service, dependency) in &container.depends_on {
+        let replicas = stack.containers.get(service).map_or(0, |it| it.replicas);
+        let condition = match dependency.condition {
+            spec::Condition::Started => Condition::Started,
+            spec::Condition::Healthy => Condition::Healthy,
+            spec::Condition::CompletedSuccessfully => Condition::CompletedSuccessfully,
+        };
+        edges.extend((1..=replicas).map(|number| Edge {
+            on: ResourceId::new(Kind::Container, format!("{service}-{number}")),
+            condition,
+            restart: dependency.restart,
+            required: dependency.required,
+        }));
+    }
+    edges
+}
+
+/// Two containers that want one name or one port of the host.
+fn collisions(resources: &BTreeMap<ResourceId, DesiredResource>) -> Vec<LowerError> {
+    let mut errors = Vec::new();
+    let mut names: BTreeMap<&str, &ResourceId> = BTreeMap::new();
+    let mut ports: Vec<(&Port, &ResourceId)> = Vec::new();
+    for (id, resource) in resources {
+        let Config::Container(config) = &resource.config else { continue };
+        if let Some(first) = names.insert(&config.name, id) {
+            errors.push(LowerError::SameName {
+                first: first.name.clone(),
+                second: id.name.clone(),
+                name: config.name.clone(),
+            });
+        }
+        for port in config.ports.iter().filter(|port| port.published != 0) {
+            if let Some((_, first)) = ports.iter().find(|(other, _)| clash(port, other)) {
+                errors.push(LowerError::SamePort {
+                    first: first.name.clone(),
+                    second: id.name.clone(),
+                    port: port.to_string(),
+                });
+            }
+            ports.push((port, id));
+        }
+    }
+    errors
+}
+
+/// Both can't be published on one host.
+pub(crate) fn clash(one: &Port, other: &Port) -> bool {
+    let everywhere = |ip: &Option<String>| ip.as_deref().is_none_or(|ip| ip == "0.0.0.0" || ip == "::");
+    let address = one.host_ip == other.host_ip || everywhere(&one.host_ip) || everywhere(&other.host_ip);
+    one.published != 0 && one.published == other.published && one.protocol == other.protocol && address
+}
+
+/// The name on the engine of one replica of a service.
+pub(super) fn container_name(stack: &spec::Stack, service: &str, number: u32) -> String {
+    let fixed = stack.containers.get(service).and_then(|container| container.container_name.clone());
+    fixed.unwrap_or_else(|| format!("{}-{service}-{number}", stack.name))
+}
+
+/// The value of [`label::DEPENDS_ON`].
+pub(super) fn depends_on_label(container: &spec::Container) -> Option<String> {
+    let word = |condition| match condition {
+        spec::Condition::Started => "service_started",
+        spec::Condition::Healthy => "service_healthy",
+        spec::Condition::CompletedSuccessfully => "service_completed_successfully",
+    };
+    let parts = container.depends_on.iter();
+    let parts: Vec<String> = parts.map(|(name, it)| format!("{name}:{}:{}", word(it.condition), it.restart)).collect();
+    (!parts.is_empty()).then(|| parts.join(","))
+}
+
+pub(super) fn named_replicas(service: &str, container: &spec::Container) -> Option<LowerError> {
+    (container.container_name.is_some() && container.replicas > 1)
+        .then(|| LowerError::NamedReplicas { container: service.to_owned(), replicas: container.replicas })
+}

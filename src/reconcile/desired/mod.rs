@@ -1,0 +1,70 @@
+//! What a stack asks for, as resources: every default resolved, every name final, every replica a container of its own.
+//!
+//! Pure. Files whose content counts are read beforehand: [`files`] tells which, [`super::facts::collect`] reads them.
+
+mod container;
+mod lower;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub(crate) use lower::clash;
+pub use lower::{files, lower};
+
+use super::engine::{Condition, StackName};
+use super::resource::{Config, Kind, ResourceId};
+
+/// All that one stack asks of one engine.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    pub stack: StackName,
+    pub resources: BTreeMap<ResourceId, DesiredResource>,
+    /// Networks and volumes that somebody else keeps and that containers of this stack use: kind and name.
+    pub external: Vec<(Kind, String)>,
+    /// What the file asks for and the engine does not do, one line each; shown in every plan.
+    pub not_honoured: Vec<String>,
+}
+
+/// One resource as it is asked for, and how it depends on others.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredResource {
+    pub config: Config,
+    /// For containers: the containers of the stack that it needs.
+    pub depends_on: Vec<Edge>,
+    /// Its successor is started before it is stopped, where nothing forbids two at once.
+    pub start_first: bool,
+    /// How many replicas of a service are replaced at once; 0: all.
+    pub parallelism: u32,
+}
+
+/// "This container needs that one." A service with replicas gives an edge to each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    pub on: ResourceId,
+    pub condition: Condition,
+    /// The dependent is restarted when an apply replaces or restarts `on`.
+    pub restart: bool,
+    /// `false`: the dependent starts even when `on` fails.
+    pub required: bool,
+}
+
+/// A stack that can't be held by this engine, although its file is well-formed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum LowerError {
+    #[error("`{0}` is not a stack's name: lower-case letters, digits, `-` and `_`, the first a letter or digit")]
+    StackName(String),
+    #[error("container {container}: building images is not there yet; name an image that exists")]
+    Build { container: String },
+    #[error("container {container}: {what} `{name}` is not declared")]
+    Undeclared { container: String, what: &'static str, name: String },
+    #[error("container {container}: {what} `{name}` can't be read: {path}: {reason}")]
+    Unreadable { container: String, what: &'static str, name: String, path: PathBuf, reason: String },
+    #[error("container {container}: {what} `{name}` is external; this engine keeps none of its own, name a file")]
+    ExternalFile { container: String, what: &'static str, name: String },
+    #[error("containers {first} and {second} would both be named `{name}`")]
+    SameName { first: String, second: String, name: String },
+    #[error("containers {first} and {second} both want the host's port {port}")]
+    SamePort { first: String, second: String, port: String },
+    #[error("container {container}: `container_name` gives one name, but there are {replicas} replicas")]
+    NamedReplicas { container: String, replicas: u32 },
+}

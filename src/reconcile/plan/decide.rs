@@ -1,0 +1,328 @@
+//! What happens to each resource, before any step is made: its own difference first, then what follows from others.
+
+use std::collections::BTreeMap;
+
+use crate::reconcile::desired::{Desired, DesiredResource, clash};
+use crate::reconcile::diff::{FieldChange, cost, diff};
+use crate::reconcile::engine::{Capabilities, Change, Observed, ObservedResource, Phase, RunState};
+use crate::reconcile::resource::{
+    Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode, PullPolicy,
+    ResourceId, Restart,
+};
+
+use super::PlanOptions;
+
+/// What happens to the thing itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Keep,
+    Pull,
+    Create,
+    Update,
+    Restart,
+    Replace { start_first: bool },
+    Remove,
+    Refuse,
+}
+
+/// What happens to one resource and why. `config` is the one it shall have; of a removed one the one it has.
+#[derive(Clone, Debug)]
+pub(super) struct Decision {
+    pub fate: Fate,
+    pub config: Config,
+    pub fields: Vec<FieldChange>,
+    pub reasons: Vec<String>,
+    /// Puts back what the host lost, besides `fate`.
+    pub repair: bool,
+    /// For containers: it shall be started, whatever else happens.
+    pub start: bool,
+}
+
+impl Decision {
+    fn new(fate: Fate, config: &Config) -> Self {
+        Self { fate, config: config.clone(), fields: Vec::new(), reasons: Vec::new(), repair: false, start: false }
+    }
+
+    /// Of something that is found.
+    pub fn removal(fate: Fate, found: &Config, reason: Option<&str>) -> Self {
+        let decision = Self::new(fate, found);
+        match reason {
+            Some(reason) => decision.because(reason),
+            None => decision,
+        }
+    }
+
+    fn because(mut self, reason: impl Into<String>) -> Self {
+        self.reasons.push(reason.into());
+        self
+    }
+
+    pub fn is_change(&self) -> bool {
+        self.fate != Fate::Keep || self.repair || self.start
+    }
+
+    /// Whatever runs is stopped, at least for a moment.
+    pub fn disrupts(&self) -> bool {
+        matches!(self.fate, Fate::Restart | Fate::Replace { .. } | Fate::Remove)
+    }
+}
+
+pub(super) type Decisions = BTreeMap<ResourceId, Decision>;
+
+/// One decision for every resource that is declared or found; volumes that are no longer declared are left out.
+pub(super) fn decide(
+    desired: &Desired,
+    observed: &Observed,
+    engine: &Capabilities,
+    options: &PlanOptions,
+) -> Decisions {
+    let mut decisions = Decisions::new();
+    for (id, resource) in &desired.resources {
+        let decision = match &resource.config {
+            Config::Image(image) => decide_image(image, &resource.config, observed, options),
+            _ => match observed.resources.get(id) {
+                None => created(resource, "not found"),
+                Some(found) => decide_found(id, resource, found, observed, engine, options),
+            },
+        };
+        decisions.insert(id.clone(), decision);
+    }
+    for (id, found) in &observed.resources {
+        let removable = matches!(id.kind, Kind::Container | Kind::Network);
+        if removable && !desired.resources.contains_key(id) {
+            let reason = if is_retired(&found.config) { "gave way to its successor" } else { "no longer declared" };
+            decisions.insert(id.clone(), Decision::new(Fate::Remove, &found.config).because(reason));
+        }
+    }
+    cascade(desired, observed, &mut decisions);
+    decisions
+}
+
+fn created(resource: &DesiredResource, reason: &str) -> Decision {
+    let mut decision = Decision::new(Fate::Create, &resource.config).because(reason);
+    decision.start = matches!(resource.config, Config::Container(_));
+    decision
+}
+
+fn is_retired(config: &Config) -> bool {
+    matches!(config, Config::Container(config) if config.is_retired())
+}
+
+fn decide_image(image: &ImageConfig, config: &Config, observed: &Observed, options: &PlanOptions) -> Decision {
+    let here = observed.digests.contains_key(&image.reference);
+    let from_registry = matches!(image.source, ImageSource::Pull { .. });
+    match (here, image.pull_policy) {
+        (false, PullPolicy::Never) if from_registry => {
+            Decision::new(Fate::Refuse, config).because("not in the store, and pull_policy is never")
+        }
+        (false, _) => Decision::new(Fate::Pull, config).because("not found"),
+        (true, PullPolicy::Always) if options.refresh && from_registry => {
+            Decision::new(Fate::Pull, config).because("pull_policy: always")
+        }
+        (true, _) => Decision::new(Fate::Keep, config),
+    }
+}
+
+fn decide_found(
+    id: &ResourceId,
+    resource: &DesiredResource,
+    found: &ObservedResource,
+    observed: &Observed,
+    engine: &Capabilities,
+    options: &PlanOptions,
+) -> Decision {
+    let config = with_digest(&resource.config, observed);
+    let fields = diff(&found.config, &config);
+    if found.phase == Phase::Creating {
+        return half_made(id, config, fields);
+    }
+    let mut decision = match cost(id.kind, &fields, engine) {
+        None => Decision::new(Fate::Keep, &config),
+        Some(Change::InPlace) => Decision::new(Fate::Update, &config),
+        Some(Change::Restart) => Decision::new(Fate::Restart, &config),
+        Some(Change::Replace) => {
+            let start_first = resource.start_first && may_overlap(&found.config, &config);
+            Decision::new(Fate::Replace { start_first }, &config)
+        }
+        Some(Change::LosesData) => loses_data(&config, options),
+    };
+    decision.fields = fields;
+    if !found.drift.is_empty() && !decision.disrupts() && decision.fate != Fate::Refuse {
+        decision.repair = true;
+        decision.reasons.extend(found.drift.iter().cloned());
+    }
+    if let (Config::Container(container), Some(run)) = (&config, &found.run) {
+        decide_run(&mut decision, container, run, options);
+    }
+    decision
+}
+
+/// A create that was interrupted: finished where nothing changed since, made anew otherwise. Volumes are always
+/// finished, so that no data of theirs is at stake.
+fn half_made(id: &ResourceId, config: Config, fields: Vec<FieldChange>) -> Decision {
+    let finish = fields.is_empty() || id.kind == Kind::Volume;
+    let fate = if finish { Fate::Create } else { Fate::Replace { start_first: false } };
+    let mut decision = Decision::new(fate, &config).because("half made");
+    decision.fields = fields;
+    decision.start = id.kind == Kind::Container;
+    decision
+}
+
+fn loses_data(config: &Config, options: &PlanOptions) -> Decision {
+    match config {
+        Config::Volume(volume) if volume.protect => {
+            Decision::new(Fate::Refuse, config).because("the volume is protected")
+        }
+        _ if options.consent_volumes => {
+            Decision::new(Fate::Replace { start_first: false }, config).because("data is lost")
+        }
+        _ => Decision::new(Fate::Refuse, config).because("data would be lost"),
+    }
+}
+
+/// The container with the digest that its image stands for now; empty while the store doesn't know it.
+fn with_digest(config: &Config, observed: &Observed) -> Config {
+    let mut config = config.clone();
+    if let Config::Container(container) = &mut config {
+        container.image_digest = observed.digests.get(&container.image).cloned().unwrap_or_default();
+    }
+    config
+}
+
+fn decide_run(decision: &mut Decision, container: &ContainerConfig, run: &RunState, options: &PlanOptions) {
+    if decision.disrupts() {
+        decision.start = true;
+        return;
+    }
+    let kept = options.keep_stopped && matches!(run, RunState::Exited { by_hand: true, .. });
+    let reason = match run {
+        RunState::Created => "never started".to_owned(),
+        _ if kept || completed(container, run) || is_live(run) => return,
+        RunState::Exited { by_hand: true, .. } => "stopped by hand".to_owned(),
+        RunState::Exited { code, .. } => format!("exited with {code}"),
+        RunState::Running { .. } | RunState::Paused | RunState::Restarting => return,
+    };
+    decision.start = true;
+    decision.reasons.push(reason);
+}
+
+/// It did its work, and its restart policy agrees that it is done.
+pub(super) fn completed(container: &ContainerConfig, run: &RunState) -> bool {
+    let once = matches!(container.restart, Restart::No | Restart::OnFailure { .. });
+    once && matches!(run, RunState::Exited { code: 0, by_hand: false })
+}
+
+/// It has a process, or will have one again without being asked.
+pub(super) fn is_live(run: &RunState) -> bool {
+    matches!(run, RunState::Running { .. } | RunState::Paused | RunState::Restarting)
+}
+
+/// Whether both may run for a moment: no port, address or writable volume that they would share.
+fn may_overlap(old: &Config, new: &Config) -> bool {
+    let (Config::Container(old), Config::Container(new)) = (old, new) else { return false };
+    let fixed_address = |it: &ContainerConfig| match &it.network {
+        NetworkMode::Networks(endpoints) => {
+            endpoints.values().any(|it| it.ipv4_address.is_some() || it.mac_address.is_some())
+        }
+        NetworkMode::None => false,
+        NetworkMode::Host | NetworkMode::Container(_) => true,
+    };
+    let ports = new.ports.iter().any(|port| old.ports.iter().any(|other| clash(port, other)));
+    let shared = new
+        .mounts
+        .iter()
+        .any(|mount| !mount.read_only && matches!(mount.source, MountSource::Volume { volume: Some(_), .. }));
+    !ports && !shared && !fixed_address(old) && !fixed_address(new)
+}
+
+/// Follows what one decision means for others until nothing more follows.
+fn cascade(desired: &Desired, observed: &Observed, decisions: &mut Decisions) {
+    let names = names(desired);
+    loop {
+        let mut consequences = Vec::new();
+        for (id, resource) in &desired.resources {
+            let Config::Container(config) = &resource.config else { continue };
+            let Some(found) = observed.resources.get(id) else { continue };
+            let own = decisions[id].fate;
+            if matches!(own, Fate::Replace { .. } | Fate::Create | Fate::Refuse) {
+                continue;
+            }
+            let replaced =
+                |it: &&ResourceId| matches!(decisions.get(*it).map(|it| it.fate), Some(Fate::Replace { .. }));
+            if let Some(cause) = held(&found.config, observed).iter().find(replaced) {
+                consequences.push((id.clone(), Fate::Replace { start_first: false }, format!("{cause} is replaced")));
+            } else if own != Fate::Restart && found.run.as_ref().is_some_and(is_live) {
+                let cause = restarts_with(config, resource, &names).into_iter().find(|it| restarted(it, decisions));
+                consequences.extend(cause.map(|cause| (id.clone(), Fate::Restart, format!("{cause} is restarted"))));
+            }
+        }
+        if consequences.is_empty() {
+            return;
+        }
+        for (id, fate, reason) in consequences {
+            let decision = decisions.get_mut(&id).expect("every declared resource has a decision");
+            decision.fate = fate;
+            decision.repair = false;
+            decision.start = true;
+            decision.reasons.push(reason);
+        }
+    }
+}
+
+fn restarted(id: &ResourceId, decisions: &Decisions) -> bool {
+    matches!(decisions.get(id).map(|it| it.fate), Some(Fate::Restart | Fate::Replace { .. }))
+}
+
+/// Containers whose restart is one of this container, too: `restart: true`, and those whose namespaces it shares.
+fn restarts_with(
+    config: &ContainerConfig,
+    resource: &DesiredResource,
+    names: &BTreeMap<&str, &ResourceId>,
+) -> Vec<ResourceId> {
+    let edges = resource.depends_on.iter().filter(|edge| edge.restart).map(|edge| edge.on.clone());
+    let shared = shared_namespaces(config).into_iter().filter_map(|name| names.get(name).map(|id| (*id).clone()));
+    edges.chain(shared).collect()
+}
+
+/// Names on the engine of the containers whose namespaces this one lives in.
+pub(super) fn shared_namespaces(config: &ContainerConfig) -> Vec<&str> {
+    let network = match &config.network {
+        NetworkMode::Container(name) => Some(name.as_str()),
+        NetworkMode::Networks(_) | NetworkMode::None | NetworkMode::Host => None,
+    };
+    let others = [&config.pid, &config.ipc].into_iter().filter_map(|mode| match mode {
+        NamespaceMode::Container(name) => Some(name.as_str()),
+        NamespaceMode::Private | NamespaceMode::Host => None,
+    });
+    network.into_iter().chain(others).collect()
+}
+
+/// Name on the engine → container of the stack.
+pub(super) fn names(desired: &Desired) -> BTreeMap<&str, &ResourceId> {
+    let containers = desired.resources.iter().filter_map(|(id, resource)| match &resource.config {
+        Config::Container(config) => Some((config.name.as_str(), id)),
+        _ => None,
+    });
+    containers.collect()
+}
+
+/// The networks and volumes of the stack that a container holds, by their names on the engine.
+pub(super) fn held(config: &Config, observed: &Observed) -> Vec<ResourceId> {
+    let Config::Container(container) = config else { return Vec::new() };
+    let holds = |found: &Config| match found {
+        Config::Network(network) => uses_network(container, &network.name),
+        Config::Volume(volume) => uses_volume(container, &volume.name),
+        Config::Image(_) | Config::Container(_) => false,
+    };
+    let found = observed.resources.iter().filter(|(_, found)| holds(&found.config));
+    found.map(|(id, _)| id.clone()).collect()
+}
+
+pub(super) fn uses_network(container: &ContainerConfig, name: &str) -> bool {
+    matches!(&container.network, NetworkMode::Networks(endpoints) if endpoints.contains_key(name))
+}
+
+pub(super) fn uses_volume(container: &ContainerConfig, name: &str) -> bool {
+    let named = |mount: &MountSource| matches!(mount, MountSource::Volume { volume: Some(it), .. } if it == name);
+    container.mounts.iter().any(|mount| named(&mount.source))
+}

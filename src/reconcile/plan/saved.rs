@@ -1,0 +1,148 @@
+//! A plan that is written down and executed later, word for word, or not at all.
+//!
+//! The file is JSON: `{"version": 1, "fingerprint": …, "plan": …}`. It holds no content of configs and secrets that are
+//! written in the stack or come from the environment, only their hashes: [`SavedPlan::restore`] takes the content from
+//! the stack as it is then, and refuses where it is another. Environment variables of containers are part of it: the
+//! file is as confidential as the stack.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::Plan;
+use crate::reconcile::desired::Desired;
+use crate::reconcile::engine::{Action, Check, Observed, RunState};
+use crate::reconcile::facts::hash;
+use crate::reconcile::resource::{Config, ContainerConfig, FileMount, FileSource};
+
+const VERSION: u32 = 1;
+
+/// A plan and the state of the host that it was made for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedPlan {
+    version: u32,
+    /// See [`fingerprint`].
+    fingerprint: String,
+    plan: Plan,
+}
+
+/// Why a saved plan is not executed.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    #[error("the saved plan can't be read: {0}")]
+    Format(#[from] serde_json::Error),
+    #[error("the saved plan has version {0}; this program reads version {VERSION}")]
+    Version(u32),
+    #[error("the saved plan is for stack `{planned}`, not for `{asked}`")]
+    Stack { planned: String, asked: String },
+    #[error("the host has changed since the plan was made; plan again")]
+    HostMoved,
+    #[error("the content of `{name}` has changed since the plan was made; plan again")]
+    ContentMoved { name: String },
+}
+
+impl SavedPlan {
+    pub fn new(plan: &Plan, observed: &Observed) -> Self {
+        Self { version: VERSION, fingerprint: fingerprint(observed), plan: plan.clone() }
+    }
+
+    /// The stack that it is for, to observe before restoring.
+    pub fn stack(&self) -> &crate::reconcile::engine::StackName {
+        &self.plan.stack
+    }
+
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a plan has only string keys and finite numbers") + "\n"
+    }
+
+    pub fn from_json(text: &str) -> Result<Self, RestoreError> {
+        #[derive(Deserialize)]
+        struct Header {
+            version: u32,
+        }
+        match serde_json::from_str::<Header>(text)?.version {
+            VERSION => Ok(serde_json::from_str(text)?),
+            other => Err(RestoreError::Version(other)),
+        }
+    }
+
+    /// The plan, ready to execute, if the host is as it was then and the stack still has the contents that are needed.
+    pub fn restore(mut self, desired: &Desired, observed: &Observed) -> Result<Plan, RestoreError> {
+        if self.plan.stack != desired.stack {
+            let (planned, asked) = (self.plan.stack.as_str().to_owned(), desired.stack.as_str().to_owned());
+            return Err(RestoreError::Stack { planned, asked });
+        }
+        if self.fingerprint != fingerprint(observed) {
+            return Err(RestoreError::HostMoved);
+        }
+        let contents = contents(desired);
+        for step in &mut self.plan.steps {
+            for file in files_of(&mut step.action) {
+                fill(file, &contents)?;
+            }
+        }
+        Ok(self.plan)
+    }
+}
+
+/// One value for all of what was observed that a plan depends on: configurations, what runs, images. Health is left out:
+/// it comes and goes by itself.
+pub fn fingerprint(observed: &Observed) -> String {
+    let resources: Vec<_> = observed
+        .resources
+        .iter()
+        .map(|(id, found)| {
+            let run = match &found.run {
+                Some(RunState::Running { .. }) => serde_json::json!("running"),
+                other => serde_json::json!(other),
+            };
+            serde_json::json!([id.to_string(), found.phase, found.config, run, found.drift])
+        })
+        .collect();
+    let names: Vec<&String> = observed
+        .resources
+        .values()
+        .filter_map(|found| match &found.config {
+            Config::Container(config) => Some(&config.image),
+            _ => None,
+        })
+        .collect();
+    let digests: BTreeMap<_, _> = observed.digests.iter().filter(|(name, _)| names.contains(name)).collect();
+    let state = serde_json::json!({"resources": resources, "digests": digests});
+    hash(state.to_string().as_bytes())
+}
+
+/// Content by its hash, of every config and secret that is not a file.
+fn contents(desired: &Desired) -> BTreeMap<&str, &str> {
+    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
+        Config::Container(config) => Some(config),
+        _ => None,
+    });
+    let files = containers.flat_map(|config| &config.files);
+    let contents = files.filter_map(|file| match &file.source {
+        FileSource::Content(text) => Some((file.content_hash.as_str(), text.as_str())),
+        FileSource::File(_) => None,
+    });
+    contents.collect()
+}
+
+fn files_of(action: &mut Action) -> &mut [FileMount] {
+    let container: Option<&mut ContainerConfig> = match action {
+        Action::Create { config: Config::Container(config), .. }
+        | Action::Update { config: Config::Container(config), .. }
+        | Action::Repair { config: Config::Container(config), .. } => Some(config),
+        Action::Check { check: Check::PortsFree { container, .. } | Check::SourcesReadable { container } } => {
+            Some(container)
+        }
+        _ => None,
+    };
+    container.map_or(&mut [], |config| &mut config.files)
+}
+
+fn fill(file: &mut FileMount, contents: &BTreeMap<&str, &str>) -> Result<(), RestoreError> {
+    if let FileSource::Content(text) = &mut file.source {
+        let found = contents.get(file.content_hash.as_str());
+        *text = (*found.ok_or_else(|| RestoreError::ContentMoved { name: file.name.clone() })?).to_owned();
+    }
+    Ok(())
+}

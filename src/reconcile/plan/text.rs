@@ -1,0 +1,197 @@
+//! How a plan reads. The columns are a contract: people learn them, golden tests compare them.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::{Entry, Plan, Verb};
+use crate::reconcile::diff::FieldChange;
+use crate::reconcile::engine::Check;
+
+/// Where the columns begin: verb, fields, reason, how. The first grows with the longest name.
+const COLUMNS: [usize; 4] = [23, 18, 30, 33];
+
+/// How many characters of a value are shown.
+const VALUE_WIDTH: usize = 80;
+
+/// How many resources are treated how; one resource counts once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    pub pull: usize,
+    pub create: usize,
+    pub update: usize,
+    pub restart: usize,
+    pub replace: usize,
+    pub remove: usize,
+    pub refused: usize,
+}
+
+impl Summary {
+    pub(super) fn of(plan: &Plan) -> Self {
+        let mut summary = Self::default();
+        for entry in &plan.entries {
+            let count = match entry.verb {
+                _ if entry.refused.is_some() => &mut summary.refused,
+                Verb::Pull | Verb::Load => &mut summary.pull,
+                Verb::Create => &mut summary.create,
+                Verb::Update | Verb::Repair => &mut summary.update,
+                Verb::Start | Verb::Restart => &mut summary.restart,
+                Verb::Replace => &mut summary.replace,
+                Verb::Remove => &mut summary.remove,
+            };
+            *count += 1;
+        }
+        summary
+    }
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let counts = [
+            (self.pull, "to pull"),
+            (self.create, "to create"),
+            (self.update, "to update"),
+            (self.restart, "to start"),
+            (self.replace, "to replace"),
+            (self.remove, "to remove"),
+            (self.refused, "refused"),
+        ];
+        let parts: Vec<String> =
+            counts.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+        if parts.is_empty() { f.write_str("nothing to do") } else { f.write_str(&parts.join(", ")) }
+    }
+}
+
+pub(super) fn render(plan: &Plan) -> String {
+    let longest = plan.entries.iter().map(|entry| entry.id.to_string().chars().count() + 4).max().unwrap_or(0);
+    let first = COLUMNS[0].max(longest);
+    let mut text: String = plan.entries.iter().map(|entry| render_entry(entry, first)).collect();
+    for note in &plan.not_honoured {
+        text.push_str(&format!("  not honoured: {note}\n"));
+    }
+    text
+}
+
+fn render_entry(entry: &Entry, first: usize) -> String {
+    let mut fields = entry.fields.iter().map(render_field);
+    let refused = entry.refused.as_ref().map(|reason| format!("refused: {reason}"));
+    let head = format!("{} {}", sign(entry), entry.id);
+    let cells = [
+        (first, head),
+        (COLUMNS[1], verb_word(entry.verb).to_owned()),
+        (COLUMNS[2], fields.next().unwrap_or_default()),
+        (COLUMNS[3], refused.or_else(|| entry.reason.clone()).unwrap_or_default()),
+        (0, entry.how.clone().unwrap_or_default()),
+    ];
+    let mut text = line(&cells);
+    for field in fields {
+        text.push_str(&line(&[(first + COLUMNS[1], String::new()), (0, field)]));
+    }
+    text
+}
+
+/// Each cell begins at its column, or two spaces after the one before where that was too long. Control characters are
+/// shown escaped: names and values come from files and images.
+fn line(cells: &[(usize, String)]) -> String {
+    let (mut text, mut column, mut length) = (String::new(), 0usize, 0usize);
+    for (width, cell) in cells {
+        let cell: String = cell.chars().flat_map(printable).collect();
+        if !cell.is_empty() {
+            let padding = if length == 0 { column } else { column.saturating_sub(length).max(2) };
+            text.push_str(&" ".repeat(padding));
+            length += padding + cell.chars().count();
+            text.push_str(&cell);
+        }
+        column += width;
+    }
+    text + "\n"
+}
+
+fn printable(c: char) -> Vec<char> {
+    if c.is_control() { c.escape_default().collect() } else { vec![c] }
+}
+
+fn sign(entry: &Entry) -> char {
+    match entry.verb {
+        _ if entry.refused.is_some() => '!',
+        Verb::Pull | Verb::Load | Verb::Create => '+',
+        Verb::Update | Verb::Repair | Verb::Start | Verb::Restart => '~',
+        Verb::Replace => '±',
+        Verb::Remove => '-',
+    }
+}
+
+fn verb_word(verb: Verb) -> &'static str {
+    match verb {
+        Verb::Pull => "pull",
+        Verb::Load => "load",
+        Verb::Create => "create",
+        Verb::Update => "update in place",
+        Verb::Repair => "repair",
+        Verb::Start => "start",
+        Verb::Restart => "restart",
+        Verb::Replace => "replace",
+        Verb::Remove => "remove",
+    }
+}
+
+/// `image: nginx:1.27 -> nginx:1.28`. Contents are told by the fact that they changed, secrets not at all.
+fn render_field(field: &FieldChange) -> String {
+    let path = &field.path;
+    if let Some(file) = path.strip_suffix(".content_hash") {
+        return format!("{file}: content changed");
+    }
+    if let Some(target) = path.strip_prefix("bind_contents.") {
+        return match (&field.old, &field.new) {
+            (Value::Null, _) => format!("{target}: content counts from now on"),
+            _ => format!("{target}: content changed"),
+        };
+    }
+    if is_confidential(path) {
+        return format!("{path}: (hidden) -> (hidden)");
+    }
+    format!("{path}: {} -> {}", render_value(path, &field.old), render_value(path, &field.new))
+}
+
+/// Environment variables and options whose name says that their value is nobody's business.
+fn is_confidential(path: &str) -> bool {
+    let name = path.rsplit('.').next().unwrap_or(path).to_lowercase();
+    let words =
+        ["password", "passwd", "secret", "token", "credential", "apikey", "api_key", "private_key", "access_key"];
+    path.starts_with("environment.") && words.iter().any(|word| name.contains(word))
+}
+
+fn render_value(path: &str, value: &Value) -> String {
+    let text = match value {
+        Value::Null => "(none)".to_owned(),
+        Value::String(text) if path == "image_digest" => short_digest(text),
+        Value::String(text) if text.is_empty() => "\"\"".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) if path == "ports" => {
+            let ports: Vec<String> = list.iter().map(render_port).collect();
+            if ports.is_empty() { "(none)".to_owned() } else { ports.join(" ") }
+        }
+        other => other.to_string(),
+    };
+    match text.char_indices().nth(VALUE_WIDTH) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+fn short_digest(digest: &str) -> String {
+    digest.chars().take("sha256:".len() + 12).collect()
+}
+
+fn render_port(port: &Value) -> String {
+    serde_json::from_value::<crate::reconcile::resource::Port>(port.clone())
+        .map_or_else(|_| port.to_string(), |port| port.to_string())
+}
+
+/// A check in few words: `ports of web-1`.
+pub(super) fn check_word(check: &Check) -> String {
+    match check {
+        Check::PortsFree { container, .. } => format!("ports of {}", container.id()),
+        Check::SourcesReadable { container } => format!("files of {}", container.id()),
+        Check::External { kind, name } => format!("external {kind}/{name}"),
+    }
+}

@@ -1,0 +1,294 @@
+//! From a container as it is asked for, and the image that it is of, to what the runtime makes: pure. What had to be
+//! looked up on the host (devices, directories of volumes) comes as an argument.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::reconcile::resource::{
+    ContainerConfig, Healthcheck, Logging, MountSource, NamespaceMode, NetworkMode, OnUnhealthy, Resources, Restart,
+};
+use crate::runtime::container::{self, Log};
+use crate::runtime::image::Image;
+use crate::runtime::init::spec::{self, Device, Limits, Namespace, Request};
+
+const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+const DEFAULT_GRACE_MS: u64 = 10_000;
+
+/// What the host knows and the request does not.
+#[derive(Debug, Default)]
+pub struct Facts {
+    pub devices: Vec<Device>,
+    /// The directory of each volume that the container mounts, by the mount's target.
+    pub volumes: BTreeMap<String, PathBuf>,
+    /// Files made for configs and secrets, by target.
+    pub files: BTreeMap<String, PathBuf>,
+    /// Volumes that only the image asks for, by target.
+    pub image_volumes: BTreeMap<String, PathBuf>,
+    /// The namespaces of other containers that this one joins.
+    pub pid: Option<PathBuf>,
+    pub ipc: Option<PathBuf>,
+}
+
+/// A request that this engine can't carry out.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+pub enum TranslateError {
+    #[error("image {0} names no program, and neither does the container\n  help: give `command:` or `entrypoint:`")]
+    NoProgram(String),
+    #[error("security_opt {0:?} is not known here\n  help: no-new-privileges, seccomp=unconfined or systempaths=unconfined")]
+    SecurityOption(String),
+    #[error("health check {0:?}: expected CMD, CMD-SHELL or NONE first")]
+    Healthcheck(String),
+    #[error("logging {key} {value:?} is not known here\n  help: {help}")]
+    Logging { key: &'static str, value: String, help: &'static str },
+}
+
+/// The runtime's configuration of this container.
+pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Result<container::Config, TranslateError> {
+    let own = image.config.config().as_ref();
+    let security = security(wanted)?;
+    let hostname = wanted.hostname.clone().unwrap_or_else(|| wanted.name.chars().take(63).collect());
+    let request = Request {
+        args: args(wanted, image)?,
+        env: environment(wanted, image, &hostname),
+        cwd: wanted.working_dir.clone().or_else(|| own?.working_dir().clone()).unwrap_or_default(),
+        hostname,
+        domainname: wanted.domainname.clone().unwrap_or_default(),
+        terminal: wanted.tty,
+        read_only: wanted.read_only,
+        privileged: wanted.privileged,
+        cap_add: wanted.cap_add.clone(),
+        cap_drop: wanted.cap_drop.clone(),
+        no_new_privileges: security.no_new_privileges,
+        seccomp_unconfined: security.seccomp_unconfined,
+        systempaths_unconfined: security.systempaths_unconfined,
+        ulimits: wanted.ulimits.clone(),
+        mounts: mounts(wanted, facts),
+        sysctls: wanted.sysctls.clone(),
+        devices: facts.devices.clone(),
+        network: if wanted.network == NetworkMode::Host { Namespace::Host } else { Namespace::New },
+        pid: namespace(&wanted.pid, facts.pid.as_ref()),
+        ipc: namespace(&wanted.ipc, facts.ipc.as_ref()),
+        uts_host: wanted.uts_host,
+        limits: limits(&wanted.resources),
+        shm_size: wanted.shm_size,
+        oom_score_adj: wanted.oom_score_adj,
+    };
+    let stop_signal = wanted.stop_signal.clone().or_else(|| own?.stop_signal().clone());
+    Ok(container::Config {
+        name: wanted.name.clone(),
+        image: wanted.image.clone(),
+        image_id: image.id.to_string(),
+        layers: image.layers.clone(),
+        request,
+        user: wanted.user.clone().or_else(|| own?.user().clone()).unwrap_or_default(),
+        groups: wanted.group_add.clone(),
+        init: wanted.init,
+        stdin_open: wanted.stdin_open,
+        restart: restart(&wanted.restart),
+        health: wanted.healthcheck.as_ref().map(health).transpose()?.flatten(),
+        restart_unhealthy: wanted.on_unhealthy == OnUnhealthy::Restart,
+        stop_signal: stop_signal.unwrap_or_default(),
+        stop_grace_ms: wanted.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
+        log: log(&wanted.logging)?,
+        labels: wanted.labels.clone(),
+        ..container::Config::default()
+    })
+}
+
+/// Docker's rule: an entrypoint of the container's own takes the image's command away.
+fn args(wanted: &ContainerConfig, image: &Image) -> Result<Vec<String>, TranslateError> {
+    let own = image.config.config().as_ref();
+    let from_image = |words: Option<&Vec<String>>| words.cloned().unwrap_or_default();
+    let image_command = || from_image(own.and_then(|own| own.cmd().as_ref()));
+    let (entrypoint, command) = match (&wanted.entrypoint, &wanted.command) {
+        (Some(entrypoint), command) => (entrypoint.clone(), command.clone().unwrap_or_default()),
+        (None, command) => {
+            let entrypoint = from_image(own.and_then(|own| own.entrypoint().as_ref()));
+            (entrypoint, command.clone().unwrap_or_else(image_command))
+        }
+    };
+    let args = [entrypoint, command].concat();
+    if args.is_empty() { Err(TranslateError::NoProgram(wanted.image.clone())) } else { Ok(args) }
+}
+
+/// The image's variables, ours where it has none, and the container's over both.
+fn environment(wanted: &ContainerConfig, image: &Image, hostname: &str) -> Vec<String> {
+    let own = image.config.config().as_ref().and_then(|own| own.env().as_ref());
+    let terminal = wanted.tty.then(|| "TERM=xterm".to_owned());
+    let ours = [DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")].into_iter().chain(terminal);
+    let mut all: BTreeMap<String, String> = BTreeMap::new();
+    for entry in ours.chain(own.into_iter().flatten().cloned()) {
+        if let Some((key, value)) = entry.split_once('=') {
+            all.insert(key.to_owned(), value.to_owned());
+        }
+    }
+    all.extend(wanted.environment.clone());
+    all.into_iter().map(|(key, value)| format!("{key}={value}")).collect()
+}
+
+#[derive(Default)]
+struct Security {
+    no_new_privileges: bool,
+    seccomp_unconfined: bool,
+    systempaths_unconfined: bool,
+}
+
+fn security(wanted: &ContainerConfig) -> Result<Security, TranslateError> {
+    let mut security = Security::default();
+    for option in &wanted.security_opt {
+        match option.replacen('=', ":", 1).as_str() {
+            "no-new-privileges" | "no-new-privileges:true" => security.no_new_privileges = true,
+            "no-new-privileges:false" | "seccomp:builtin" => {}
+            "seccomp:unconfined" => security.seccomp_unconfined = true,
+            "systempaths:unconfined" => security.systempaths_unconfined = true,
+            // What they switch off is not there to begin with.
+            "apparmor:unconfined" | "label:disable" => {}
+            _ => return Err(TranslateError::SecurityOption(option.clone())),
+        }
+    }
+    Ok(security)
+}
+
+fn mounts(wanted: &ContainerConfig, facts: &Facts) -> Vec<spec::Mount> {
+    let bind = |target: &str, source: PathBuf, read_only: bool| spec::Mount {
+        target: PathBuf::from(target),
+        read_only,
+        source: spec::MountSource::Bind { source },
+    };
+    let declared = wanted.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Bind { source, .. } => Some(bind(&mount.target, source.clone(), mount.read_only)),
+        MountSource::Tmpfs { size, mode } => Some(spec::Mount {
+            target: PathBuf::from(&mount.target),
+            read_only: mount.read_only,
+            source: spec::MountSource::Tmpfs { size: *size, mode: *mode },
+        }),
+        MountSource::Volume { .. } => {
+            Some(bind(&mount.target, facts.volumes.get(&mount.target)?.clone(), mount.read_only))
+        }
+    });
+    let image = facts.image_volumes.iter().map(|(target, source)| bind(target, source.clone(), false));
+    let files = facts.files.iter().map(|(target, source)| bind(target, source.clone(), true));
+    image.chain(declared).chain(files).collect()
+}
+
+fn namespace(mode: &NamespaceMode, path: Option<&PathBuf>) -> Namespace {
+    match (mode, path) {
+        (NamespaceMode::Host, _) => Namespace::Host,
+        (NamespaceMode::Container(_), Some(path)) => Namespace::Path(path.clone()),
+        _ => Namespace::New,
+    }
+}
+
+fn limits(resources: &Resources) -> Limits {
+    Limits {
+        memory: resources.memory,
+        memory_reservation: resources.memory_reservation,
+        memory_swap: resources.memory_swap,
+        nano_cpus: resources.nano_cpus,
+        cpu_shares: resources.cpu_shares,
+        cpuset: resources.cpuset.clone(),
+        pids: resources.pids,
+    }
+}
+
+fn restart(policy: &Restart) -> container::Restart {
+    match policy {
+        Restart::No => container::Restart::No,
+        Restart::Always => container::Restart::Always,
+        Restart::UnlessStopped => container::Restart::UnlessStopped,
+        Restart::OnFailure { max_retries } => container::Restart::OnFailure { max_retries: *max_retries },
+    }
+}
+
+/// Docker's defaults where a field is unset. `None` where there is no check.
+fn health(wanted: &Healthcheck) -> Result<Option<container::HealthCheck>, TranslateError> {
+    let words: Vec<&str> = wanted.test.iter().map(String::as_str).collect();
+    let command = match words.as_slice() {
+        [] | ["NONE"] => return Ok(None),
+        ["CMD", rest @ ..] if !rest.is_empty() => rest.iter().map(|word| (*word).to_owned()).collect(),
+        ["CMD-SHELL", text] => vec!["/bin/sh".to_owned(), "-c".to_owned(), (*text).to_owned()],
+        _ => return Err(TranslateError::Healthcheck(wanted.test.join(" "))),
+    };
+    Ok(Some(container::HealthCheck {
+        command,
+        interval_ms: wanted.interval_ms.unwrap_or(30_000).max(1),
+        timeout_ms: wanted.timeout_ms.unwrap_or(30_000).max(1),
+        start_period_ms: wanted.start_period_ms.unwrap_or(0),
+        start_interval_ms: wanted.start_interval_ms.unwrap_or(5_000).max(1),
+        retries: wanted.retries.unwrap_or(3),
+    }))
+}
+
+fn log(wanted: &Logging) -> Result<Log, TranslateError> {
+    let wrong = |key, value: &str, help| TranslateError::Logging { key, value: value.to_owned(), help };
+    let keep = match wanted.driver.as_deref() {
+        None | Some("json-file" | "local") => true,
+        Some("none") => false,
+        Some(other) => return Err(wrong("driver", other, "json-file or none")),
+    };
+    let mut log = Log { keep, ..Log::default() };
+    for (key, value) in &wanted.options {
+        match key.as_str() {
+            "max-size" => log.max_size = bytes(value).ok_or_else(|| wrong("max-size", value, "bytes, such as 10m"))?,
+            "max-file" => log.max_files = value.parse().map_err(|_| wrong("max-file", value, "a number of files"))?,
+            // Labels in each line and compression change nothing that a reader here sees.
+            _ => {}
+        }
+    }
+    Ok(log)
+}
+
+fn bytes(text: &str) -> Option<u64> {
+    let lower = text.to_ascii_lowercase();
+    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let shift = match lower[digits.len()..].trim_end_matches('b') {
+        "" => 0,
+        "k" => 10,
+        "m" => 20,
+        "g" => 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::image::{Digest, ImageConfiguration};
+
+    fn image(config: &str) -> Image {
+        let text = format!(
+            r#"{{"architecture":"amd64","os":"linux","config":{config},"rootfs":{{"type":"layers","diff_ids":[]}}}}"#
+        );
+        let config: ImageConfiguration = serde_json::from_str(&text).unwrap();
+        let id = Digest::of(b"x");
+        Image { reference: "i".into(), digest: id.clone(), id, config, layers: vec![], size: 0, created_ms: 0 }
+    }
+
+    #[test]
+    fn an_entrypoint_of_its_own_takes_the_images_command_away() {
+        let image = image(r#"{"Entrypoint":["/e"],"Cmd":["a","b"]}"#);
+        let words = |text: Option<&[&str]>| text.map(|words| words.iter().map(|word| (*word).to_owned()).collect());
+        for (entrypoint, command, expected) in [
+            (None, None, vec!["/e", "a", "b"]),
+            (None, Some(&["c"][..]), vec!["/e", "c"]),
+            (Some(&["/x"][..]), None, vec!["/x"]),
+            (Some(&[][..]), Some(&["c"][..]), vec!["c"]),
+        ] {
+            let wanted =
+                ContainerConfig { entrypoint: words(entrypoint), command: words(command), ..Default::default() };
+            assert_eq!(args(&wanted, &image).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn variables_of_the_container_win() {
+        let image = image(r#"{"Env":["A=1","B=2","PATH=/bin"]}"#);
+        let environment = environment(
+            &ContainerConfig { environment: BTreeMap::from([("B".into(), "3".into())]), ..Default::default() },
+            &image,
+            "h",
+        );
+        assert_eq!(environment, ["A=1", "B=3", "HOSTNAME=h", "PATH=/bin"]);
+    }
+}

@@ -1,0 +1,117 @@
+//! Which ports of the host may be published: those that neither another container nor another program holds.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+
+use super::Error;
+use super::records::{Attachment, Port, attachments};
+use crate::runtime::roots::Roots;
+
+/// Who holds a port that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortHolder {
+    pub port: Port,
+    /// `container web`, `process 12 (nginx)`, `another program`.
+    pub holder: String,
+}
+
+fn address(port: &Port) -> IpAddr {
+    port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
+
+fn collide(a: &Port, b: &Port) -> bool {
+    let same_address = address(a) == address(b) || address(a).is_unspecified() || address(b).is_unspecified();
+    a.host_port == b.host_port
+        && a.protocol == b.protocol
+        && same_address
+        && address(a).is_ipv4() == address(b).is_ipv4()
+}
+
+fn text(port: &Port) -> String {
+    format!("{}/{}", SocketAddr::new(address(port), port.host_port), port.protocol)
+}
+
+/// The ports of these that can't be had, and who has them. What the containers `own` hold counts as free.
+pub fn host_ports_free(roots: &Roots, wanted: &[Port], own: &BTreeSet<String>) -> Result<Vec<PortHolder>, Error> {
+    let (mine, others): (Vec<Attachment>, Vec<Attachment>) =
+        attachments(roots)?.into_iter().partition(|attachment| own.contains(&attachment.container));
+    let held = |port: &Port| mine.iter().any(|attachment| attachment.ports.iter().any(|other| collide(other, port)));
+    let ports = wanted.iter().filter(|port| port.host_port != 0);
+    Ok(ports.filter_map(|port| holder(port, &others, held(port))).collect())
+}
+
+fn holder(port: &Port, others: &[Attachment], held_by_us: bool) -> Option<PortHolder> {
+    let container = others.iter().find(|other| other.ports.iter().any(|taken| collide(taken, port)));
+    let holder = match container {
+        Some(container) => format!("container {}", container.container),
+        None if held_by_us || is_free(port) => return None,
+        None => process(port).unwrap_or_else(|| "another program".to_owned()),
+    };
+    Some(PortHolder { port: port.clone(), holder })
+}
+
+/// Whether this host could listen there now.
+fn is_free(port: &Port) -> bool {
+    let address = SocketAddr::new(address(port), port.host_port);
+    let bound =
+        if port.protocol == "udp" { UdpSocket::bind(address).map(drop) } else { TcpListener::bind(address).map(drop) };
+    !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
+/// The process that listens there, found by its socket: /proc/net/tcp gives the inode, /proc/PID/fd who has it.
+fn process(port: &Port) -> Option<String> {
+    let inode = ["", "6"].iter().find_map(|family| {
+        let table = fs::read_to_string(format!("/proc/net/{}{family}", port.protocol)).ok()?;
+        let listening = if port.protocol == "udp" { "07" } else { "0A" };
+        let wanted = format!(":{:04X}", port.host_port);
+        table.lines().skip(1).find_map(|line| {
+            let fields: Vec<&str> = line.split_whitespace().collect();
+            (fields.get(1)?.ends_with(&wanted) && *fields.get(3)? == listening)
+                .then(|| fields.get(9).map(|inode| format!("socket:[{inode}]")))?
+        })
+    })?;
+    let processes = fs::read_dir("/proc").ok()?;
+    let pids = processes.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    let holds = |pid: &u32| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+        fds.flatten().any(|fd| fs::read_link(fd.path()).is_ok_and(|target| target.to_str() == Some(&inode)))
+    };
+    let pid = pids.into_iter().find(holds)?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some(format!("process {pid} ({})", name.trim()))
+}
+
+/// The ports with a number each: what the container had before stays, 0 becomes a free one.
+pub(super) fn choose(wanted: &[Port], before: &[Port], others: &[Attachment]) -> Result<Vec<Port>, Error> {
+    let mut chosen: Vec<Port> = Vec::new();
+    for port in wanted {
+        let same = |other: &&Port| Port { host_port: port.host_port, ..(*other).clone() } == *port;
+        let kept = before.iter().find(|other| same(other) && !chosen.contains(other)).cloned();
+        let port = match kept {
+            Some(kept) if port.host_port == 0 || port.host_port == kept.host_port => kept,
+            _ if port.host_port == 0 => free(port)?,
+            _ => port.clone(),
+        };
+        let container = others.iter().find(|other| other.ports.iter().any(|taken| collide(taken, &port)));
+        if let Some(other) = container {
+            let holder = format!("container {}", other.container);
+            return Err(Error::PortTaken { port: text(&port), holder });
+        }
+        chosen.push(port);
+    }
+    Ok(chosen)
+}
+
+/// One that the kernel gives out now.
+fn free(port: &Port) -> Result<Port, Error> {
+    let address = SocketAddr::new(address(port), 0);
+    let bound = if port.protocol == "udp" {
+        UdpSocket::bind(address).and_then(|socket| socket.local_addr())
+    } else {
+        TcpListener::bind(address).and_then(|listener| listener.local_addr())
+    };
+    let bound = bound.map_err(super::kernel("find a free port"))?;
+    Ok(Port { host_port: bound.port(), ..port.clone() })
+}

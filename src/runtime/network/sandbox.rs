@@ -1,0 +1,110 @@
+//! Network namespaces that outlive the processes in them: each is held by a mount of it on a file, `netns/CONTAINER`
+//! below the volatile root. The directory is a shared mount, so that a supervisor's own mount namespace does not keep
+//! a namespace alive that was removed here.
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, setns, unshare};
+
+use super::links;
+use super::netlink::Socket;
+use crate::runtime::roots::Roots;
+
+/// Where the namespace of a container is held.
+pub fn path(roots: &Roots, container: &str) -> PathBuf {
+    directory(roots).join(container)
+}
+
+fn directory(roots: &Roots) -> PathBuf {
+    roots.volatile("netns")
+}
+
+fn is_mounted(path: &Path) -> bool {
+    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let wanted = path.to_string_lossy();
+    text.lines().any(|line| line.split(' ').nth(4) == Some(wanted.as_ref()))
+}
+
+/// Whether the file stands for a namespace, and not for the empty file that a killed command left.
+pub fn exists(roots: &Roots, container: &str) -> bool {
+    is_mounted(&path(roots, container))
+}
+
+fn share_directory(directory: &Path) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    if !is_mounted(directory) {
+        mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
+    Ok(mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED, None::<&str>)?)
+}
+
+/// Makes the namespace where it is missing, with its loopback up.
+pub fn ensure(roots: &Roots, container: &str) -> io::Result<PathBuf> {
+    let path = path(roots, container);
+    if is_mounted(&path) {
+        return Ok(path);
+    }
+    share_directory(&directory(roots))?;
+    File::create(&path)?;
+    let target = path.clone();
+    on_thread(move || {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let mut socket = Socket::route()?;
+        if let Some(index) = links::index(&mut socket, "lo")? {
+            links::set_up(&mut socket, index)?;
+        }
+        // Until a network of the container has IPv6, nothing in it has.
+        write_if_there("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")?;
+        write_if_there("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
+        Ok(mount(Some("/proc/thread-self/ns/net"), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
+    })?;
+    Ok(path)
+}
+
+/// A kernel without the setting does not need it.
+fn write_if_there(path: &str, value: &str) -> io::Result<()> {
+    if Path::new(path).exists() { fs::write(path, value) } else { Ok(()) }
+}
+
+/// Lets go of the namespace; the links in it end with it. The last one takes the directory's mount with it.
+pub fn remove(roots: &Roots, container: &str) -> io::Result<()> {
+    let path = path(roots, container);
+    while is_mounted(&path) {
+        umount2(&path, MntFlags::MNT_DETACH)?;
+    }
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let directory = directory(roots);
+    let empty = fs::read_dir(&directory).is_ok_and(|mut entries| entries.next().is_none());
+    if !empty {
+        return Ok(());
+    }
+    while is_mounted(&directory) {
+        umount2(&directory, MntFlags::MNT_DETACH)?;
+    }
+    fs::remove_dir(&directory)
+}
+
+/// Runs this with a thread in the namespace of that file.
+pub fn inside<T: Send + 'static>(
+    namespace: &Path,
+    action: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    let file = File::open(namespace)?;
+    on_thread(move || {
+        setns(file, CloneFlags::CLONE_NEWNET)?;
+        action()
+    })
+}
+
+/// A thread of its own, since the namespace belongs to the thread.
+fn on_thread<T: Send + 'static>(action: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let failed = |_| io::Error::other("the thread in the network namespace failed");
+    thread::Builder::new().name("netns".into()).spawn(action)?.join().map_err(failed)?
+}

@@ -1,1 +1,3 @@
-//! engine
+//! Who can hold a stack.
+
+pub mod native;

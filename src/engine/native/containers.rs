@@ -1,0 +1,182 @@
+//! Containers as they are declared: made, started with their networks, changed, removed. Also what `stack run` and
+//! `stack start` call.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::PathBuf;
+
+use super::{declared, files, images, names, networks, volumes};
+use super::translate::{Facts, TranslateError, translate};
+use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode};
+use crate::runtime::container::{self, Config, Start};
+use crate::runtime::image::{self, Image, Store};
+use crate::runtime::init::spec::Device;
+use crate::runtime::network::{self, sandbox};
+use crate::runtime::roots::Roots;
+use crate::runtime::volume;
+
+/// What failed with a declared container.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(transparent)]
+    Container(#[from] container::Error),
+    #[error(transparent)]
+    Image(#[from] image::Error),
+    #[error(transparent)]
+    Network(#[from] network::Error),
+    #[error(transparent)]
+    Volume(#[from] volume::Error),
+    #[error(transparent)]
+    Translate(#[from] TranslateError),
+    #[error("{what} {path}: {source}")]
+    Path { what: &'static str, path: PathBuf, source: io::Error },
+    #[error("container {0:?} was not made from a declaration; it can't be started again")]
+    Undeclared(String),
+    #[error("{what} of container {name:?}, which does not run\n  help: start that one first")]
+    NotRunning { what: &'static str, name: String },
+    #[error("the content of {0:?} was lost with the last reboot\n  help: `stack apply` puts it back")]
+    ContentLost(String),
+    #[error("the declaration can't be written down: {0}")]
+    Declaration(#[from] serde_json::Error),
+}
+
+/// Makes the container; the image must be in the store.
+pub fn create(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
+    create_with(roots, wanted, |config| config)
+}
+
+/// As [`create`], with a last word on what the runtime gets.
+pub fn create_with(roots: &Roots, wanted: &ContainerConfig, last: impl FnOnce(Config) -> Config) -> Result<(), Error> {
+    let image = images::present(roots, &wanted.image)?;
+    let config = last(config(roots, wanted, &image)?);
+    container::create(roots, &config)?;
+    Ok(())
+}
+
+fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image) -> Result<Config, Error> {
+    let facts = facts(roots, wanted, image)?;
+    let mut config = translate(wanted, image, &facts)?;
+    config.declared = serde_json::to_value(ContainerConfig { image_digest: image.digest.to_string(), ..wanted.clone() })?;
+    Ok(config)
+}
+
+/// What the host has to be asked, or to provide, before the container can be described.
+fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image) -> Result<Facts, Error> {
+    let mut volumes = BTreeMap::new();
+    for mount in &wanted.mounts {
+        match &mount.source {
+            MountSource::Volume { volume, nocopy, subpath } => {
+                let name = volume.clone().unwrap_or_else(|| names::anonymous_volume(&wanted.name, &mount.target));
+                let data = volumes::provide(roots, &name, volume.is_none(), image, (!nocopy).then_some(&mount.target))?;
+                volumes.insert(mount.target.clone(), volumes::subpath(&data, subpath.as_deref())?);
+            }
+            MountSource::Bind { source, create: true, .. } if !source.exists() => {
+                let failed = |error| Error::Path { what: "make the bind mount's source", path: source.clone(), source: error };
+                std::fs::create_dir_all(source).map_err(failed)?;
+            }
+            _ => {}
+        }
+    }
+    let mut image_volumes = BTreeMap::new();
+    let own = image.config.config().as_ref().and_then(|own| own.volumes().as_ref());
+    for target in own.into_iter().flatten().filter(|target| !wanted.mounts.iter().any(|mount| mount.target == **target)) {
+        let name = names::anonymous_volume(&wanted.name, target);
+        image_volumes.insert(target.clone(), volumes::provide(roots, &name, true, image, Some(target))?);
+    }
+    Ok(Facts {
+        devices: wanted.devices.iter().map(device).collect::<Result<_, _>>()?,
+        volumes,
+        files: files::write(roots, wanted)?,
+        image_volumes,
+        ..Facts::default()
+    })
+}
+
+fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
+    let path = PathBuf::from(&mapping.source);
+    let failed = |source| Error::Path { what: "device", path: path.clone(), source };
+    let data = std::fs::metadata(&path).map_err(failed)?;
+    let kind = match (data.file_type().is_char_device(), data.file_type().is_block_device()) {
+        (true, _) => 'c',
+        (_, true) => 'b',
+        _ => return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a device"))),
+    };
+    let (major, minor) = (nix::sys::stat::major(data.rdev()), nix::sys::stat::minor(data.rdev()));
+    let access = mapping.permissions.clone();
+    Ok(Device { path: PathBuf::from(&mapping.target), kind, major: major as i64, minor: minor as i64, access })
+}
+
+/// Starts the container with the networks and ports that it is declared with.
+pub fn start(roots: &Roots, name: &str) -> Result<(), Error> {
+    let found = container::get(roots, name)?;
+    if found.is_running() {
+        return Ok(());
+    }
+    let wanted = declared(&found).ok_or_else(|| Error::Undeclared(name.to_owned()))?;
+    files::write(roots, &wanted)?;
+    volumes::mount_all(roots, &wanted)?;
+    let start = prepare(roots, &wanted, &found.config.request.hostname)?;
+    Ok(container::start(roots, &found.config.name, &start)?)
+}
+
+/// The network of a start, and the files that name it.
+fn prepare(roots: &Roots, wanted: &ContainerConfig, hostname: &str) -> Result<Start, Error> {
+    match &wanted.network {
+        NetworkMode::Host => {
+            let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+            let hosts = read("/etc/hosts") + &networks::extra_hosts(wanted, None);
+            Ok(Start { netns: None, hosts, resolv_conf: read("/etc/resolv.conf") })
+        }
+        NetworkMode::Container(name) => {
+            let other = container::get(roots, name)?;
+            if !other.is_running() {
+                return Err(Error::NotRunning { what: "the network", name: name.clone() });
+            }
+            let own = sandbox::path(roots, &other.config.name);
+            let of_process = || PathBuf::from(format!("/proc/{}/ns/net", other.status.process.pid));
+            let netns = if own.exists() { own } else { of_process() };
+            let paths = container::Paths::of(roots, &other.config.name);
+            let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+            Ok(Start { netns: Some(netns), hosts: read(&paths.hosts), resolv_conf: read(&paths.resolv_conf) })
+        }
+        NetworkMode::None | NetworkMode::Networks(_) => networks::connect(roots, wanted, hostname),
+    }
+}
+
+/// Applies what may change while it runs.
+pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
+    let present = container::get(roots, &wanted.name)?.config;
+    let Some(image) = Store::open(roots).get(&present.image)? else { return create(roots, wanted) };
+    let digest = declared_digest(&present);
+    let mut config = config(roots, wanted, &image)?;
+    config.image_id = present.image_id;
+    config.layers = present.layers;
+    config.auto_remove = present.auto_remove;
+    config.declared = serde_json::to_value(ContainerConfig { image_digest: digest, ..wanted.clone() })?;
+    Ok(container::update(roots, &config)?)
+}
+
+/// An update does not move the container to another image.
+fn declared_digest(config: &Config) -> String {
+    config.declared.get("image_digest").and_then(|value| value.as_str()).unwrap_or_default().to_owned()
+}
+
+/// Removes the container, its place in networks and its files. Its volumes stay.
+pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
+    let name = match container::get(roots, name) {
+        Ok(found) => found.config.name,
+        Err(container::Error::NotFound(_)) => name.to_owned(),
+        Err(error) => return Err(error.into()),
+    };
+    container::remove(roots, &name, force)?;
+    network::disconnect(roots, &name)?;
+    networks::settle(roots)?;
+    files::remove(roots, &name)
+}
+
+/// Stops and starts it again, with its networks put in order.
+pub fn restart(roots: &Roots, name: &str, how: &container::Stop) -> Result<(), Error> {
+    container::stop(roots, name, how)?;
+    start(roots, name)
+}

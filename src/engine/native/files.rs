@@ -1,0 +1,64 @@
+//! Configs and secrets: copied to files of the container's own, with the owner and mode asked for. Secrets, and content
+//! that the file held itself, lie below the volatile root and are gone at reboot.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use super::containers::Error;
+use crate::reconcile::resource::{ContainerConfig, FileMount, FileSource};
+use crate::runtime::roots::Roots;
+use crate::runtime::state;
+
+fn directory(roots: &Roots, container: &str) -> PathBuf {
+    roots.volatile("files").join(container)
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Path { what: "file for the container", path, source }
+}
+
+/// Writes all files of the container. Returns them by target.
+pub fn write(roots: &Roots, wanted: &ContainerConfig) -> Result<BTreeMap<String, PathBuf>, Error> {
+    let mut written = BTreeMap::new();
+    for (number, file) in wanted.files.iter().enumerate() {
+        let directory = directory(roots, &wanted.name);
+        state::make_directory(&directory).map_err(crate::runtime::container::Error::from)?;
+        let path = directory.join(number.to_string());
+        match content(file)? {
+            Some(bytes) => put(&path, &bytes, file)?,
+            None if path.exists() => {}
+            None => return Err(Error::ContentLost(file.name.clone())),
+        }
+        written.insert(file.target.clone(), path);
+    }
+    Ok(written)
+}
+
+/// `None` where the content was in the declaration, and the declaration is not at hand.
+fn content(file: &FileMount) -> Result<Option<Vec<u8>>, Error> {
+    match &file.source {
+        FileSource::File(path) => fs::read(path).map(Some).map_err(at(path)),
+        FileSource::Content(text) if text.is_empty() => Ok(None),
+        FileSource::Content(text) => Ok(Some(text.clone().into_bytes())),
+    }
+}
+
+/// In place: a container that runs has this very file mounted.
+fn put(path: &Path, bytes: &[u8], file: &FileMount) -> Result<(), Error> {
+    fs::write(path, bytes).map_err(at(path))?;
+    chown(path, Some(file.uid), Some(file.gid)).map_err(at(path))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(file.mode)).map_err(at(path))
+}
+
+/// Takes them away.
+pub fn remove(roots: &Roots, container: &str) -> Result<(), Error> {
+    let directory = directory(roots, container);
+    match fs::remove_dir_all(&directory) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&directory)(error)),
+        _ => Ok(()),
+    }
+}

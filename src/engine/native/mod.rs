@@ -1,0 +1,190 @@
+//! This host as an engine: resources become calls of the runtime, and what the host holds becomes resources.
+//!
+//! What was asked for is kept with each object as `declared`, and compared by the plan; what the object became is the
+//! runtime's own affair. The runtime is synchronous; each action runs on a thread that may block.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::{Stream, StreamExt};
+
+use crate::reconcile::engine::{
+    Action, Capabilities, Condition, Engine, EngineError, Observed, StackName, linux_change,
+};
+use crate::reconcile::resource::{Config, ContainerConfig, ResourceId};
+use crate::runtime::container;
+use crate::runtime::image::Store;
+use crate::runtime::roots::Roots;
+
+mod checks;
+pub mod containers;
+mod files;
+mod images;
+mod names;
+mod networks;
+mod observe;
+mod translate;
+mod volumes;
+
+pub use images::ensure as ensure_image;
+pub use networks::{DEFAULT_NETWORK, ensure_default as ensure_default_network};
+
+/// What a file may say and this engine does not do, by path in a container.
+const NOT_HONOURED: &[&str] =
+    &["runtime", "userns", "userns_mode", "oom_kill_disable", "cgroup_parent", "device_cgroup_rules", "annotations", "gpus"];
+
+/// The engine of the host that this program runs on.
+#[derive(Clone)]
+pub struct Native {
+    roots: Roots,
+    capabilities: Arc<Capabilities>,
+}
+
+impl Native {
+    /// The engine with these roots.
+    pub fn new(roots: &Roots) -> Self {
+        let capabilities = Capabilities { name: "native", change: linux_change, not_honoured: NOT_HONOURED };
+        Self { roots: roots.clone(), capabilities: Arc::new(capabilities) }
+    }
+}
+
+/// An error of the runtime about one thing. What comes after `help:` in its text is the help.
+pub fn failed(subject: impl ToString, error: impl std::fmt::Display) -> EngineError {
+    let text = error.to_string();
+    let (reason, help) = text.split_once("\n  help: ").map_or((text.as_str(), None), |(reason, help)| (reason, Some(help)));
+    EngineError::Failed { subject: subject.to_string(), reason: reason.to_owned(), help: help.map(str::to_owned) }
+}
+
+async fn blocking<T: Send + 'static>(
+    action: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
+) -> Result<T, EngineError> {
+    let joined = tokio::task::spawn_blocking(action).await;
+    joined.unwrap_or_else(|error| Err(failed("engine", error)))
+}
+
+impl Engine for Native {
+    fn capabilities(&self) -> &Capabilities {
+        &self.capabilities
+    }
+
+    async fn observe(&self, stack: &StackName) -> Result<Observed, EngineError> {
+        let (roots, stack) = (self.roots.clone(), stack.clone());
+        blocking(move || observe::observe(&roots, &stack)).await
+    }
+
+    async fn perform(&self, action: &Action) -> Result<(), EngineError> {
+        let (roots, action) = (self.roots.clone(), action.clone());
+        blocking(move || perform(&roots, &action)).await
+    }
+
+    fn hints(&self, _stack: &StackName) -> impl Stream<Item = ()> + Send {
+        hints(&self.roots)
+    }
+}
+
+fn perform(roots: &Roots, action: &Action) -> Result<(), EngineError> {
+    match action {
+        Action::Create { id, config } => create(roots, id, config),
+        Action::Update { id, config, .. } => update(roots, id, config),
+        Action::Repair { id, config } => repair(roots, id, config),
+        Action::Remove { id, config } => remove(roots, id, config),
+        Action::Start { id, name } => containers::start(roots, name).map_err(|error| failed(id, error)),
+        Action::Stop { id, name } => {
+            let stopped = container::stop(roots, name, &container::Stop::default());
+            match stopped {
+                Ok(()) | Err(container::Error::NotFound(_)) => Ok(()),
+                Err(error) => Err(failed(id, error)),
+            }
+        }
+        Action::Rename { id, .. } => Err(failed(id, "renaming what runs is not there yet")),
+        Action::Wait { id, name, condition } => wait(roots, id, name, *condition),
+        Action::Check { check } => checks::check(roots, check),
+    }
+}
+
+fn create(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineError> {
+    match config {
+        Config::Image(image) => images::ensure(roots, image).map(drop).map_err(|error| failed(id, error)),
+        Config::Network(network) => networks::create(roots, network).map_err(|error| failed(id, error)),
+        Config::Volume(volume) => volumes::create(roots, volume).map_err(|error| failed(id, error)),
+        Config::Container(container) => containers::create(roots, container).map_err(|error| failed(id, error)),
+    }
+}
+
+fn update(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineError> {
+    match config {
+        Config::Volume(volume) => volumes::update(roots, volume).map_err(|error| failed(id, error)),
+        Config::Network(network) => networks::update(roots, network).map_err(|error| failed(id, error)),
+        Config::Container(container) => containers::update(roots, container).map_err(|error| failed(id, error)),
+        Config::Image(_) => create(roots, id, config),
+    }
+}
+
+fn repair(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineError> {
+    match config {
+        Config::Network(_) | Config::Container(_) => networks::repair(roots).map_err(|error| failed(id, error)),
+        Config::Volume(_) | Config::Image(_) => create(roots, id, config),
+    }
+}
+
+fn remove(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineError> {
+    match config {
+        Config::Image(image) => {
+            Store::open(roots).remove(&image.reference).map_err(|error| failed(id, error))
+        }
+        Config::Network(network) => networks::remove(roots, &network.name).map_err(|error| failed(id, error)),
+        Config::Volume(volume) => volumes::remove(roots, &volume.name).map_err(|error| failed(id, error)),
+        Config::Container(container) => containers::remove(roots, &container.name, true).map_err(|error| failed(id, error)),
+    }
+}
+
+fn wait(roots: &Roots, id: &ResourceId, name: &str, condition: Condition) -> Result<(), EngineError> {
+    let found = container::get(roots, name).map_err(|error| failed(id, error))?;
+    let ended = |code: i32| {
+        let help = format!("`stack logs {name}` shows what it wrote");
+        EngineError::Failed { subject: id.to_string(), reason: format!("it ended with code {code}"), help: Some(help) }
+    };
+    match condition {
+        Condition::Healthy if found.config.health.is_some() => {
+            container::wait_healthy(roots, name, None).map_err(|error| failed(id, error))
+        }
+        Condition::Started | Condition::Healthy if found.is_running() => Ok(()),
+        Condition::Started | Condition::Healthy if found.status.started_ms == 0 => Err(failed(id, "it was not started")),
+        Condition::Started | Condition::Healthy if found.status.exit_code == 0 => Ok(()),
+        Condition::Started | Condition::Healthy => Err(ended(found.status.exit_code)),
+        Condition::CompletedSuccessfully => match container::wait(roots, name, None) {
+            Ok(0) => Ok(()),
+            Ok(code) => Err(ended(code)),
+            Err(error) => Err(failed(id, error)),
+        },
+    }
+}
+
+/// Says "look again" when a supervisor has written or a container has come or gone.
+fn hints(roots: &Roots) -> impl Stream<Item = ()> + Send + use<> {
+    use notify::Watcher;
+    let (sender, receiver) = mpsc::channel(1);
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let looked_at = event.as_ref().is_ok_and(|event| event.kind.is_access());
+        if !looked_at {
+            // One hint that waits is as good as many.
+            drop(sender.try_send(()));
+        }
+    });
+    let directories = [roots.volatile("containers"), roots.durable("containers"), roots.durable("networks")];
+    let watcher = watcher.and_then(|mut watcher| {
+        for directory in &directories {
+            std::fs::create_dir_all(directory).map_err(notify::Error::io)?;
+            watcher.watch(directory, notify::RecursiveMode::Recursive)?;
+        }
+        Ok(watcher)
+    });
+    // Without hints there is still the timer. The watcher lives as long as the stream.
+    ReceiverStream::new(receiver).map(move |()| drop(watcher.as_ref().ok()))
+}
+
+/// What a container was made from, as its makers declared it.
+pub fn declared(container: &container::Container) -> Option<ContainerConfig> {
+    serde_json::from_value(container.config.declared.clone()).ok()
+}

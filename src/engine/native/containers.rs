@@ -6,8 +6,8 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
-use super::{declared, files, images, names, networks, volumes};
 use super::translate::{Facts, TranslateError, translate};
+use super::{declared, files, images, names, networks, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode};
 use crate::runtime::container::{self, Config, Start};
 use crate::runtime::image::{self, Image, Store};
@@ -57,7 +57,8 @@ pub fn create_with(roots: &Roots, wanted: &ContainerConfig, last: impl FnOnce(Co
 fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image) -> Result<Config, Error> {
     let facts = facts(roots, wanted, image)?;
     let mut config = translate(wanted, image, &facts)?;
-    config.declared = serde_json::to_value(ContainerConfig { image_digest: image.digest.to_string(), ..wanted.clone() })?;
+    config.declared =
+        serde_json::to_value(ContainerConfig { image_digest: image.digest.to_string(), ..wanted.clone() })?;
     Ok(config)
 }
 
@@ -72,7 +73,8 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image) -> Result<Facts
                 volumes.insert(mount.target.clone(), volumes::subpath(&data, subpath.as_deref())?);
             }
             MountSource::Bind { source, create: true, .. } if !source.exists() => {
-                let failed = |error| Error::Path { what: "make the bind mount's source", path: source.clone(), source: error };
+                let failed =
+                    |error| Error::Path { what: "make the bind mount's source", path: source.clone(), source: error };
                 std::fs::create_dir_all(source).map_err(failed)?;
             }
             _ => {}
@@ -80,7 +82,8 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image) -> Result<Facts
     }
     let mut image_volumes = BTreeMap::new();
     let own = image.config.config().as_ref().and_then(|own| own.volumes().as_ref());
-    for target in own.into_iter().flatten().filter(|target| !wanted.mounts.iter().any(|mount| mount.target == **target)) {
+    for target in own.into_iter().flatten().filter(|target| !wanted.mounts.iter().any(|mount| mount.target == **target))
+    {
         let name = names::anonymous_volume(&wanted.name, target);
         image_volumes.insert(target.clone(), volumes::provide(roots, &name, true, image, Some(target))?);
     }

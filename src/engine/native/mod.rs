@@ -31,8 +31,16 @@ pub use images::ensure as ensure_image;
 pub use networks::{DEFAULT_NETWORK, ensure_default as ensure_default_network};
 
 /// What a file may say and this engine does not do, by path in a container.
-const NOT_HONOURED: &[&str] =
-    &["runtime", "userns", "userns_mode", "oom_kill_disable", "cgroup_parent", "device_cgroup_rules", "annotations", "gpus"];
+const NOT_HONOURED: &[&str] = &[
+    "runtime",
+    "userns",
+    "userns_mode",
+    "oom_kill_disable",
+    "cgroup_parent",
+    "device_cgroup_rules",
+    "annotations",
+    "gpus",
+];
 
 /// The engine of the host that this program runs on.
 #[derive(Clone)]
@@ -52,7 +60,8 @@ impl Native {
 /// An error of the runtime about one thing. What comes after `help:` in its text is the help.
 pub fn failed(subject: impl ToString, error: impl std::fmt::Display) -> EngineError {
     let text = error.to_string();
-    let (reason, help) = text.split_once("\n  help: ").map_or((text.as_str(), None), |(reason, help)| (reason, Some(help)));
+    let (reason, help) =
+        text.split_once("\n  help: ").map_or((text.as_str(), None), |(reason, help)| (reason, Some(help)));
     EngineError::Failed { subject: subject.to_string(), reason: reason.to_owned(), help: help.map(str::to_owned) }
 }
 
@@ -130,12 +139,12 @@ fn repair(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineE
 
 fn remove(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineError> {
     match config {
-        Config::Image(image) => {
-            Store::open(roots).remove(&image.reference).map_err(|error| failed(id, error))
-        }
+        Config::Image(image) => Store::open(roots).remove(&image.reference).map_err(|error| failed(id, error)),
         Config::Network(network) => networks::remove(roots, &network.name).map_err(|error| failed(id, error)),
         Config::Volume(volume) => volumes::remove(roots, &volume.name).map_err(|error| failed(id, error)),
-        Config::Container(container) => containers::remove(roots, &container.name, true).map_err(|error| failed(id, error)),
+        Config::Container(container) => {
+            containers::remove(roots, &container.name, true).map_err(|error| failed(id, error))
+        }
     }
 }
 
@@ -150,7 +159,9 @@ fn wait(roots: &Roots, id: &ResourceId, name: &str, condition: Condition) -> Res
             container::wait_healthy(roots, name, None).map_err(|error| failed(id, error))
         }
         Condition::Started | Condition::Healthy if found.is_running() => Ok(()),
-        Condition::Started | Condition::Healthy if found.status.started_ms == 0 => Err(failed(id, "it was not started")),
+        Condition::Started | Condition::Healthy if found.status.started_ms == 0 => {
+            Err(failed(id, "it was not started"))
+        }
         Condition::Started | Condition::Healthy if found.status.exit_code == 0 => Ok(()),
         Condition::Started | Condition::Healthy => Err(ended(found.status.exit_code)),
         Condition::CompletedSuccessfully => match container::wait(roots, name, None) {

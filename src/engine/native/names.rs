@@ -4,9 +4,9 @@
 /// container that is replaced.
 pub fn anonymous_volume(container: &str, target: &str) -> String {
     let slug: String = target.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let hash = target.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = target
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     format!("{container}.{}.{:06x}", slug.trim_matches('-'), hash & 0xff_ffff)
 }
 

@@ -34,7 +34,9 @@ pub struct Facts {
 pub enum TranslateError {
     #[error("image {0} names no program, and neither does the container\n  help: give `command:` or `entrypoint:`")]
     NoProgram(String),
-    #[error("security_opt {0:?} is not known here\n  help: no-new-privileges, seccomp=unconfined or systempaths=unconfined")]
+    #[error(
+        "security_opt {0:?} is not known here\n  help: no-new-privileges, seccomp=unconfined or systempaths=unconfined"
+    )]
     SecurityOption(String),
     #[error("health check {0:?}: expected CMD, CMD-SHELL or NONE first")]
     Healthcheck(String),

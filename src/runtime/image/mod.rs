@@ -3,9 +3,11 @@
 
 mod archive;
 mod builtin;
+mod pull;
 pub mod reference;
 mod store;
 mod unpack;
+mod view;
 
 use std::io;
 use std::path::PathBuf;
@@ -14,6 +16,7 @@ pub use oci_spec::image::ImageConfiguration;
 pub use reference::{Digest, ImageReference, ReferenceError};
 pub use store::{Image, Store};
 pub use unpack::UnpackError;
+pub use view::view;
 
 use super::state;
 

@@ -4,6 +4,7 @@
 //! of that, so that one that was killed half way is finished by the next. Concurrent callers queue on a lock.
 
 mod links;
+pub mod netd;
 pub mod netlink;
 mod nft;
 mod ports;
@@ -152,6 +153,15 @@ pub fn create(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
     make(&network)?;
     apply_rules(roots)?;
     Ok(network)
+}
+
+/// Takes over labels and the declaration of a network that is there.
+pub fn update(roots: &Roots, config: &NetworkConfig) -> Result<(), Error> {
+    let _lock = lock(roots)?;
+    let mut network = get(roots, &config.name)?;
+    network.config =
+        NetworkConfig { labels: config.labels.clone(), declared: config.declared.clone(), ..network.config };
+    Ok(state::write_json(&records::network_file(roots, &config.name), &network)?)
 }
 
 fn plan(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {

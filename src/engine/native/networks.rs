@@ -1,0 +1,152 @@
+//! Networks as they are declared, and a container's place in them.
+
+use std::fmt::Write;
+use std::net::Ipv4Addr;
+
+use super::containers::Error;
+use crate::reconcile::resource::{self, ContainerConfig, NetworkMode};
+use crate::runtime::container::Start;
+use crate::runtime::network::{self, Attachment, Connect, Join, NetworkConfig, Port, netd, sandbox};
+use crate::runtime::roots::Roots;
+
+/// The network of containers that name none, made when it is first needed.
+pub const DEFAULT_NETWORK: &str = "default";
+/// Where `netd` answers questions for names, in each namespace.
+const NAME_SERVER: &str = "127.0.0.11";
+const MTU: &str = "com.docker.network.driver.mtu";
+
+fn config(wanted: &resource::NetworkConfig) -> Result<NetworkConfig, Error> {
+    let subnet = wanted.subnet.as_ref().map(|text| text.parse()).transpose()?;
+    Ok(NetworkConfig {
+        name: wanted.name.clone(),
+        subnet,
+        gateway: wanted.gateway.as_ref().and_then(|text| text.parse().ok()),
+        internal: wanted.internal,
+        mtu: wanted.options.get(MTU).and_then(|text| text.parse().ok()),
+        labels: wanted.labels.clone(),
+        declared: serde_json::to_value(wanted)?,
+    })
+}
+
+/// Makes the network.
+pub fn create(roots: &Roots, wanted: &resource::NetworkConfig) -> Result<(), Error> {
+    network::create(roots, &config(wanted)?)?;
+    Ok(())
+}
+
+/// Takes over new labels.
+pub fn update(roots: &Roots, wanted: &resource::NetworkConfig) -> Result<(), Error> {
+    network::update(roots, &config(wanted)?)?;
+    Ok(())
+}
+
+/// Removes it, and what is only there for networks when it was the last.
+pub fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
+    network::remove(roots, name)?;
+    settle(roots)
+}
+
+/// Puts back links and rules that the host lost.
+pub fn repair(roots: &Roots) -> Result<(), Error> {
+    network::reassert(roots)?;
+    settle(roots)
+}
+
+/// The network for containers of no stack.
+pub fn ensure_default(roots: &Roots) -> Result<(), Error> {
+    match network::get(roots, DEFAULT_NETWORK) {
+        Ok(_) => Ok(()),
+        Err(network::Error::NotFound(_)) => {
+            let wanted = resource::NetworkConfig { name: DEFAULT_NETWORK.to_owned(), ..Default::default() };
+            create(roots, &wanted)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Makes names and local ports be served as written down now; ends the server when nothing is left to serve.
+pub fn settle(roots: &Roots) -> Result<(), Error> {
+    Ok(netd::ensure(roots)?)
+}
+
+/// The declared ports in the runtime's words.
+pub fn ports(wanted: &ContainerConfig) -> Vec<Port> {
+    let port = |port: &resource::Port| Port {
+        host_ip: port.host_ip.as_ref().and_then(|text| text.parse().ok()),
+        host_port: port.published,
+        container_port: port.target,
+        protocol: port.protocol.clone(),
+    };
+    wanted.ports.iter().map(port).collect()
+}
+
+/// Gives the container its namespace, addresses and ports.
+pub fn connect(roots: &Roots, wanted: &ContainerConfig, hostname: &str) -> Result<Start, Error> {
+    let joins = joins(wanted);
+    let lonely = joins.is_empty();
+    let ports = if lonely { Vec::new() } else { ports(wanted) };
+    let connect = Connect { container: wanted.name.clone(), joins, ports, dns: wanted.dns.clone() };
+    let attachment = network::connect(roots, &connect)?;
+    settle(roots)?;
+    let gateway = first_gateway(roots, &attachment);
+    let resolv_conf = if lonely { String::new() } else { resolv_conf(wanted) };
+    let netns = Some(sandbox::path(roots, &wanted.name));
+    Ok(Start { netns, hosts: hosts(wanted, hostname, &attachment, gateway), resolv_conf })
+}
+
+fn joins(wanted: &ContainerConfig) -> Vec<Join> {
+    let NetworkMode::Networks(networks) = &wanted.network else { return Vec::new() };
+    let join = |(name, endpoint): (&String, &resource::Endpoint)| {
+        let mut names = vec![wanted.name.clone(), wanted.service.clone()];
+        names.extend(endpoint.aliases.clone());
+        names.extend(wanted.hostname.clone());
+        names.sort_unstable();
+        names.dedup();
+        Join {
+            network: name.clone(),
+            names,
+            address: endpoint.ipv4_address.as_ref().and_then(|text| text.parse().ok()),
+            hardware_address: endpoint.mac_address.as_ref().and_then(|text| hardware_address(text)),
+            interface: endpoint.interface_name.clone(),
+            gateway_priority: endpoint.gw_priority,
+        }
+    };
+    networks.iter().map(join).collect()
+}
+
+fn hardware_address(text: &str) -> Option<[u8; 6]> {
+    let bytes: Option<Vec<u8>> = text.split([':', '-']).map(|byte| u8::from_str_radix(byte, 16).ok()).collect();
+    bytes?.try_into().ok()
+}
+
+fn first_gateway(roots: &Roots, attachment: &Attachment) -> Option<Ipv4Addr> {
+    attachment.endpoints.keys().find_map(|name| network::get(roots, name).ok()).map(|network| network.gateway)
+}
+
+fn hosts(wanted: &ContainerConfig, hostname: &str, attachment: &Attachment, gateway: Option<Ipv4Addr>) -> String {
+    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
+    for endpoint in attachment.endpoints.values() {
+        text.push_str(&format!("{}\t{hostname}\n", endpoint.address));
+    }
+    text + &extra_hosts(wanted, gateway)
+}
+
+/// The lines of `extra_hosts`; `host-gateway` is this host as the container sees it.
+pub fn extra_hosts(wanted: &ContainerConfig, gateway: Option<Ipv4Addr>) -> String {
+    let gateway = gateway.map_or("127.0.0.1".to_owned(), |gateway| gateway.to_string());
+    wanted.extra_hosts.iter().fold(String::new(), |mut text, (name, address)| {
+        let address = if address == "host-gateway" { &gateway } else { address };
+        // Writing to a String can't fail.
+        drop(writeln!(text, "{address}\t{name}"));
+        text
+    })
+}
+
+fn resolv_conf(wanted: &ContainerConfig) -> String {
+    let mut text = format!("nameserver {NAME_SERVER}\n");
+    if !wanted.dns_search.is_empty() {
+        text.push_str(&format!("search {}\n", wanted.dns_search.join(" ")));
+    }
+    let options = if wanted.dns_opt.is_empty() { "ndots:0".to_owned() } else { wanted.dns_opt.join(" ") };
+    text + &format!("options {options}\n")
+}

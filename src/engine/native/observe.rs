@@ -1,0 +1,93 @@
+//! What the host holds of a stack, as resources.
+
+use serde_json::Value;
+
+use super::{declared, failed};
+use crate::reconcile::engine::{self, EngineError, Health, Observed, ObservedResource, RunState, StackName};
+use crate::reconcile::resource::{Config, Kind, NetworkConfig, ResourceId, VolumeConfig, label};
+use crate::runtime::container::{self, Container, Phase, State};
+use crate::runtime::image::Store;
+use crate::runtime::roots::Roots;
+use crate::runtime::{network, volume};
+
+/// Everything with the stack's label.
+pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError> {
+    let mut observed = Observed::default();
+    let of_stack = |labels: &std::collections::BTreeMap<String, String>| {
+        labels.get(label::STACK).is_some_and(|name| name == stack.as_str())
+            && !labels.get(label::ONEOFF).is_some_and(|oneoff| oneoff == "True")
+    };
+    for found in container::list(roots).map_err(|error| failed("containers", error))? {
+        let Some(wanted) = declared(&found).filter(|wanted| of_stack(&wanted.labels)) else { continue };
+        let drift = drift(roots, &found)?;
+        let (id, config) = (wanted.id(), Config::Container(Box::new(wanted)));
+        let run = Some(run_state(&found));
+        observed.resources.insert(id, ObservedResource { phase: phase(found.phase), config, run, drift });
+    }
+    for found in network::list(roots).map_err(|error| failed("networks", error))? {
+        let Some(wanted) = read::<NetworkConfig>(&found.config.declared).filter(|wanted| of_stack(&wanted.labels))
+        else {
+            continue;
+        };
+        let drift = network::lost(roots, &wanted.name).map_err(|error| failed("networks", error))?;
+        let id = ResourceId::new(Kind::Network, short(&wanted.labels, label::NETWORK, &wanted.name));
+        let phase = engine::Phase::Created;
+        observed.resources.insert(id, ObservedResource { phase, config: Config::Network(wanted), run: None, drift });
+    }
+    for found in volume::list(roots).map_err(|error| failed("volumes", error))? {
+        let Some(wanted) = read::<VolumeConfig>(&found.config.declared).filter(|wanted| of_stack(&wanted.labels))
+        else {
+            continue;
+        };
+        let id = ResourceId::new(Kind::Volume, short(&wanted.labels, label::VOLUME, &wanted.name));
+        let phase = engine::Phase::Created;
+        observed
+            .resources
+            .insert(id, ObservedResource { phase, config: Config::Volume(wanted), run: None, drift: vec![] });
+    }
+    for image in Store::open(roots).list().map_err(|error| failed("images", error))? {
+        observed.digests.insert(image.reference, image.digest.to_string());
+    }
+    Ok(observed)
+}
+
+fn read<T: serde::de::DeserializeOwned>(declared: &Value) -> Option<T> {
+    serde_json::from_value(declared.clone()).ok()
+}
+
+/// The name within the stack.
+fn short(labels: &std::collections::BTreeMap<String, String>, key: &str, name: &str) -> String {
+    labels.get(key).cloned().unwrap_or_else(|| name.to_owned())
+}
+
+fn phase(phase: Phase) -> engine::Phase {
+    match phase {
+        Phase::Creating => engine::Phase::Creating,
+        Phase::Created => engine::Phase::Created,
+    }
+}
+
+/// Only of what runs: a stopped container's network is put in order when it starts.
+fn drift(roots: &Roots, found: &Container) -> Result<Vec<String>, EngineError> {
+    if !found.is_running() {
+        return Ok(Vec::new());
+    }
+    network::lost_of_container(roots, &found.config.name).map_err(|error| failed(&found.config.name, error))
+}
+
+fn run_state(found: &Container) -> RunState {
+    match found.status.state {
+        State::Created => RunState::Created,
+        State::Running => RunState::Running {
+            health: match found.status.health {
+                container::Health::None => Health::None,
+                container::Health::Starting => Health::Starting,
+                container::Health::Healthy => Health::Healthy,
+                container::Health::Unhealthy => Health::Unhealthy,
+            },
+        },
+        State::Paused => RunState::Paused,
+        State::Restarting => RunState::Restarting,
+        State::Exited => RunState::Exited { code: found.status.exit_code, by_hand: found.status.by_hand },
+    }
+}

@@ -1,0 +1,103 @@
+//! Volumes as they are declared, and their first filling from an image.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use super::containers::Error;
+use super::{declared, names};
+use crate::reconcile::resource::{self, ContainerConfig, MountSource};
+use crate::runtime::image::Image;
+use crate::runtime::roots::Roots;
+use crate::runtime::volume::{self, VolumeConfig};
+use crate::runtime::{container, image};
+
+/// Marks a volume that only a container's mount asked for.
+const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+fn config(wanted: &resource::VolumeConfig) -> Result<VolumeConfig, Error> {
+    Ok(VolumeConfig {
+        name: wanted.name.clone(),
+        driver_opts: wanted.driver_opts.clone(),
+        labels: wanted.labels.clone(),
+        protect: wanted.protect,
+        declared: serde_json::to_value(wanted)?,
+    })
+}
+
+/// Makes the volume.
+pub fn create(roots: &Roots, wanted: &resource::VolumeConfig) -> Result<(), Error> {
+    volume::create(roots, &config(wanted)?)?;
+    Ok(())
+}
+
+/// Takes over new labels and protection.
+pub fn update(roots: &Roots, wanted: &resource::VolumeConfig) -> Result<(), Error> {
+    volume::update(roots, &config(wanted)?)?;
+    Ok(())
+}
+
+/// Removes the volume and its data; refused while a container mounts it.
+pub fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
+    volume::remove(roots, name, &users(roots, name)?)?;
+    Ok(())
+}
+
+/// The containers that mount it.
+pub fn users(roots: &Roots, name: &str) -> Result<Vec<String>, Error> {
+    let all = container::list(roots)?;
+    let uses = |wanted: ContainerConfig| wanted.mounts.iter().any(|mount| mounts(&wanted.name, mount, name));
+    Ok(all.into_iter().filter(|one| declared(one).is_some_and(uses)).map(|one| one.config.name).collect())
+}
+
+fn mounts(container: &str, mount: &resource::Mount, name: &str) -> bool {
+    match &mount.source {
+        MountSource::Volume { volume: Some(volume), .. } => volume == name,
+        MountSource::Volume { volume: None, .. } => names::anonymous_volume(container, &mount.target) == name,
+        _ => false,
+    }
+}
+
+/// The volume's directory, made where it is missing and filled from the image where it is empty.
+pub fn provide(
+    roots: &Roots,
+    name: &str,
+    anonymous: bool,
+    image: &Image,
+    fill_from: Option<&String>,
+) -> Result<PathBuf, Error> {
+    if volume::get(roots, name)?.is_none() {
+        let label = anonymous.then(|| (ANONYMOUS.to_owned(), String::new()));
+        let labels: BTreeMap<String, String> = label.into_iter().collect();
+        let wanted = resource::VolumeConfig { name: name.to_owned(), labels, ..Default::default() };
+        create(roots, &wanted)?;
+    }
+    let data = volume::mount(roots, name)?;
+    if let Some(target) = fill_from {
+        let (roots, name, target) = (roots.clone(), name.to_owned(), PathBuf::from(target));
+        image::view(&roots.clone(), image, move |root| volume::populate(&roots, &name, root, &target))??;
+    }
+    Ok(data)
+}
+
+/// A directory of the volume; its path may not lead out.
+pub fn subpath(data: &Path, subpath: Option<&str>) -> Result<PathBuf, Error> {
+    let Some(subpath) = subpath else { return Ok(data.to_owned()) };
+    let inside = Path::new(subpath).components().all(|component| matches!(component, Component::Normal(_)));
+    let path = data.join(subpath);
+    let found = if inside { std::fs::symlink_metadata(&path) } else { Err(std::io::ErrorKind::InvalidInput.into()) };
+    match found {
+        Ok(found) if !found.is_symlink() => Ok(path),
+        Ok(_) => Err(Error::Path { what: "subpath", path, source: std::io::ErrorKind::InvalidInput.into() }),
+        Err(source) => Err(Error::Path { what: "subpath", path, source }),
+    }
+}
+
+/// After a reboot, volumes that are mounts have to be mounted again.
+pub fn mount_all(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
+    for mount in &wanted.mounts {
+        if let MountSource::Volume { volume: Some(name), .. } = &mount.source {
+            volume::mount(roots, name)?;
+        }
+    }
+    Ok(())
+}

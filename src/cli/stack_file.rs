@@ -1,0 +1,98 @@
+//! From the files that the arguments name to what an engine is to hold. The one place that hands the environment on.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Read};
+use std::path::PathBuf;
+
+use super::args::{FileArguments, PullWhen};
+use super::failure::Failure;
+use crate::reconcile::desired::{self, Desired};
+use crate::reconcile::engine::Capabilities;
+use crate::reconcile::facts;
+use crate::reconcile::resource::{Config, ImageSource, PullPolicy};
+use crate::spec::{self, LoadOptions, Loaded};
+
+/// The caller's variables; what is not UTF-8 can't be meant for a stack.
+pub fn environment() -> BTreeMap<String, String> {
+    std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))).collect()
+}
+
+/// What the arguments say about how to load.
+pub fn options(arguments: &FileArguments) -> Result<LoadOptions, Failure> {
+    let wants_stdin = arguments.files.iter().any(|file| file.as_os_str() == "-");
+    let mut stdin = None;
+    if wants_stdin {
+        let mut text = String::new();
+        std::io::stdin().read_to_string(&mut text)?;
+        stdin = Some(text);
+    }
+    Ok(LoadOptions {
+        files: arguments.files.clone(),
+        start: std::env::current_dir()?,
+        project_name: arguments.project_name.clone(),
+        profiles: arguments.profile.clone(),
+        env_files: arguments.env_file.clone(),
+        environment: environment(),
+        stdin,
+    })
+}
+
+/// Whether diagnostics may be coloured: on a terminal, unless `NO_COLOR` is set.
+pub fn color() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// Reads the files; warnings are shown at once.
+pub fn load(arguments: &FileArguments) -> Result<Loaded, Failure> {
+    read(&options(arguments)?)
+}
+
+/// As [`load`], for options that were made before.
+pub fn read(options: &LoadOptions) -> Result<Loaded, Failure> {
+    let loaded = spec::load(options).map_err(|diagnostics| Failure::new(diagnostics.render(color())))?;
+    let warnings = loaded.warnings.render(color());
+    if !warnings.trim().is_empty() {
+        eprintln!("{}", warnings.trim_end());
+    }
+    Ok(loaded)
+}
+
+/// What the engine is to hold.
+pub fn lower(loaded: &Loaded, capabilities: &Capabilities) -> Result<Desired, Failure> {
+    let files = facts::collect(&desired::files(&loaded.stack));
+    let mut desired = desired::lower(&loaded.stack, capabilities, &files).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(|error| format!("error: {error}")).collect();
+        Failure::new(lines.join("\n"))
+    })?;
+    // Renaming what runs is not there yet, so a successor can't be started beside it.
+    for (id, resource) in desired.resources.iter_mut().filter(|(_, resource)| resource.start_first) {
+        resource.start_first = false;
+        desired.not_honoured.push(format!("{id}: update.order: start-first is carried out as stop-first"));
+    }
+    Ok(desired)
+}
+
+/// `--pull` wins over the policies of the file.
+pub fn with_pull(mut desired: Desired, pull: Option<PullWhen>) -> Desired {
+    let Some(when) = pull else { return desired };
+    let policy = match when {
+        PullWhen::Always => PullPolicy::Always,
+        PullWhen::Missing => PullPolicy::Missing,
+        PullWhen::Never => PullPolicy::Never,
+    };
+    for resource in desired.resources.values_mut() {
+        if let Config::Image(image) = &mut resource.config
+            && matches!(image.source, ImageSource::Pull { .. })
+        {
+            image.pull_policy = policy;
+        }
+    }
+    desired
+}
+
+/// A file or directory that exists, or a word with a slash or an extension of one.
+pub fn looks_like_file(text: &str) -> bool {
+    let path = PathBuf::from(text);
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    path.exists() || text == "-" || text.contains('/') || matches!(extension, Some("yaml" | "yml" | "toml"))
+}

@@ -5,14 +5,25 @@
 //! 125, 126 and 127. The environment is read here and nowhere else.
 
 use std::ffi::OsString;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
 mod args;
+mod containers;
+mod converge;
+mod doctor;
 mod failure;
+mod logs;
+mod objects;
 mod options;
+mod run;
+mod stack_file;
+mod terminal;
+mod validate;
 mod view;
+mod watch;
 
 use args::{Arguments, Command};
 use failure::Failure;
@@ -69,11 +80,55 @@ fn role(words: &[OsString]) -> Option<ExitCode> {
 }
 
 fn command(arguments: Arguments) -> Result<ExitCode, Failure> {
-    match arguments.command {
+    let roots = Roots::new(absolute(&arguments.global.root)?, absolute(&arguments.global.run_root)?);
+    let roots = &roots;
+    match &arguments.command {
+        Command::Apply(arguments) => converge::apply(roots, arguments),
+        Command::Plan(arguments) => converge::plan(roots, arguments),
+        Command::Destroy(arguments) => converge::destroy(roots, arguments),
+        Command::Status(arguments) => converge::status(roots, arguments),
+        Command::Watch(arguments) => watch::watch(roots, arguments),
+        Command::Validate(arguments) => validate::validate(arguments),
+        Command::Ps(arguments) => containers::ps(roots, arguments),
+        Command::Logs(arguments) => logs::logs(roots, arguments),
+        Command::Exec(arguments) => run::exec(roots, arguments),
+        Command::Run(arguments) => run::run(roots, arguments),
+        Command::Start(arguments) => containers::start(roots, arguments),
+        Command::Stop(arguments) => containers::stop(roots, arguments),
+        Command::Restart(arguments) => containers::restart(roots, arguments),
+        Command::Kill(arguments) => containers::kill(roots, arguments),
+        Command::Rm(arguments) => containers::rm(roots, arguments),
+        Command::Wait(arguments) => containers::wait(roots, arguments),
+        Command::Pause(arguments) => containers::pause(roots, arguments),
+        Command::Unpause(arguments) => containers::unpause(roots, arguments),
+        Command::Top(arguments) => containers::top(roots, &arguments.name),
+        Command::Stats(arguments) => containers::stats(roots, arguments),
+        Command::Inspect(arguments) => objects::inspect(roots, arguments, &objects::ALL_KINDS),
+        Command::Pull(arguments) => objects::pull(roots, arguments),
+        Command::Images(arguments) => objects::images(roots, arguments),
+        Command::Image(command) => objects::image(roots, command),
+        Command::Network(command) => objects::networks(roots, command),
+        Command::Volume(command) => objects::volumes(roots, command),
+        Command::System(command) => objects::system(roots, command),
+        Command::Doctor(arguments) => doctor::doctor(arguments),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Arguments::command(), "stack", &mut std::io::stdout());
+            clap_complete::generate(*shell, &mut Arguments::command(), "stack", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-        _ => Err(Failure::new("this command is not wired yet")),
+        Command::Version(arguments) => version(arguments),
     }
+}
+
+/// The supervisor works elsewhere: a relative root would mean another directory to it.
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    Ok(std::path::absolute(path)?)
+}
+
+fn version(arguments: &args::List) -> Result<ExitCode, Failure> {
+    let version = env!("CARGO_PKG_VERSION");
+    match arguments.format.format {
+        args::Format::Json => view::json(&serde_json::json!({"version": version}))?,
+        args::Format::Table => view::out(&format!("stack {version}\n"))?,
+    }
+    Ok(ExitCode::SUCCESS)
 }

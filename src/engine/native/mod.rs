@@ -28,6 +28,7 @@ mod translate;
 mod volumes;
 
 pub use images::ensure as ensure_image;
+pub use volumes::users as volume_users;
 pub use networks::{DEFAULT_NETWORK, ensure_default as ensure_default_network};
 
 /// What a file may say and this engine does not do, by path in a container.

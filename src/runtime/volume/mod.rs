@@ -1,1 +1,267 @@
-//! volume
+//! Volumes: directories that outlive containers.
+//!
+//! A volume is `ROOT/volumes/NAME` with the record `volume.json` and the data in `_data`. The record is written last and
+//! removed first, so that a directory without one is the rest of a `create` or `remove` that was cut short; the next
+//! call of either clears it. Data is never removed by anything but [`remove`], and never through a mount: a volume whose
+//! `driver_opts` mount a directory or a server is unmounted, and what was mounted stays as it is.
+//!
+//! Who uses a volume and who consented to its loss is known to the caller.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::runtime::roots::Roots;
+use crate::runtime::state::{self, Contention, Lock};
+
+mod attributes;
+mod copy;
+mod mounting;
+mod options;
+mod populate;
+#[cfg(test)]
+mod tests;
+
+pub use mounting::{mount, unmount};
+pub use options::{Backing, MountOptions, OptionsError};
+pub use populate::{Populated, populate};
+
+/// The format of `volume.json` that this program writes and reads.
+const VERSION: u32 = 1;
+const RECORD: &str = "volume.json";
+const DATA: &str = "_data";
+
+/// What is asked of a volume.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct VolumeConfig {
+    /// Letters, digits, `_`, `.` and `-`, the first a letter or digit; unique in the root.
+    pub name: String,
+    /// As docker's local driver: `type`, `o` and `device`. Empty for a plain directory.
+    pub driver_opts: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    /// [`remove`] refuses as long as this is set.
+    pub protect: bool,
+    /// What the layer above asked for; kept, never read here.
+    pub declared: serde_json::Value,
+}
+
+/// A volume that exists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Volume {
+    pub config: VolumeConfig,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The directory to mount into containers, after [`mount`].
+    pub data: PathBuf,
+}
+
+/// `volume.json`.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    version: u32,
+    created: u64,
+    #[serde(flatten)]
+    config: VolumeConfig,
+}
+
+/// Why a volume is not as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error(
+        "{name:?} can't name a volume\n  help: use letters, digits, `_`, `.` and `-`, beginning with a letter or digit, at most 200"
+    )]
+    Name { name: String },
+    #[error("volume {name}: {source}")]
+    Options { name: String, source: OptionsError },
+    #[error("volume {name} is not known\n  help: create it first")]
+    Unknown { name: String },
+    #[error("volume {name} exists with other driver_opts: {has:?}, asked for {asked:?}")]
+    Differs { name: String, has: BTreeMap<String, String>, asked: BTreeMap<String, String> },
+    #[error("volume {name} is used by {}", users.join(", "))]
+    InUse { name: String, users: Vec<String> },
+    #[error("volume {name} is protected\n  help: set `protect: false` first")]
+    Protected { name: String },
+    #[error("volume {name}: {} is a mount on the host\n  help: unmount it", path.display())]
+    Mounted { name: String, path: PathBuf },
+    #[error("volume {name}: its record is of version {version}, and this program knows {VERSION}")]
+    Version { name: String, version: u32 },
+    #[error("volume {name}: mounting {device}: {source}")]
+    Mount { name: String, device: String, source: io::Error },
+    #[error("volume {name}: unmounting: {source}")]
+    Unmount { name: String, source: io::Error },
+    #[error("{}: {source}", path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    State(#[from] state::Error),
+}
+
+fn io_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error::Io { path, source }
+}
+
+/// Makes the volume, or finds it as asked. Labels, protection and the declaration of one that exists are left alone;
+/// see [`update`].
+///
+/// # Errors
+/// [`Error::Differs`] where a volume of this name has other `driver_opts`; [`Error::Options`] where they make no sense.
+pub fn create(roots: &Roots, config: &VolumeConfig) -> Result<Volume, Error> {
+    check_name(&config.name)?;
+    options::parse(&config.driver_opts).map_err(|source| Error::Options { name: config.name.clone(), source })?;
+    let _lock = lock(roots, &config.name)?;
+    sweep(roots, &config.name)?;
+    if let Some(volume) = get(roots, &config.name)? {
+        if volume.config.driver_opts == config.driver_opts {
+            return Ok(volume);
+        }
+        let (has, asked) = (volume.config.driver_opts, config.driver_opts.clone());
+        return Err(Error::Differs { name: config.name.clone(), has, asked });
+    }
+    let directory = directory(roots, &config.name);
+    make_data(&directory)?;
+    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    write(&directory, &Record { version: VERSION, created, config: config.clone() })
+}
+
+/// Puts labels, protection and declaration as in `config`.
+///
+/// # Errors
+/// [`Error::Unknown`], and [`Error::Differs`] where `driver_opts` would change.
+pub fn update(roots: &Roots, config: &VolumeConfig) -> Result<Volume, Error> {
+    let _lock = lock(roots, &config.name)?;
+    let volume = existing(roots, &config.name)?;
+    if volume.config.driver_opts != config.driver_opts {
+        let (has, asked) = (volume.config.driver_opts, config.driver_opts.clone());
+        return Err(Error::Differs { name: config.name.clone(), has, asked });
+    }
+    let record = Record { version: VERSION, created: volume.created, config: config.clone() };
+    write(&directory(roots, &config.name), &record)
+}
+
+/// Removes the volume and its data; `false` when there was none. `users` are the containers that mount it.
+///
+/// # Errors
+/// [`Error::InUse`] unless `users` is empty, [`Error::Protected`], [`Error::Mounted`] where something is mounted in it
+/// that this program did not mount.
+pub fn remove(roots: &Roots, name: &str, users: &[String]) -> Result<bool, Error> {
+    check_name(name)?;
+    let _lock = lock(roots, name)?;
+    let Some(volume) = get(roots, name)? else {
+        sweep(roots, name)?;
+        return Ok(false);
+    };
+    if !users.is_empty() {
+        return Err(Error::InUse { name: name.to_owned(), users: users.to_vec() });
+    }
+    if volume.config.protect {
+        return Err(Error::Protected { name: name.to_owned() });
+    }
+    mounting::unmount_locked(roots, &volume)?;
+    refuse_mounts(roots, name)?;
+    let record = directory(roots, name).join(RECORD);
+    fs::remove_file(&record).map_err(io_at(&record))?;
+    sweep(roots, name)?;
+    Ok(true)
+}
+
+/// All volumes, by name. One whose record can't be read is an error: it may hold data.
+pub fn list(roots: &Roots) -> Result<Vec<Volume>, Error> {
+    let all = roots.durable("volumes");
+    let entries = match fs::read_dir(&all) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(io_at(&all)(error)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        names.push(entry.map_err(io_at(&all))?.file_name());
+    }
+    names.sort();
+    let named = names.iter().filter_map(|name| name.to_str()).filter(|name| check_name(name).is_ok());
+    named.filter_map(|name| get(roots, name).transpose()).collect()
+}
+
+/// The volume of this name.
+pub fn get(roots: &Roots, name: &str) -> Result<Option<Volume>, Error> {
+    check_name(name)?;
+    let directory = directory(roots, name);
+    let Some(record) = state::read_json::<Record>(&directory.join(RECORD))? else { return Ok(None) };
+    if record.version != VERSION {
+        return Err(Error::Version { name: name.to_owned(), version: record.version });
+    }
+    Ok(Some(Volume { config: record.config, created: record.created, data: directory.join(DATA) }))
+}
+
+/// The bytes that the volume's data takes on disk. Files that vanish while counting are not counted.
+pub fn size(roots: &Roots, name: &str) -> Result<u64, Error> {
+    Ok(copy::disk_use(&existing(roots, name)?.data))
+}
+
+fn existing(roots: &Roots, name: &str) -> Result<Volume, Error> {
+    get(roots, name)?.ok_or_else(|| Error::Unknown { name: name.to_owned() })
+}
+
+fn directory(roots: &Roots, name: &str) -> PathBuf {
+    roots.durable("volumes").join(name)
+}
+
+/// One at a time may change a volume. The lock's file outlives the volume: one that is removed while somebody waits for
+/// it would be held twice.
+fn lock(roots: &Roots, name: &str) -> Result<Lock, Error> {
+    check_name(name)?;
+    Ok(Lock::take(&roots.durable("volumes").join(".locks").join(name), Contention::Wait)?)
+}
+
+/// A name becomes a directory's; it never leaves `ROOT/volumes`.
+fn check_name(name: &str) -> Result<(), Error> {
+    let begins = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
+    let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
+    if begins && rest && name.len() <= 200 { Ok(()) } else { Err(Error::Name { name: name.to_owned() }) }
+}
+
+/// The directories of a volume. The data's mode is that of any directory: who may enter is for the container to say.
+fn make_data(directory: &Path) -> Result<(), Error> {
+    state::make_directory(directory)?;
+    let data = directory.join(DATA);
+    match fs::DirBuilder::new().mode(0o755).create(&data) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(io_at(&data)(error)),
+        _ => {}
+    }
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).map_err(io_at(&data))
+}
+
+fn write(directory: &Path, record: &Record) -> Result<Volume, Error> {
+    state::write_json(&directory.join(RECORD), record)?;
+    Ok(Volume { config: record.config.clone(), created: record.created, data: directory.join(DATA) })
+}
+
+/// Clears what a `create` or `remove` that was cut short has left: a directory without a record.
+fn sweep(roots: &Roots, name: &str) -> Result<(), Error> {
+    let directory = directory(roots, name);
+    if directory.join(RECORD).exists() || !directory.exists() {
+        return Ok(());
+    }
+    refuse_mounts(roots, name)?;
+    fs::remove_dir_all(&directory).map_err(io_at(&directory))
+}
+
+/// Removing a tree goes through mounts into what is mounted; so nothing may be.
+fn refuse_mounts(roots: &Roots, name: &str) -> Result<(), Error> {
+    let directory = directory(roots, name);
+    let device = fs::symlink_metadata(roots.durable("volumes")).map(|volumes| volumes.dev()).ok();
+    let own = fs::symlink_metadata(directory.join(DATA)).map(|data| data.dev()).ok();
+    let mounted = mounting::mounts_below(&directory).map_err(io_at(&directory))?.into_iter().next();
+    match mounted {
+        Some(path) => Err(Error::Mounted { name: name.to_owned(), path }),
+        None if own.is_some() && own != device => {
+            Err(Error::Mounted { name: name.to_owned(), path: directory.join(DATA) })
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,141 @@
+//! Volumes that are a mount: mounted before a container uses them, unmounted when they are removed.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, ToSocketAddrs};
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags};
+
+use super::options::{self, Backing, MountOptions};
+use super::{Error, Volume, existing, io_at, lock};
+use crate::runtime::roots::Roots;
+
+/// Makes the volume's data reachable and gives its directory. Idempotent: what is mounted already stays.
+pub fn mount(roots: &Roots, name: &str) -> Result<PathBuf, Error> {
+    let _lock = lock(roots, name)?;
+    let volume = existing(roots, name)?;
+    mount_locked(&volume)?;
+    Ok(volume.data)
+}
+
+/// Undoes [`mount`]; nothing to do for a plain directory. A container that still runs keeps its own mount.
+pub fn unmount(roots: &Roots, name: &str) -> Result<(), Error> {
+    let _lock = lock(roots, name)?;
+    unmount_locked(roots, &existing(roots, name)?)
+}
+
+pub(super) fn mount_locked(volume: &Volume) -> Result<(), Error> {
+    let name = &volume.config.name;
+    let backing =
+        options::parse(&volume.config.driver_opts).map_err(|source| Error::Options { name: name.clone(), source })?;
+    let Backing::Mount(options) = backing else { return Ok(()) };
+    if is_mounted(&volume.data)? {
+        return Ok(());
+    }
+    attach(&options, &volume.data).map_err(|source| Error::Mount {
+        name: name.clone(),
+        device: options.device.clone(),
+        source,
+    })
+}
+
+pub(super) fn unmount_locked(_roots: &Roots, volume: &Volume) -> Result<(), Error> {
+    if volume.config.driver_opts.is_empty() {
+        return Ok(());
+    }
+    while is_mounted(&volume.data)? {
+        nix::mount::umount2(&volume.data, MntFlags::UMOUNT_NOFOLLOW)
+            .map_err(|error| Error::Unmount { name: volume.config.name.clone(), source: error.into() })?;
+    }
+    Ok(())
+}
+
+/// Whether something is mounted on exactly this directory.
+pub(super) fn is_mounted(data: &Path) -> Result<bool, Error> {
+    let own = fs::canonicalize(data).map_err(io_at(data))?;
+    Ok(mounts_below(data).map_err(io_at(data))?.contains(&own))
+}
+
+fn attach(options: &MountOptions, data: &Path) -> io::Result<()> {
+    let text = if options::is_nfs(&options.kind) { resolve(&options.data)? } else { options.data.clone() };
+    let text = Some(text).filter(|text| !text.is_empty());
+    let device = Some(options.device.as_str());
+    nix::mount::mount(device, data, Some(options.kind.as_str()), options.flags, text.as_deref())?;
+    let restricted = options.flags.difference(MsFlags::MS_BIND | MsFlags::MS_REC);
+    if options.flags.contains(MsFlags::MS_BIND) && !restricted.is_empty() {
+        // A bind mount takes its flags only when it is mounted again (mount(2)).
+        let again = restricted | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
+        if let Err(error) = nix::mount::mount(None::<&str>, data, None::<&str>, again, None::<&str>) {
+            // Rather no mount than one that may be written to.
+            nix::mount::umount2(data, MntFlags::MNT_DETACH)?;
+            return Err(error.into());
+        }
+    }
+    Ok(())
+}
+
+/// The kernel's NFS client takes addresses only.
+fn resolve(data: &str) -> io::Result<String> {
+    let mut all = Vec::new();
+    for option in data.split(',') {
+        match option.strip_prefix("addr=") {
+            Some(host) if host.parse::<IpAddr>().is_err() => {
+                let found = (host, 0).to_socket_addrs()?.next();
+                let found =
+                    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{host}: no address")))?;
+                all.push(format!("addr={}", found.ip()));
+            }
+            _ => all.push(option.to_owned()),
+        }
+    }
+    Ok(all.join(","))
+}
+
+/// The mount points at or below the directory, as this process's mount namespace has them.
+pub(super) fn mounts_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let directory = match fs::canonicalize(directory) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let text = fs::read("/proc/self/mountinfo")?;
+    let points = text.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    Ok(points.map(unescape).filter(|point| point.starts_with(&directory)).collect())
+}
+
+/// `\040` and the like, as proc_pid_mountinfo(5) writes spaces.
+fn unescape(text: &[u8]) -> PathBuf {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((first, tail)) = rest.split_first() {
+        let octal = tail.get(..3).and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.filter(|_| *first == b'\\').and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(byte) => {
+                out.push(byte);
+                rest = &tail[3..];
+            }
+            None => {
+                out.push(*first);
+                rest = tail;
+            }
+        }
+    }
+    PathBuf::from(OsString::from_vec(out))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
+    use super::*;
+
+    #[test]
+    fn mount_points_are_unescaped() {
+        let cases: [(&[u8], &[u8]); 3] = [(b"/a", b"/a"), (br"/a\040b\134", br"/a b\"), (br"/a\9", br"/a\9")];
+        for (text, expected) in cases {
+            assert_eq!(unescape(text).as_os_str().as_bytes(), expected);
+        }
+    }
+}

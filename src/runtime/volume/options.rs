@@ -1,0 +1,177 @@
+//! `driver_opts` of docker's local driver as a decision: a plain directory, or something to mount on it.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nix::mount::MsFlags;
+
+/// Where a volume's data is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// In the volume's own directory.
+    Directory,
+    /// Mounted over the volume's directory while in use.
+    Mount(MountOptions),
+}
+
+/// The arguments of mount(2).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountOptions {
+    /// The file system; `none` for a bind mount.
+    pub kind: String,
+    pub device: String,
+    pub flags: MsFlags,
+    /// What the file system itself is told, comma-separated.
+    pub data: String,
+}
+
+/// Why `driver_opts` can't be obeyed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OptionsError {
+    #[error("driver_opts.{0} is not known\n  help: use type, o and device")]
+    Unknown(String),
+    #[error("driver_opts.size needs a disk with quotas\n  help: for a volume in memory, use type: tmpfs, o: size=...")]
+    Quota,
+    #[error("driver_opts.{0} is missing")]
+    Missing(&'static str),
+    #[error("driver_opts.device {0:?} must be an absolute path to bind")]
+    Relative(String),
+    #[error("driver_opts.device {0:?} must be SERVER:/PATH, or :/PATH with o: addr=SERVER")]
+    Server(String),
+}
+
+/// Decides where the data is.
+pub fn parse(driver_opts: &BTreeMap<String, String>) -> Result<Backing, OptionsError> {
+    for key in driver_opts.keys() {
+        match key.as_str() {
+            "type" | "o" | "device" => {}
+            "size" => return Err(OptionsError::Quota),
+            _ => return Err(OptionsError::Unknown(key.clone())),
+        }
+    }
+    let value = |key: &str| driver_opts.get(key).map(|text| text.trim()).filter(|text| !text.is_empty());
+    let (flags, data) = flags(value("o").unwrap_or(""));
+    let bind = flags.contains(MsFlags::MS_BIND);
+    let (kind, device) = match (value("type"), value("device")) {
+        (None, None) if value("o").is_none() => return Ok(Backing::Directory),
+        (Some("tmpfs"), device) => ("tmpfs", device.unwrap_or("tmpfs")),
+        (_, None) => return Err(OptionsError::Missing("device")),
+        (_, Some(device)) if bind => ("none", device),
+        (None | Some("none"), Some(_)) => return Err(OptionsError::Missing("type")),
+        (Some(kind), Some(device)) => (kind, device),
+    };
+    if bind && !Path::new(device).is_absolute() {
+        return Err(OptionsError::Relative(device.to_owned()));
+    }
+    let (device, data) = if is_nfs(kind) { server(device, &data)? } else { (device.to_owned(), data.join(",")) };
+    Ok(Backing::Mount(MountOptions { kind: kind.to_owned(), device, flags, data }))
+}
+
+/// NFS, whose server's name the kernel wants as an address.
+pub fn is_nfs(kind: &str) -> bool {
+    matches!(kind, "nfs" | "nfs4")
+}
+
+/// `SERVER:/PATH`, with the server also as `addr=`.
+fn server(device: &str, data: &[String]) -> Result<(String, String), OptionsError> {
+    let error = || OptionsError::Server(device.to_owned());
+    let (host, path) = device.split_once(":/").ok_or_else(error)?;
+    let told = data.iter().find_map(|option| option.strip_prefix("addr="));
+    let address = told.or_else(|| Some(host).filter(|host| !host.is_empty())).ok_or_else(error)?;
+    let mut all = data.to_vec();
+    if told.is_none() {
+        all.push(format!("addr={}", address.trim_matches(['[', ']'])));
+    }
+    let host = if host.is_empty() { address } else { host };
+    Ok((format!("{host}:/{path}"), all.join(",")))
+}
+
+/// Splits mount options as mount(8) does: flags of the mount, and the rest for the file system.
+fn flags(text: &str) -> (MsFlags, Vec<String>) {
+    let mut flags = MsFlags::empty();
+    let mut data = Vec::new();
+    for option in text.split(',').map(str::trim).filter(|option| !option.is_empty()) {
+        match flag(option) {
+            Some((flag, true)) => flags |= flag,
+            Some((flag, false)) => flags &= !flag,
+            None => data.push(option.to_owned()),
+        }
+    }
+    (flags, data)
+}
+
+fn flag(option: &str) -> Option<(MsFlags, bool)> {
+    Some(match option {
+        "defaults" => (MsFlags::empty(), true),
+        "ro" => (MsFlags::MS_RDONLY, true),
+        "rw" => (MsFlags::MS_RDONLY, false),
+        "nosuid" => (MsFlags::MS_NOSUID, true),
+        "suid" => (MsFlags::MS_NOSUID, false),
+        "nodev" => (MsFlags::MS_NODEV, true),
+        "dev" => (MsFlags::MS_NODEV, false),
+        "noexec" => (MsFlags::MS_NOEXEC, true),
+        "exec" => (MsFlags::MS_NOEXEC, false),
+        "sync" => (MsFlags::MS_SYNCHRONOUS, true),
+        "async" => (MsFlags::MS_SYNCHRONOUS, false),
+        "dirsync" => (MsFlags::MS_DIRSYNC, true),
+        "noatime" => (MsFlags::MS_NOATIME, true),
+        "atime" => (MsFlags::MS_NOATIME, false),
+        "nodiratime" => (MsFlags::MS_NODIRATIME, true),
+        "relatime" => (MsFlags::MS_RELATIME, true),
+        "strictatime" => (MsFlags::MS_STRICTATIME, true),
+        "bind" => (MsFlags::MS_BIND, true),
+        "rbind" => (MsFlags::MS_BIND.union(MsFlags::MS_REC), true),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(text: &[(&str, &str)]) -> Result<Backing, OptionsError> {
+        parse(&text.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
+    }
+
+    fn mount(kind: &str, device: &str, flags: MsFlags, data: &str) -> Result<Backing, OptionsError> {
+        let (kind, device, data) = (kind.to_owned(), device.to_owned(), data.to_owned());
+        Ok(Backing::Mount(MountOptions { kind, device, flags, data }))
+    }
+
+    #[test]
+    fn options_are_split_between_the_mount_and_the_file_system() {
+        let ro = MsFlags::MS_RDONLY;
+        let cases = [
+            (vec![], Ok(Backing::Directory)),
+            (vec![("type", ""), ("o", ""), ("device", "")], Ok(Backing::Directory)),
+            (vec![("type", "none"), ("o", "bind"), ("device", "/srv")], mount("none", "/srv", MsFlags::MS_BIND, "")),
+            (
+                vec![("o", "rbind,ro"), ("device", "/srv")],
+                mount("none", "/srv", MsFlags::MS_BIND | MsFlags::MS_REC | ro, ""),
+            ),
+            (
+                vec![("type", "tmpfs"), ("o", "size=1m,uid=7,noexec")],
+                mount("tmpfs", "tmpfs", MsFlags::MS_NOEXEC, "size=1m,uid=7"),
+            ),
+            (vec![("type", "tmpfs"), ("o", "ro,rw"), ("device", "t")], mount("tmpfs", "t", MsFlags::empty(), "")),
+            (
+                vec![("type", "nfs"), ("o", "addr=10.0.0.9,nolock,soft,rw"), ("device", ":/a")],
+                mount("nfs", "10.0.0.9:/a", MsFlags::empty(), "addr=10.0.0.9,nolock,soft"),
+            ),
+            (
+                vec![("type", "nfs4"), ("device", "files:/a/b")],
+                mount("nfs4", "files:/a/b", MsFlags::empty(), "addr=files"),
+            ),
+            (vec![("type", "ext4"), ("o", "ro"), ("device", "/dev/x")], mount("ext4", "/dev/x", ro, "")),
+            (vec![("type", "nfs"), ("device", ":/a")], Err(OptionsError::Server(":/a".into()))),
+            (vec![("o", "bind"), ("device", "srv")], Err(OptionsError::Relative("srv".into()))),
+            (vec![("o", "bind")], Err(OptionsError::Missing("device"))),
+            (vec![("device", "/srv")], Err(OptionsError::Missing("type"))),
+            (vec![("size", "1g")], Err(OptionsError::Quota)),
+            (vec![("colour", "red")], Err(OptionsError::Unknown("colour".into()))),
+        ];
+        for (options, expected) in cases {
+            assert_eq!(parsed(&options), expected, "{options:?}");
+        }
+    }
+}

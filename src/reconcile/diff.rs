@@ -61,7 +61,13 @@ fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<FieldChange>)
             }
         }
         (Value::Array(olds), Value::Array(news)) => match (by_target(olds), by_target(news)) {
-            (Some(old), Some(new)) => compare_keyed(path, &old, &new, changes),
+            (Some(old), Some(new)) => {
+                let before = changes.len();
+                compare_keyed(path, &old, &new, changes);
+                if changes.len() == before {
+                    changes.push(FieldChange { path: join(path, "order"), old: targets(olds), new: targets(news) });
+                }
+            }
             _ => changes.push(FieldChange { path: path.to_owned(), old: old.clone(), new: new.clone() }),
         },
         _ => changes.push(FieldChange { path: path.to_owned(), old: old.clone(), new: new.clone() }),
@@ -74,15 +80,14 @@ fn compare_keyed(
     new: &BTreeMap<&str, &Value>,
     changes: &mut Vec<FieldChange>,
 ) {
-    let before = changes.len();
     for key in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
         let side = |map: &BTreeMap<&str, &Value>| map.get(*key).map_or(Value::Null, |value| (*value).clone());
         compare(&join(path, key), &side(old), &side(new), changes);
     }
-    if changes.len() == before {
-        let order = |map: &BTreeMap<&str, &Value>| Value::from(map.keys().copied().collect::<Vec<_>>());
-        changes.push(FieldChange { path: join(path, "order"), old: order(old), new: order(new) });
-    }
+}
+
+fn targets(list: &[Value]) -> Value {
+    list.iter().map(|value| value["target"].clone()).collect()
 }
 
 /// The list as a map by `target`, where every element has one of its own.

@@ -61,7 +61,13 @@ fn compare(path: &str, old: &Value, new: &Value, changes: &mut Vec<FieldChange>)
             }
         }
         (Value::Array(olds), Value::Array(news)) => match (by_target(olds), by_target(news)) {
-            (Some(old), Some(new)) => compare_keyed(path, &old, &new, changes),
+            (Some(old), Some(new)) => {
+                let before = changes.len();
+                compare_keyed(path, &old, &new, changes);
+                if changes.len() == before {
+                    changes.push(FieldChange { path: join(path, "order"), old: targets(olds), new: targets(news) });
+                }
+            }
             _ => changes.push(FieldChange { path: path.to_owned(), old: old.clone(), new: new.clone() }),
         },
         _ => changes.push(FieldChange { path: path.to_owned(), old: old.clone(), new: new.clone() }),
@@ -74,15 +80,14 @@ fn compare_keyed(
     new: &BTreeMap<&str, &Value>,
     changes: &mut Vec<FieldChange>,
 ) {
-    let before = changes.len();
     for key in old.keys().chain(new.keys()).collect::<BTreeSet<_>>() {
         let side = |map: &BTreeMap<&str, &Value>| map.get(*key).map_or(Value::Null, |value| (*value).clone());
         compare(&join(path, key), &side(old), &side(new), changes);
     }
-    if changes.len() == before {
-        let order = |map: &BTreeMap<&str, &Value>| Value::from(map.keys().copied().collect::<Vec<_>>());
-        changes.push(FieldChange { path: join(path, "order"), old: order(old), new: order(new) });
-    }
+}
+
+fn targets(list: &[Value]) -> Value {
+    list.iter().map(|value| value["target"].clone()).collect()
 }
 
 /// The list as a map by `target`, where every element has one of its own.
@@ -94,4 +99,83 @@ fn by_target(list: &[Value]) -> Option<BTreeMap<&str, &Value>> {
 
 fn join(path: &str, key: &str) -> String {
     if path.is_empty() { key.to_owned() } else { format!("{path}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::reconcile::engine::linux_change;
+    use crate::reconcile::resource::{ContainerConfig, VolumeConfig};
+
+    fn paths(old: Value, new: Value) -> Vec<String> {
+        let mut changes = Vec::new();
+        compare("", &old, &new, &mut changes);
+        changes.iter().map(|change| format!("{}: {} -> {}", change.path, change.old, change.new)).collect()
+    }
+
+    #[test]
+    fn differences_are_told_field_by_field() {
+        let mount = |target: &str, ro: bool| json!({"target": target, "read_only": ro});
+        let table = [
+            (json!({"a": 1}), json!({"a": 1}), vec![]),
+            (json!({"a": {"b": 1, "c": 2}}), json!({"a": {"b": 3, "c": 2}}), vec!["a.b: 1 -> 3"]),
+            (json!({"a": {}}), json!({"a": {"b": 1}}), vec!["a.b: null -> 1"]),
+            (json!({"a": [1, 2]}), json!({"a": [2, 1]}), vec!["a: [1,2] -> [2,1]"]),
+            (
+                json!({"m": [mount("/x", true)]}),
+                json!({"m": [mount("/x", false)]}),
+                vec!["m./x.read_only: true -> false"],
+            ),
+            (
+                json!({"m": [mount("/x", true), mount("/y", true)]}),
+                json!({"m": [mount("/y", true), mount("/x", true)]}),
+                vec![r#"m.order: ["/x","/y"] -> ["/y","/x"]"#],
+            ),
+            (
+                json!({"m": [1]}),
+                json!({"m": [mount("/x", true)]}),
+                vec![r#"m: [1] -> [{"read_only":true,"target":"/x"}]"#],
+            ),
+        ];
+        for (old, new, expected) in table {
+            assert_eq!(paths(old, new), expected);
+        }
+    }
+
+    #[test]
+    fn the_dearest_field_tells_the_cost() {
+        let capabilities = Capabilities { name: "test", change: linux_change, not_honoured: &[] };
+        let field = |path: &str| FieldChange { path: path.to_owned(), old: Value::Null, new: Value::Null };
+        let table = [
+            (Kind::Container, vec![], None),
+            (Kind::Container, vec!["resources.memory", "labels.a"], Some(Change::InPlace)),
+            (Kind::Container, vec!["resources.memory", "files./run/secrets/a.content_hash"], Some(Change::Restart)),
+            (Kind::Container, vec!["bind_contents./etc/x", "environment.A"], Some(Change::Replace)),
+            (Kind::Network, vec!["internal"], Some(Change::Replace)),
+            (Kind::Volume, vec!["labels.a"], Some(Change::InPlace)),
+            (Kind::Volume, vec!["driver"], Some(Change::LosesData)),
+        ];
+        for (kind, paths, expected) in table {
+            let changes: Vec<FieldChange> = paths.into_iter().map(field).collect();
+            assert_eq!(cost(kind, &changes, &capabilities), expected, "{changes:?}");
+        }
+    }
+
+    #[test]
+    fn what_follows_from_other_fields_is_no_change() {
+        let container = |digest: &str, hash: &str| {
+            let labels = [(label::CONFIG_HASH.to_owned(), hash.to_owned())].into();
+            Config::Container(Box::new(ContainerConfig {
+                image_digest: digest.to_owned(),
+                labels,
+                ..Default::default()
+            }))
+        };
+        assert_eq!(diff(&container("sha256:a", "1"), &container("", "2")), vec![]);
+        assert_eq!(diff(&container("sha256:a", "1"), &container("sha256:b", "1")).len(), 1);
+        let volume = |name: &str| Config::Volume(VolumeConfig { name: name.to_owned(), ..Default::default() });
+        assert_eq!(diff(&volume("a"), &volume("b"))[0].path, "name");
+    }
 }

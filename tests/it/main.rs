@@ -1,1 +1,7 @@
 //! Black-box tests: the built binary and the library against real kernels, disks and servers.
+mod conformance;
+mod convergence;
+mod executing;
+mod lowering;
+mod plans;
+mod stacks;

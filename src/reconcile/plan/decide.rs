@@ -244,14 +244,14 @@ fn cascade(desired: &Desired, observed: &Observed, decisions: &mut Decisions) {
             let Config::Container(config) = &resource.config else { continue };
             let Some(found) = observed.resources.get(id) else { continue };
             let own = decisions[id].fate;
-            if matches!(own, Fate::Replace { .. } | Fate::Create | Fate::Refuse) {
+            if matches!(own, Fate::Replace { start_first: false } | Fate::Create | Fate::Refuse) {
                 continue;
             }
             let replaced =
                 |it: &&ResourceId| matches!(decisions.get(*it).map(|it| it.fate), Some(Fate::Replace { .. }));
             if let Some(cause) = held(&found.config, observed).iter().find(replaced) {
                 consequences.push((id.clone(), Fate::Replace { start_first: false }, format!("{cause} is replaced")));
-            } else if own != Fate::Restart && found.run.as_ref().is_some_and(is_live) {
+            } else if !restarts(own) && found.run.as_ref().is_some_and(is_live) {
                 let cause = restarts_with(config, resource, &names).into_iter().find(|it| restarted(it, decisions));
                 consequences.extend(cause.map(|cause| (id.clone(), Fate::Restart, format!("{cause} is restarted"))));
             }
@@ -270,7 +270,11 @@ fn cascade(desired: &Desired, observed: &Observed, decisions: &mut Decisions) {
 }
 
 fn restarted(id: &ResourceId, decisions: &Decisions) -> bool {
-    matches!(decisions.get(id).map(|it| it.fate), Some(Fate::Restart | Fate::Replace { .. }))
+    decisions.get(id).is_some_and(|decision| restarts(decision.fate))
+}
+
+fn restarts(fate: Fate) -> bool {
+    matches!(fate, Fate::Restart | Fate::Replace { .. })
 }
 
 /// Containers whose restart is one of this container, too: `restart: true`, and those whose namespaces it shares.

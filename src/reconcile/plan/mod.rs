@@ -153,10 +153,39 @@ impl Plan {
         Summary::of(self)
     }
 
+    /// For `--format json`.
+    pub fn view(&self) -> PlanView {
+        let step = |step: &Step| StepView { step: describe(&step.action), after: step.after.clone() };
+        PlanView {
+            stack: self.stack.clone(),
+            summary: self.summary(),
+            entries: self.entries.iter().map(text::hide_values).collect(),
+            steps: self.steps.iter().map(step).collect(),
+            not_honoured: self.not_honoured.clone(),
+        }
+    }
+
     /// The text form, a line a resource and a further one for each further field; empty for an empty plan.
     pub fn text(&self) -> String {
         text::render(self)
     }
+}
+
+/// A plan for programs that show it: without configurations, and without values that are nobody's business.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PlanView {
+    pub stack: StackName,
+    pub summary: Summary,
+    pub entries: Vec<Entry>,
+    pub steps: Vec<StepView>,
+    pub not_honoured: Vec<String>,
+}
+
+/// One step in words, and the indices of those that it waits for.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct StepView {
+    pub step: String,
+    pub after: Vec<After>,
 }
 
 /// A step in the words of a progress display: `create container/db-1`.

@@ -160,6 +160,16 @@ fn is_confidential(path: &str) -> bool {
     path.starts_with("environment.") && words.iter().any(|word| name.contains(word))
 }
 
+/// The entry with every confidential value replaced.
+pub(super) fn hide_values(entry: &Entry) -> Entry {
+    let mut entry = entry.clone();
+    for field in entry.fields.iter_mut().filter(|field| is_confidential(&field.path)) {
+        let hide = |value: &Value| if value.is_null() { Value::Null } else { Value::from("(hidden)") };
+        (field.old, field.new) = (hide(&field.old), hide(&field.new));
+    }
+    entry
+}
+
 fn render_value(path: &str, value: &Value) -> String {
     let text = match value {
         Value::Null => "(none)".to_owned(),

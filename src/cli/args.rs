@@ -23,7 +23,7 @@ pub struct Global {
     #[arg(long, global = true, env = "STACK_RUN_ROOT", default_value = "/run/stack", value_name = "DIR")]
     pub run_root: PathBuf,
     /// Say more; twice for still more
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::args::Format;
 use super::args::{Kill, Names, Ps, Rm, Stats, StopArguments};
 use super::failure::Failure;
 use super::view::{self, Table};
-use super::args::Format;
 use crate::engine::native::containers;
 use crate::reconcile::resource::label;
 use crate::runtime::container::{self, Container, Health, Phase, State, Stop};
@@ -101,7 +101,13 @@ pub fn stats(roots: &Roots, arguments: &Stats) -> Result<ExitCode, Failure> {
         let stats = container::stats(roots, name)?;
         let seconds = stats.cpu_ns as f64 / 1e9;
         let limit = stats.memory_limit.map_or("none".to_owned(), view::size);
-        table.row([name.clone(), format!("{seconds:.2}s"), view::size(stats.memory_bytes), limit, stats.processes.to_string()]);
+        table.row([
+            name.clone(),
+            format!("{seconds:.2}s"),
+            view::size(stats.memory_bytes),
+            limit,
+            stats.processes.to_string(),
+        ]);
         values.push(json!({"name": name, "cpu_ns": stats.cpu_ns, "memory_bytes": stats.memory_bytes,
                            "memory_limit_bytes": stats.memory_limit, "pids": stats.processes}));
     }
@@ -119,7 +125,8 @@ pub fn show(format: Format, table: &Table, values: &[Value]) -> Result<ExitCode,
 
 pub fn ps(roots: &Roots, arguments: &Ps) -> Result<ExitCode, Failure> {
     let wanted = |one: &Container| {
-        let of_stack = arguments.project_name.as_ref().is_none_or(|name| one.config.labels.get(label::STACK) == Some(name));
+        let of_stack =
+            arguments.project_name.as_ref().is_none_or(|name| one.config.labels.get(label::STACK) == Some(name));
         of_stack && (arguments.all || one.is_running())
     };
     let all: Vec<Container> = container::list(roots)?.into_iter().filter(wanted).collect();

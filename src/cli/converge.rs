@@ -68,7 +68,9 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
         match arguments.wait_timeout {
             Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), applied).await {
                 Ok(result) => result,
-                Err(_) => Err(Failure::new(format!("not everything was up within {seconds} s\n  help: `stack ps` shows what is not"))),
+                Err(_) => Err(Failure::new(format!(
+                    "not everything was up within {seconds} s\n  help: `stack ps` shows what is not"
+                ))),
             },
             None => applied.await,
         }
@@ -81,7 +83,12 @@ fn execute_options(arguments: &Apply) -> ExecuteOptions {
 
 fn plan_options(arguments: &Apply) -> PlanOptions {
     let wait = arguments.wait || arguments.wait_timeout.is_some();
-    PlanOptions { consent_volumes: arguments.yes == Some(Consent::Volumes), refresh: true, wait, ..PlanOptions::default() }
+    PlanOptions {
+        consent_volumes: arguments.yes == Some(Consent::Volumes),
+        refresh: true,
+        wait,
+        ..PlanOptions::default()
+    }
 }
 
 async fn apply_now(engine: &Arc<Native>, desired: Desired, arguments: &Apply) -> Result<ExitCode, Failure> {
@@ -100,7 +107,9 @@ async fn apply_now(engine: &Arc<Native>, desired: Desired, arguments: &Apply) ->
     let rounds = converge(engine, &desired, &plan_options(arguments), &options, &observer).await;
     let rounds = rounds.map_err(|error| match error {
         ConvergeError::Observe(error) => Failure::from(error),
-        ConvergeError::Refused(_) => Failure::new(format!("{error}\n  help: nothing was changed; `--yes=volumes` consents to the loss of data")),
+        ConvergeError::Refused(_) => {
+            Failure::new(format!("{error}\n  help: nothing was changed; `--yes=volumes` consents to the loss of data"))
+        }
     })?;
     match rounds.last() {
         None => say(quiet, &format!("nothing to do: {} is as declared", desired.stack.as_str())),
@@ -132,7 +141,10 @@ async fn carry_out(
     let objections = check(plan);
     if !objections.is_empty() {
         let lines: Vec<String> = objections.iter().map(|objection| format!("error: {objection}")).collect();
-        return Err(Failure::new(format!("{}\n  help: nothing was changed; `--yes=volumes` consents to the loss of data", lines.join("\n"))));
+        return Err(Failure::new(format!(
+            "{}\n  help: nothing was changed; `--yes=volumes` consents to the loss of data",
+            lines.join("\n")
+        )));
     }
     if plan.is_empty() && plan.steps.is_empty() {
         say(quiet, "nothing to do");
@@ -154,8 +166,12 @@ pub fn progress(event: &Event<'_>, quiet: bool) {
         Event::Started { .. } => {}
         Event::Finished { step, .. } => say(quiet, &format!("  done     {}", describe(&step.action))),
         Event::Failed { step, error, .. } => eprintln!("  failed   {}: {error}", describe(&step.action)),
-        Event::Skipped { step, because: Skip::Cancelled, .. } => say(quiet, &format!("  skipped  {} (interrupted)", describe(&step.action))),
-        Event::Skipped { step, .. } => say(quiet, &format!("  skipped  {} (needs one that failed)", describe(&step.action))),
+        Event::Skipped { step, because: Skip::Cancelled, .. } => {
+            say(quiet, &format!("  skipped  {} (interrupted)", describe(&step.action)))
+        }
+        Event::Skipped { step, .. } => {
+            say(quiet, &format!("  skipped  {} (needs one that failed)", describe(&step.action)))
+        }
     }
 }
 
@@ -169,7 +185,9 @@ fn outcome(plan: &Plan, report: &Report, quiet: bool) -> Result<ExitCode, Failur
     }
     let count = report.failures().count();
     let steps = if count == 1 { "step" } else { "steps" };
-    Err(Failure::new(format!("{count} {steps} failed; what does not depend on them was done\n  help: mend the cause, then apply again")))
+    Err(Failure::new(format!(
+        "{count} {steps} failed; what does not depend on them was done\n  help: mend the cause, then apply again"
+    )))
 }
 
 pub fn plan(roots: &Roots, arguments: &PlanArguments) -> Result<ExitCode, Failure> {
@@ -192,7 +210,8 @@ fn show(
     let desired = stack_file::with_pull(stack_file::lower(&loaded, engine.capabilities())?, pull);
     let (plan, observed) = block_on(async {
         let observed = engine.observe(&desired.stack).await?;
-        let (desired, observed) = if targets.is_empty() { (desired, observed) } else { plan::target(&desired, &observed, targets)? };
+        let (desired, observed) =
+            if targets.is_empty() { (desired, observed) } else { plan::target(&desired, &observed, targets)? };
         Ok((plan::plan(&desired, &observed, engine.capabilities(), &PlanOptions::default()), observed))
     })?;
     print(&plan, format)?;

@@ -14,7 +14,13 @@ pub fn doctor(arguments: &List) -> Result<ExitCode, Failure> {
     let facts = probe::probe();
     let mut table = Table::new(&["WHAT", "STATE", "DETAIL"]);
     for fact in &facts {
-        let state = if fact.ok { "ok" } else if fact.needed { "MISSING" } else { "absent" };
+        let state = if fact.ok {
+            "ok"
+        } else if fact.needed {
+            "MISSING"
+        } else {
+            "absent"
+        };
         table.row([fact.what.to_owned(), state.to_owned(), fact.detail.clone()]);
     }
     let value = |fact: &Fact| json!({"what": fact.what, "ok": fact.ok, "needed": fact.needed, "detail": fact.detail});

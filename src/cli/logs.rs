@@ -41,7 +41,11 @@ pub fn write(line: &Line, prefix: Option<&str>, timestamps: bool) -> io::Result<
     let time = if timestamps { format!("{} ", line.time) } else { String::new() };
     let end = if prefix.is_some() && !line.log.ends_with('\n') { "\n" } else { "" };
     let text = format!("{}{time}{}{end}", prefix.unwrap_or(""), line.log);
-    if line.stream == "stderr" { io::stderr().write_all(text.as_bytes()) } else { io::stdout().write_all(text.as_bytes()) }
+    if line.stream == "stderr" {
+        io::stderr().write_all(text.as_bytes())
+    } else {
+        io::stdout().write_all(text.as_bytes())
+    }
 }
 
 /// Containers by name; a stack's name stands for all of its containers.
@@ -74,7 +78,8 @@ fn tail(text: &str) -> Result<Option<usize>, Failure> {
 
 /// RFC 3339, seconds since 1970, or an age such as `10m`; as the logs' own form of time.
 fn time(flag: &str, text: &str) -> Result<String, Failure> {
-    let wrong = || Failure::new(format!("{flag} {text:?}: expected RFC 3339, seconds since 1970, or an age such as 10m"));
+    let wrong =
+        || Failure::new(format!("{flag} {text:?}: expected RFC 3339, seconds since 1970, or an age such as 10m"));
     let timestamp = if let Ok(timestamp) = text.parse::<jiff::Timestamp>() {
         timestamp
     } else if let Ok(seconds) = text.parse::<i64>() {

@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::args::{ImageCommand, Inspect, List, ObjectCommand, Pull, SystemCommand};
+use super::containers::show;
 use super::failure::Failure;
 use super::view::{self, Table};
-use super::containers::show;
 use crate::engine::native::{containers, ensure_image, volume_users};
 use crate::reconcile::resource::{ImageConfig, ImageSource, PullPolicy, label};
 use crate::runtime::image::{Image, Store};
@@ -72,7 +72,9 @@ pub fn image(roots: &Roots, command: &ImageCommand) -> Result<ExitCode, Failure>
                 let store = Store::open(roots);
                 let image = store.get(name)?.ok_or_else(|| Failure::new(format!("no image {name:?} in the store")))?;
                 if used.contains(&image.reference) {
-                    return Err(Failure::new(format!("image {name:?} is used by a container\n  help: remove the container first")));
+                    return Err(Failure::new(format!(
+                        "image {name:?} is used by a container\n  help: remove the container first"
+                    )));
                 }
                 store.remove(&image.reference)?;
                 view::out(&format!("{name}\n"))?;
@@ -206,12 +208,17 @@ fn df(roots: &Roots, arguments: &List) -> Result<ExitCode, Failure> {
         data += volume::size(roots, &one.config.name)?;
     }
     let containers = container::list(roots)?;
-    let rows = [("images", store.list()?.len(), Some(store.size()?)), ("containers", containers.len(), None), ("volumes", volumes.len(), Some(data))];
+    let rows = [
+        ("images", store.list()?.len(), Some(store.size()?)),
+        ("containers", containers.len(), None),
+        ("volumes", volumes.len(), Some(data)),
+    ];
     let mut table = Table::new(&["KIND", "COUNT", "SIZE"]);
     for (kind, count, size) in rows {
         table.row([kind.to_owned(), count.to_string(), size.map_or("-".to_owned(), view::size)]);
     }
-    let values: Vec<Value> = rows.iter().map(|(kind, count, size)| json!({"kind": kind, "count": count, "size_bytes": size})).collect();
+    let values: Vec<Value> =
+        rows.iter().map(|(kind, count, size)| json!({"kind": kind, "count": count, "size_bytes": size})).collect();
     show(arguments.format.format, &table, &values)
 }
 
@@ -227,7 +234,8 @@ fn prune(roots: &Roots, all: bool, force: bool) -> Result<ExitCode, Failure> {
             view::out(&format!("container {}\n", one.config.name))?;
         }
     }
-    let used: BTreeSet<String> = network::attachments(roots)?.into_iter().flat_map(|one| one.endpoints.into_keys()).collect();
+    let used: BTreeSet<String> =
+        network::attachments(roots)?.into_iter().flat_map(|one| one.endpoints.into_keys()).collect();
     for one in network::list(roots)? {
         let of_stack = one.config.labels.contains_key(label::STACK);
         if !used.contains(&one.config.name) && !of_stack {

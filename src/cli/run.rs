@@ -61,9 +61,12 @@ fn wanted(arguments: &Run) -> Result<ContainerConfig, Failure> {
     };
     let mut from_files = BTreeMap::new();
     for file in &arguments.env_file {
-        let text = std::fs::read_to_string(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
+        let text =
+            std::fs::read_to_string(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
         let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        from_files.extend(lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())));
+        from_files.extend(
+            lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())),
+        );
     }
     let environment = stack_file::environment();
     Ok(options::container(arguments, &name, &std::env::current_dir()?, &environment, from_files)?)

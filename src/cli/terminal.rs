@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -43,10 +43,7 @@ impl Drop for RawMode {
 
 /// Rows and columns of the user's terminal; 0 where there is none.
 pub fn size() -> (u16, u16) {
-    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
-    // SAFETY: the argument points at a winsize that outlives the call.
-    let done = unsafe { libc::ioctl(io::stdout().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) };
-    if done < 0 { (0, 0) } else { (size.ws_row, size.ws_col) }
+    init::terminal_size(io::stdout().as_fd()).unwrap_or((0, 0))
 }
 
 /// Signals that are passed on to the container, and those about the terminal, as something to wait for.
@@ -139,12 +136,7 @@ fn send_size(stream: &mut UnixStream) -> io::Result<()> {
     if rows == 0 { Ok(()) } else { write(stream, &encode(frame::RESIZE, &content)) }
 }
 
-fn pass_signals(
-    signals: &SignalFd,
-    terminal: bool,
-    stream: &mut UnixStream,
-    send: &dyn Fn(i32),
-) -> io::Result<()> {
+fn pass_signals(signals: &SignalFd, terminal: bool, stream: &mut UnixStream, send: &dyn Fn(i32)) -> io::Result<()> {
     while let Some(info) = signals.read_signal()? {
         match info.ssi_signo as i32 {
             libc::SIGWINCH if terminal => send_size(stream)?,
@@ -189,7 +181,8 @@ pub fn relay_pipes(process: &Launched, pipes: Pipes) -> io::Result<()> {
             fds.push(stdin.as_fd());
         }
         let ready = wait(&fds)?;
-        let readable: Vec<usize> = open.iter().enumerate().filter(|(at, _)| ready[at + 1]).map(|(_, index)| *index).collect();
+        let readable: Vec<usize> =
+            open.iter().enumerate().filter(|(at, _)| ready[at + 1]).map(|(_, index)| *index).collect();
         let typed = ready.get(open.len() + 1) == Some(&true);
         for index in &readable {
             pass_output(&mut outputs[*index], *index)?;

@@ -11,7 +11,9 @@ pub fn validate(arguments: &Validate) -> Result<ExitCode, Failure> {
     let options = stack_file::options(&arguments.file)?;
     let json = arguments.format.format == Format::Json;
     match spec::load(&options) {
-        Ok(loaded) if json => view::json(&serde_json::json!({"ok": true, "name": loaded.stack.name, "problems": loaded.warnings.to_json()}))?,
+        Ok(loaded) if json => view::json(
+            &serde_json::json!({"ok": true, "name": loaded.stack.name, "problems": loaded.warnings.to_json()}),
+        )?,
         Ok(loaded) => {
             let warnings = loaded.warnings.render(stack_file::color());
             if !warnings.trim().is_empty() {

@@ -60,7 +60,9 @@ fn report(event: &WatchEvent<'_>) {
         WatchEvent::Planned(plan) => eprint!("{}", plan.text()),
         WatchEvent::Step(_, event) => converge::progress(event, false),
         WatchEvent::Converged(_) => eprintln!("converged"),
-        WatchEvent::Failed { retry_in, .. } => eprintln!("some steps failed; trying again in {} s", retry_in.as_secs_f32()),
+        WatchEvent::Failed { retry_in, .. } => {
+            eprintln!("some steps failed; trying again in {} s", retry_in.as_secs_f32())
+        }
     }
 }
 

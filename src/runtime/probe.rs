@@ -34,13 +34,43 @@ pub fn probe() -> Vec<Fact> {
     let namespace = |name: &str| Path::new("/proc/self/ns").join(name).exists();
     let spaces = ["mnt", "pid", "net", "ipc", "uts", "cgroup"].into_iter().all(namespace);
     vec![
-        fact("root", true, root, "uid 0", "this program is not run as root: use `sudo stack …` (without root is not there yet)"),
-        fact("kernel", true, newer(&release, (5, 12)), &release, "needs Linux 5.12 or later (mount_setattr): upgrade the kernel"),
-        fact("overlayfs", true, has("overlay"), "", "`modprobe overlay`; in the kernel's configuration: CONFIG_OVERLAY_FS"),
-        fact("control groups", true, unified || v1, groups, "nothing is mounted at /sys/fs/cgroup: `mount -t cgroup2 none /sys/fs/cgroup`"),
+        fact(
+            "root",
+            true,
+            root,
+            "uid 0",
+            "this program is not run as root: use `sudo stack …` (without root is not there yet)",
+        ),
+        fact(
+            "kernel",
+            true,
+            newer(&release, (5, 12)),
+            &release,
+            "needs Linux 5.12 or later (mount_setattr): upgrade the kernel",
+        ),
+        fact(
+            "overlayfs",
+            true,
+            has("overlay"),
+            "",
+            "`modprobe overlay`; in the kernel's configuration: CONFIG_OVERLAY_FS",
+        ),
+        fact(
+            "control groups",
+            true,
+            unified || v1,
+            groups,
+            "nothing is mounted at /sys/fs/cgroup: `mount -t cgroup2 none /sys/fs/cgroup`",
+        ),
         fact("namespaces", true, spaces, "", "the kernel was built without one of mnt, pid, net, ipc, uts, cgroup"),
         fact("seccomp", true, seccomp, "", "in the kernel's configuration: CONFIG_SECCOMP_FILTER"),
-        fact("nftables", true, nftables(), "", "`modprobe nf_tables`; in the kernel's configuration: CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT"),
+        fact(
+            "nftables",
+            true,
+            nftables(),
+            "",
+            "`modprobe nf_tables`; in the kernel's configuration: CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT",
+        ),
         fact("user namespaces", false, namespace("user"), "", "in the kernel's configuration: CONFIG_USER_NS"),
         fact("landlock", false, landlock(), "", "boot with `lsm=landlock,…`"),
     ]

@@ -28,8 +28,8 @@ mod translate;
 mod volumes;
 
 pub use images::ensure as ensure_image;
-pub use volumes::users as volume_users;
 pub use networks::{DEFAULT_NETWORK, ensure_default as ensure_default_network};
+pub use volumes::users as volume_users;
 
 /// What a file may say and this engine does not do, by path in a container.
 const NOT_HONOURED: &[&str] = &[

@@ -136,7 +136,18 @@ fn set_rlimit(limit: &PosixRlimit) -> io::Result<()> {
         Kind::RlimitRtprio => libc::RLIMIT_RTPRIO,
         Kind::RlimitRttime => libc::RLIMIT_RTTIME,
     };
-    let value = libc::rlimit { rlim_cur: limit.soft(), rlim_max: limit.hard() };
+    let wanted = libc::rlimit { rlim_cur: limit.soft(), rlim_max: limit.hard() };
+    match apply_rlimit(resource, wanted) {
+        // A host that withholds CAP_SYS_RESOURCE lets nobody raise it. Fewer open files than the default are no danger.
+        Err(error) if limit.typ() == Kind::RlimitNofile && error.raw_os_error() == Some(libc::EPERM) => {
+            let most = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?.1;
+            apply_rlimit(resource, libc::rlimit { rlim_cur: wanted.rlim_cur.min(most), rlim_max: most })
+        }
+        done => done,
+    }
+}
+
+fn apply_rlimit(resource: libc::__rlimit_resource_t, value: libc::rlimit) -> io::Result<()> {
     // SAFETY: the limit outlives the call.
     if unsafe { libc::setrlimit(resource, &raw const value) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

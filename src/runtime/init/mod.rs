@@ -28,7 +28,7 @@ mod reaper;
 pub mod spec;
 mod terminal;
 
-pub use terminal::resize;
+pub use terminal::{resize, size as terminal_size};
 
 /// What the first process of a container is made from.
 pub struct Launch<'a> {

@@ -51,6 +51,17 @@ pub fn resize(terminal: &OwnedFd, rows: u16, columns: u16) -> io::Result<()> {
     check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
 }
 
+/// Rows and columns of a terminal.
+///
+/// # Errors
+/// Where it is none.
+pub fn size(terminal: BorrowedFd<'_>) -> io::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: the argument points at a winsize that outlives the call.
+    check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok((size.ws_row, size.ws_col))
+}
+
 /// Makes it the controlling terminal of this process, which must lead a session.
 pub fn control(terminal: &OwnedFd) -> io::Result<()> {
     // SAFETY: takes an integer.

@@ -186,11 +186,20 @@ impl Simulated {
         self.world().held.keys().cloned().collect()
     }
 
+    /// As [`Simulated::kill`], with the hint lost.
+    pub fn kill_unheard(&self, name: &str, code: i32) {
+        self.set_run_unheard(name, RunState::Exited { code, by_hand: false });
+    }
+
     fn set_run(&self, name: &str, run: RunState) {
+        self.set_run_unheard(name, run);
+        self.hint();
+    }
+
+    fn set_run_unheard(&self, name: &str, run: RunState) {
         if let Some(held) = self.world().held.get_mut(&(Kind::Container, name.to_owned())) {
             held.resource.run = Some(run);
         }
-        self.hint();
     }
 
     fn hint(&self) {

@@ -5,3 +5,4 @@ mod executing;
 mod lowering;
 mod plans;
 mod stacks;
+mod watching;

@@ -39,6 +39,16 @@ pub struct Source {
     pub text: String,
     /// Absolute directory that relative paths written in this text mean.
     pub directory: PathBuf,
+    /// Offsets at which lines begin.
+    lines: Vec<usize>,
+}
+
+impl Source {
+    pub fn new(name: String, text: String, directory: PathBuf) -> Self {
+        let after = |(at, byte)| (byte == b'\n').then_some(at + 1);
+        let lines = std::iter::once(0).chain(text.bytes().enumerate().filter_map(after)).collect();
+        Self { name, text, directory, lines }
+    }
 }
 
 /// All texts that were read, so that a [`Span`] can be shown.
@@ -66,13 +76,10 @@ impl Sources {
         let Some(source) = self.get(span.source) else {
             return Location { file: String::new(), line: 1, column: 1 };
         };
-        let before = &source.text[..floor_boundary(&source.text, span.start)];
-        let line_start = before.rfind('\n').map_or(0, |at| at + 1);
-        Location {
-            file: source.name.clone(),
-            line: before.bytes().filter(|byte| *byte == b'\n').count() + 1,
-            column: before[line_start..].chars().count() + 1,
-        }
+        let at = floor_boundary(&source.text, span.start);
+        let line = source.lines.partition_point(|start| *start <= at).max(1);
+        let start = source.lines.get(line - 1).copied().unwrap_or_default();
+        Location { file: source.name.clone(), line, column: source.text[start..at].chars().count() + 1 }
     }
 }
 

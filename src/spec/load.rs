@@ -1,10 +1,14 @@
 //! From files on disk to a [`Stack`]. The one place of this room that reads the disk.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Component, Path, PathBuf};
 
-use super::diagnostics::{Diagnostic, Diagnostics, Sources};
-use super::stack::Stack;
+use super::diagnostics::{Diagnostic, Diagnostics, Severity, Source, Sources, Span};
+use super::document::Loader;
+use super::lower::{self, Context, Lowered};
+use super::stack::*;
+use super::tree::{MAX_BYTES, Node};
+use super::{discover, dotenv, merge, validate};
 
 /// What to load and in which surroundings. Nothing else is consulted: no process environment, no current directory.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +20,7 @@ pub struct LoadOptions {
     pub start: PathBuf,
     /// `-p/--project-name`; wins over the file's `name:`.
     pub project_name: Option<String>,
+    /// Active profiles, besides those of `COMPOSE_PROFILES`; `*` is all.
     pub profiles: Vec<String>,
     /// Instead of `.env` beside the file.
     pub env_files: Vec<PathBuf>,
@@ -36,8 +41,286 @@ pub struct Loaded {
     pub warnings: Diagnostics,
 }
 
+/// Where files come from.
+pub trait Files {
+    fn read(&mut self, path: &Path) -> std::io::Result<Vec<u8>>;
+    fn exists(&mut self, path: &Path) -> bool;
+    fn is_directory(&mut self, path: &Path) -> bool;
+    /// Notes that the content of `path` matters, also when it is not there yet.
+    fn watch(&mut self, path: &Path);
+    /// The path as the user would write it.
+    fn display(&self, path: &Path) -> String;
+}
+
+/// Why a text cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    #[error("there is no such file")]
+    Missing,
+    #[error("{0}")]
+    Io(std::io::Error),
+    #[error("it has more than {MAX_BYTES} bytes")]
+    TooBig,
+    #[error("it is not UTF-8 text (line {line})")]
+    NotText { line: usize },
+}
+
+/// Reads a whole file as text.
+pub fn read_text(files: &mut dyn Files, path: &Path) -> Result<String, ReadError> {
+    let bytes = files.read(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => ReadError::Missing,
+        std::io::ErrorKind::FileTooLarge => ReadError::TooBig,
+        _ => ReadError::Io(error),
+    })?;
+    if bytes.len() > MAX_BYTES {
+        return Err(ReadError::TooBig);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        ReadError::NotText { line: good.iter().filter(|byte| **byte == b'\n').count() + 1 }
+    })
+}
+
+/// The real disk.
+struct Disk {
+    start: PathBuf,
+    seen: BTreeSet<PathBuf>,
+}
+
+impl Files for Disk {
+    fn read(&mut self, path: &Path) -> std::io::Result<Vec<u8>> {
+        self.watch(path);
+        // A device or pipe has length 0 and could be endless.
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(
+            &mut std::io::Read::take(std::fs::File::open(path)?, MAX_BYTES as u64 + 1),
+            &mut bytes,
+        )?;
+        Ok(bytes)
+    }
+
+    fn exists(&mut self, path: &Path) -> bool {
+        path.exists() && !path.is_dir()
+    }
+
+    fn is_directory(&mut self, path: &Path) -> bool {
+        path.is_dir()
+    }
+
+    fn watch(&mut self, path: &Path) {
+        self.seen.insert(path.to_owned());
+    }
+
+    fn display(&self, path: &Path) -> String {
+        path.strip_prefix(&self.start).unwrap_or(path).display().to_string()
+    }
+}
+
 /// Reads, merges, checks. All errors of all files are returned at once.
 pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
-    let message = format!("loading files is not there yet ({} named)", options.files.len());
-    Err(Diagnostics::new(vec![Diagnostic::error(message, None)], Sources::default()))
+    let mut disk = Disk { start: options.start.clone(), seen: BTreeSet::new() };
+    let result = load_from(options, &mut disk);
+    let files: Vec<PathBuf> = disk.seen.into_iter().collect();
+    match result {
+        Ok((stack, warnings)) => Ok(Loaded { stack, files, warnings }),
+        Err(diagnostics) => Err(Diagnostics { files, ..diagnostics }),
+    }
+}
+
+/// [`load`] with the disk as an argument.
+pub fn load_from(options: &LoadOptions, files: &mut dyn Files) -> Result<(Stack, Diagnostics), Diagnostics> {
+    let mut cx = Context {
+        sources: Sources::default(),
+        files,
+        diagnostics: Vec::new(),
+        not_honoured: Vec::new(),
+        environment: options.environment.clone(),
+        format: Format::Compose,
+        project: String::new(),
+    };
+    let stack = read_stack(options, &mut cx);
+    let diagnostics = Diagnostics::new(cx.diagnostics, cx.sources);
+    let wrong = diagnostics.list.iter().any(|one| one.severity == Severity::Error);
+    match stack {
+        Some(stack) if !wrong => Ok((stack, diagnostics)),
+        _ => Err(diagnostics),
+    }
+}
+
+fn read_stack(options: &LoadOptions, cx: &mut Context<'_>) -> Option<Stack> {
+    let found = match discover::find(options, cx) {
+        Ok(found) => found,
+        Err(diagnostic) => {
+            cx.diagnostics.push(diagnostic);
+            return None;
+        }
+    };
+    read_env_files(options, &found.directory, cx);
+    let mut loader = Loader::new(cx);
+    let documents = loader.read_all(&found, options)?;
+    let format = loader.format?;
+    cx.format = format;
+    cx.project = project_name(options, &found.directory, &documents, cx)?;
+    cx.environment.insert("COMPOSE_PROJECT_NAME".into(), cx.project.clone());
+    let tree = Loader::with_format(cx, format).combine(documents)?;
+    let mut paths = Vec::new();
+    merge::paths(&tree, "", &mut paths);
+    let paths: BTreeMap<String, Span> = paths.into_iter().collect();
+    let lowered = lower::lower(tree, cx);
+    let stack = assemble(lowered, &found, options, &paths, cx);
+    validate::validate(&stack, &paths, &mut cx.diagnostics);
+    Some(stack)
+}
+
+/// Puts `.env` (or the files named instead) below the caller's environment.
+fn read_env_files(options: &LoadOptions, directory: &Path, cx: &mut Context<'_>) {
+    let named = !options.env_files.is_empty();
+    let disabled =
+        cx.environment.get("COMPOSE_DISABLE_ENV_FILE").is_some_and(|word| super::tree::parse_bool(word) == Some(true));
+    let paths = match (named, disabled) {
+        (true, _) => options.env_files.iter().map(|path| normalise(&options.start.join(path))).collect(),
+        (false, true) => Vec::new(),
+        (false, false) => vec![directory.join(".env")],
+    };
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
+    for path in paths {
+        cx.files.watch(&path);
+        if !named && !cx.files.exists(&path) {
+            continue;
+        }
+        found.extend(read_env_file(&path, &found, cx));
+    }
+    for (name, value) in found {
+        cx.environment.entry(name).or_insert(value);
+    }
+}
+
+/// The assignments of one `.env`; those of `before` can be used in it.
+pub fn read_env_file(path: &Path, before: &BTreeMap<String, String>, cx: &mut Context<'_>) -> BTreeMap<String, String> {
+    let text = match read_text(cx.files, path) {
+        Ok(text) => text,
+        Err(error) => {
+            let message = format!("{} cannot be read: {error}", cx.files.display(path));
+            cx.diagnostics.push(Diagnostic::error(message, None));
+            return BTreeMap::new();
+        }
+    };
+    let directory = path.parent().unwrap_or(path).to_owned();
+    let source = cx.sources.add(Source::new(cx.files.display(path), text.clone(), directory));
+    let environment = &cx.environment;
+    let lookup = |name: &str| environment.get(name).or_else(|| before.get(name)).cloned();
+    let assignments = dotenv::parse(&text, source, &lookup, &mut cx.diagnostics);
+    assignments.into_iter().filter_map(|one| one.value.map(|value| (one.name, value))).collect()
+}
+
+/// `-p`, then `COMPOSE_PROJECT_NAME`, then `name:` of the last file that has one, then the directory's name.
+fn project_name(options: &LoadOptions, directory: &Path, documents: &[Node], cx: &mut Context<'_>) -> Option<String> {
+    let given = options
+        .project_name
+        .clone()
+        .or_else(|| cx.environment.get("COMPOSE_PROJECT_NAME").cloned())
+        .filter(|name| !name.is_empty());
+    let written = documents.iter().rev().find_map(|node| node.get("name")).filter(|node| !node.is_null());
+    let (name, span) = match (given, written) {
+        (Some(name), _) => (name, None),
+        (None, Some(node)) => {
+            let environment = cx.environment.clone();
+            let lookup = |name: &str| environment.get(name).cloned();
+            let text = cx.text(node)?;
+            let name = super::interpolate::interpolate(&text, &lookup, &mut Vec::new());
+            // A fault is reported when the whole tree is interpolated.
+            (name.unwrap_or("fault".into()), Some(node.span))
+        }
+        (None, None) => {
+            let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            (normalise_name(&name), None)
+        }
+    };
+    if is_project_name(&name) {
+        return Some(name);
+    }
+    let message = match name.as_str() {
+        "" => "the stack has no name: the directory's name has no letters or digits".to_owned(),
+        name => format!("`{name}` is not a good name of a stack"),
+    };
+    let help = match normalise_name(&name).as_str() {
+        "" => "write `name:` in the file, or give --project-name; names have lower case letters, digits, `-` and `_`"
+            .to_owned(),
+        better => format!("names have lower case letters, digits, `-` and `_`, such as `{better}`"),
+    };
+    cx.diagnostics.push(Diagnostic::error(message, span).help(help));
+    None
+}
+
+fn is_project_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+        && normalise_name(name) == name
+        && name.len() <= 100
+}
+
+/// Compose's rule for a directory's name: lower case, letters, digits, `-` and `_` only, none of the two first.
+fn normalise_name(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let kept: String =
+        lower.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-".contains(*c)).collect();
+    kept.trim_start_matches(['_', '-']).to_owned()
+}
+
+fn assemble(
+    lowered: Lowered,
+    found: &discover::Found,
+    options: &LoadOptions,
+    paths: &BTreeMap<String, Span>,
+    cx: &mut Context<'_>,
+) -> Stack {
+    let listed = cx.environment.get("COMPOSE_PROFILES").map(String::as_str).unwrap_or_default();
+    let active: BTreeSet<&str> = options
+        .profiles
+        .iter()
+        .map(String::as_str)
+        .chain(listed.split(',').map(str::trim))
+        .filter(|name| !name.is_empty())
+        .collect();
+    let enabled = |container: &Container| {
+        let profiles = &container.profiles;
+        profiles.is_empty() || active.contains("*") || profiles.iter().any(|profile| active.contains(profile.as_str()))
+    };
+    let (containers, disabled): (BTreeMap<_, _>, BTreeMap<_, _>) =
+        lowered.containers.into_iter().partition(|(_, container)| enabled(container));
+    let mut networks = lowered.networks;
+    if containers.values().any(|container| container.networks.contains_key("default")) {
+        let default = || Network { name: format!("{}_default", cx.project), ..Network::default() };
+        networks.entry("default".into()).or_insert_with(default);
+    }
+    let disabled: Vec<String> = disabled.into_keys().collect();
+    let mut not_honoured = std::mem::take(&mut cx.not_honoured);
+    not_honoured.retain(|one| !disabled.iter().any(|name| one.path.starts_with(&format!("containers.{name}."))));
+    Stack {
+        name: cx.project.clone(),
+        format: cx.format,
+        images: lowered.images,
+        containers,
+        disabled,
+        networks,
+        volumes: lowered.volumes,
+        configs: lowered.configs,
+        secrets: lowered.secrets,
+        not_honoured,
+        directory: found.directory.clone(),
+        files: found.paths(),
+        spans: Spans(paths.iter().map(|(path, span)| (path.clone(), cx.sources.locate(*span))).collect()),
+    }
+}
+
+/// Without `.`, `..` and repeated slashes; symbolic links are not looked at.
+pub fn normalise(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir => drop(out.pop()),
+            other => out.push(other),
+        }
+    }
+    out
 }

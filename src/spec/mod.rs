@@ -8,9 +8,24 @@
 
 pub mod container;
 pub mod diagnostics;
+mod discover;
+mod document;
+mod dotenv;
+mod fields;
+mod interpolate;
 mod load;
+mod lower;
+mod merge;
 pub mod stack;
+mod toml;
+mod tree;
+mod units;
+mod validate;
+mod yaml;
 
 pub use diagnostics::{Diagnostic, Diagnostics};
 pub use load::{LoadOptions, Loaded, load};
 pub use stack::*;
+
+#[cfg(test)]
+mod tests;

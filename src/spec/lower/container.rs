@@ -1,0 +1,248 @@
+//! One container (Compose: service).
+
+use std::collections::BTreeMap;
+
+use crate::spec::fields::Fields;
+use crate::spec::lower::{Context, attach, deploy, image, mount, port, process};
+use crate::spec::stack::*;
+use crate::spec::tree::Node;
+use crate::spec::units;
+
+/// What is understood and has no effect here.
+const NOT_HONOURED: [(&str, &str); 11] = [
+    ("develop", "watching sources is done by building, which comes later"),
+    ("blkio_config", "limits of block devices are not supported yet"),
+    ("cpu_count", "this limit exists on Windows only"),
+    ("cpu_percent", "this limit exists on Windows only"),
+    ("cpu_rt_period", "real-time scheduling of cgroups is not supported"),
+    ("cpu_rt_runtime", "real-time scheduling of cgroups is not supported"),
+    ("credential_spec", "this exists on Windows only"),
+    ("isolation", "this exists on Windows only"),
+    ("models", "AI models are not supported"),
+    ("use_api_socket", "handing the API socket to a container is not supported"),
+    ("pull_refresh_after", "use `pull_policy: every_<duration>`"),
+];
+
+/// Reads a container. Errors are reported; `None` when nothing sensible is left.
+pub fn container(
+    node: Node,
+    path: &str,
+    name: &str,
+    images: &BTreeMap<String, Image>,
+    cx: &mut Context<'_>,
+) -> Option<Container> {
+    let word = cx.format.container_word();
+    let mut fields = Fields::open(node, path, cx)?;
+    let f = &mut fields;
+    f.skip("extends");
+    let provider = f.take("provider");
+    if let Some(node) = &provider {
+        cx.not_honoured(f.path_of("provider"), node.span, "external providers are not supported");
+    }
+    let image = image::of_container(f, images, word, name, cx);
+    let mut container = Container { image: image.clone().unwrap_or_default(), attach: true, ..Container::default() };
+    process_keys(f, &mut container, cx);
+    network_keys(f, &mut container, cx);
+    storage_keys(f, &mut container, cx);
+    life_keys(f, &mut container, cx);
+    security_keys(f, &mut container, cx);
+    deploy_keys(f, &mut container, cx);
+    dependencies(f, &mut container, cx);
+    for (key, reason) in NOT_HONOURED {
+        f.not_honoured(key, reason, cx);
+    }
+    fields.finish(cx);
+    image.map(|_| container)
+}
+
+fn process_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
+    container.pull_policy = f.take("pull_policy").and_then(|node| pull_policy(&node, cx)).unwrap_or_default();
+    container.platform = f.word("platform", cx);
+    container.command = f.take("command").and_then(|node| cx.command(node));
+    container.entrypoint = f.take("entrypoint").and_then(|node| cx.command(node));
+    container.environment = process::environment(f, cx);
+    container.user = f.word("user", cx);
+    container.group_add = f.list("group_add", cx);
+    container.working_dir = f.word("working_dir", cx);
+    container.hostname = f.word("hostname", cx);
+    container.domainname = f.word("domainname", cx);
+    container.container_name = f.word("container_name", cx);
+    container.labels = process::labels(f, cx);
+    container.annotations = f.map("annotations", cx);
+    container.profiles = f.list("profiles", cx);
+    container.tty = f.flag("tty", cx).unwrap_or_default();
+    container.stdin_open = f.flag("stdin_open", cx).unwrap_or_default();
+    container.attach = f.flag("attach", cx).unwrap_or(true);
+}
+
+fn pull_policy(node: &Node, cx: &mut Context<'_>) -> Option<PullPolicy> {
+    const DAY_MS: u64 = 86_400_000;
+    let text = cx.text(node)?;
+    if let Some(text) = text.strip_prefix("every_") {
+        let interval_ms =
+            cx.parsed(&Node::scalar(node.span, text), "a duration such as 12h after `every_`", units::duration_ms)?;
+        return Some(PullPolicy::Every { interval_ms });
+    }
+    let words = [
+        ("always", PullPolicy::Always),
+        ("missing", PullPolicy::Missing),
+        ("if_not_present", PullPolicy::Missing),
+        ("never", PullPolicy::Never),
+        ("build", PullPolicy::Build),
+        ("daily", PullPolicy::Every { interval_ms: DAY_MS }),
+        ("weekly", PullPolicy::Every { interval_ms: 7 * DAY_MS }),
+    ];
+    cx.choice(node, &words)
+}
+
+fn network_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
+    let ports = f.path_of("ports");
+    container.ports = f.take("ports").map(|node| port::ports(node, &ports, cx)).unwrap_or_default();
+    container.expose = f.take("expose").map(|node| port::expose(node, cx)).unwrap_or_default();
+    let mode = f.take("network_mode");
+    let networks = f.take("networks").filter(|node| node.items().is_none_or(|items| !items.is_empty()));
+    if let (Some(mode), Some(networks)) = (&mode, &networks) {
+        let diagnostic =
+            crate::spec::Diagnostic::error("`network_mode` and `networks` exclude each other", networks.span);
+        cx.diagnostics.push(diagnostic.related(mode.span, "the network mode"));
+    }
+    container.network_mode = mode.and_then(|node| attach::network_mode(&node, cx)).unwrap_or_default();
+    let path = f.path_of("networks");
+    container.networks = networks.map(|node| attach::networks(node, &path, cx)).unwrap_or_default();
+    if container.network_mode == NetworkMode::Bridge && container.networks.is_empty() {
+        container.networks.insert("default".into(), NetworkAttachment::default());
+    }
+    if container.network_mode != NetworkMode::Bridge {
+        container.networks.clear();
+    }
+    container.mac_address = f.take("mac_address").and_then(|node| attach::mac_address(&node, cx));
+    container.external_links = f.list("external_links", cx);
+    container.dns = addresses(f, cx);
+    container.dns_search = f.list("dns_search", cx);
+    container.dns_opt = f.list("dns_opt", cx);
+    container.extra_hosts = f.take("extra_hosts").map(|node| attach::extra_hosts(node, cx)).unwrap_or_default();
+}
+
+fn addresses(f: &mut Fields, cx: &mut Context<'_>) -> Vec<std::net::IpAddr> {
+    let Some(node) = f.take("dns") else { return Vec::new() };
+    let items = if node.text().is_some() { vec![node] } else { cx.items(node) };
+    items.iter().filter_map(|item| cx.parsed(item, "an address", |text| text.parse().ok())).collect()
+}
+
+fn storage_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
+    let path = f.path_of("volumes");
+    container.mounts = f.take("volumes").map(|node| mount::volumes(node, &path, cx)).unwrap_or_default();
+    container.mounts.extend(f.take("tmpfs").map(|node| mount::tmpfs(node, cx)).unwrap_or_default());
+    let path = f.path_of("configs");
+    let configs = f.take("configs").map(|node| mount::grants(node, &path, "", cx)).unwrap_or_default();
+    container.configs = configs.into_iter().map(|(grant, _)| grant).collect();
+    let path = f.path_of("secrets");
+    let secrets = f.take("secrets").map(|node| mount::grants(node, &path, "/run/secrets", cx)).unwrap_or_default();
+    container.secrets = secrets.into_iter().map(|(grant, _)| grant).collect();
+    let path = f.path_of("devices");
+    container.devices = f.take("devices").map(|node| mount::devices(node, &path, cx)).unwrap_or_default();
+    container.device_cgroup_rules = f.list("device_cgroup_rules", cx);
+    container.shm_size_bytes = f.bytes("shm_size", cx).filter(|bytes| *bytes > 0);
+    container.storage_opt = f.map("storage_opt", cx);
+    container.read_only = f.flag("read_only", cx).unwrap_or_default();
+}
+
+fn life_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
+    let path = f.path_of("healthcheck");
+    container.healthcheck = f.take("healthcheck").and_then(|node| process::healthcheck(node, &path, cx));
+    container.stop_signal = f.word("stop_signal", cx);
+    container.stop_grace_period_ms = f.duration("stop_grace_period", cx);
+    container.init = f.flag("init", cx);
+    let path = f.path_of("logging");
+    container.logging = f.take("logging").and_then(|node| process::logging(node, &path, cx));
+    let mut hooks = |key: &'static str, cx: &mut Context<'_>| {
+        let path = f.path_of(key);
+        f.take(key).map(|node| process::hooks(node, &path, cx)).unwrap_or_default()
+    };
+    container.pre_start = hooks("pre_start", cx);
+    container.post_start = hooks("post_start", cx);
+    container.pre_stop = hooks("pre_stop", cx);
+}
+
+fn security_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
+    let path = f.path_of("ulimits");
+    container.ulimits = f.take("ulimits").map(|node| process::ulimits(node, &path, cx)).unwrap_or_default();
+    container.sysctls = f.map("sysctls", cx);
+    container.cap_add = f.list("cap_add", cx).iter().map(|word| capability(word)).collect();
+    container.cap_drop = f.list("cap_drop", cx).iter().map(|word| capability(word)).collect();
+    container.privileged = f.flag("privileged", cx).unwrap_or_default();
+    container.security_opt = f.take("security_opt").map(|node| process::security_opt(node, cx)).unwrap_or_default();
+    let mut namespace = |key: &'static str, words: &[&str], cx: &mut Context<'_>| {
+        let node = f.take(key)?;
+        attach::namespace(&node, words, cx)
+    };
+    container.pid = namespace("pid", &["host", "private", "service", "container"], cx);
+    container.ipc = namespace("ipc", &["host", "private", "shareable", "none", "service", "container"], cx);
+    container.uts = namespace("uts", &["host", "private"], cx);
+    container.cgroup = namespace("cgroup", &["host", "private"], cx);
+    container.userns_mode = f.word("userns_mode", cx);
+    container.cgroup_parent = f.word("cgroup_parent", cx);
+    container.runtime = f.word("runtime", cx);
+}
+
+/// Upper case without `CAP_`.
+fn capability(word: &str) -> String {
+    let upper = word.to_ascii_uppercase();
+    upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
+}
+
+fn deploy_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
+    let path = f.path_of("deploy");
+    let read = f.take("deploy").and_then(|node| deploy::deploy(node, &path, cx)).unwrap_or_default();
+    let restart = f.take("restart").and_then(|node| deploy::restart(&node, cx));
+    container.restart = read.restart.or(restart).unwrap_or_default();
+    let scale: Option<u32> = f.number("scale", cx);
+    let replicas = f.take_ours("replicas").and_then(|node| cx.number(&node));
+    container.replicas = replicas.or(scale).or(read.replicas).unwrap_or(1);
+    container.resources = deploy::flat(f, read.resources, cx);
+    let path = f.path_of("gpus");
+    container.gpus = f.take("gpus").map(|node| deploy::gpus(node, &path, cx)).unwrap_or_default();
+    let path = f.path_of("update");
+    let update = f.take_ours("update").and_then(|node| deploy::update(node, &path, cx));
+    container.update = update.or(read.deploy.update_config.clone()).unwrap_or_default();
+    container.deploy = read.deploy;
+}
+
+/// `depends_on` and what other keys imply.
+fn dependencies(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
+    let path = f.path_of("depends_on");
+    container.depends_on = f.take("depends_on").map(|node| attach::depends_on(node, &path, cx)).unwrap_or_default();
+    container.links = f
+        .take("links")
+        .map(|node| attach::links(node, cx))
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(link, _)| link)
+        .collect();
+    let volumes_from = f.take("volumes_from").map(|node| mount::volumes_from(node, cx)).unwrap_or_default();
+    container.volumes_from = volumes_from.into_iter().map(|(from, _)| from).collect();
+    for name in implied(container) {
+        // Docker restarts what shares a namespace, because that namespace is gone with its owner.
+        container.depends_on.entry(name.0).or_insert(Dependency { restart: name.1, ..Dependency::default() });
+    }
+}
+
+/// Names that other keys refer to; true when a namespace is shared.
+fn implied(container: &Container) -> Vec<(String, bool)> {
+    let mut names = Vec::new();
+    if let NetworkMode::Service(name) = &container.network_mode {
+        names.push((name.clone(), true));
+    }
+    for mode in [&container.pid, &container.ipc, &container.uts, &container.cgroup] {
+        if let Some(NamespaceMode::Service(name)) = mode {
+            names.push((name.clone(), true));
+        }
+    }
+    names.extend(container.links.iter().map(|link| (link.container.clone(), false)));
+    let from = container.volumes_from.iter().filter_map(|from| match &from.source {
+        ContainerReference::Service(name) => Some((name.clone(), false)),
+        ContainerReference::Container(_) => None,
+    });
+    names.extend(from);
+    names
+}

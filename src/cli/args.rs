@@ -189,7 +189,7 @@ pub struct Destroy {
     #[arg(short, long, env = "COMPOSE_PROJECT_NAME", value_name = "NAME")]
     pub project_name: Option<String>,
     /// Also remove the stack's volumes and the data in them (needs --yes=volumes or an answer)
-    #[arg(short = 'V', long)]
+    #[arg(short, long)]
     pub volumes: bool,
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "steps", value_name = "WHAT")]
     pub yes: Option<Consent>,
@@ -470,4 +470,16 @@ pub enum SystemCommand {
         #[arg(short, long)]
         force: bool,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_words_are_consistent() {
+        Arguments::command().debug_assert();
+    }
 }

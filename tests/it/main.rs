@@ -2,6 +2,7 @@
 mod conformance;
 mod convergence;
 mod executing;
+mod layering;
 mod lowering;
 mod plans;
 mod stacks;

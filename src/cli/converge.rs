@@ -44,7 +44,7 @@ fn cancellation() -> watch::Receiver<bool> {
         if tokio::signal::ctrl_c().await.is_ok() {
             eprintln!("interrupted: steps that have begun are finished, no further one begins");
             // The receiver is gone when the command has ended anyway.
-            drop(sender.send(true));
+            sender.send(true).ok();
         }
     });
     receiver

@@ -37,7 +37,7 @@ impl RawMode {
 impl Drop for RawMode {
     fn drop(&mut self) {
         // Nothing can be done for a terminal that has gone.
-        drop(tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before));
+        tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before).ok();
     }
 }
 

@@ -47,7 +47,7 @@ fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
             _ = interrupt.recv() => {}
         }
         // Nobody listens when the loop has ended already.
-        drop(sender.send(true));
+        sender.send(true).ok();
     });
     Ok(receiver)
 }
@@ -88,7 +88,7 @@ impl Files {
             });
             if ours {
                 // One notice that waits is as good as many.
-                drop(sender.try_send(()));
+                sender.try_send(()).ok();
             }
         })?;
         Ok(Self { options, engine, watcher, directories: BTreeSet::new(), files, changes })

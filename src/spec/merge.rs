@@ -65,7 +65,7 @@ pub fn merge_container(base: Node, over: Node) -> Node {
     merge_at(&mut vec!["containers", ""], base, over)
 }
 
-fn merge_at<'a>(path: &mut Vec<&'a str>, base: Node, over: Node) -> Node {
+fn merge_at(path: &mut Vec<&str>, base: Node, over: Node) -> Node {
     let rule = rule(path);
     if over.tag.is_some() || base.tag == Some(MergeTag::Reset) {
         return over;

@@ -181,7 +181,7 @@ fn hints(roots: &Roots) -> impl Stream<Item = ()> + Send + use<> {
         let looked_at = event.as_ref().is_ok_and(|event| event.kind.is_access());
         if !looked_at {
             // One hint that waits is as good as many.
-            drop(sender.try_send(()));
+            sender.try_send(()).ok();
         }
     });
     let directories = [roots.volatile("containers"), roots.durable("containers"), roots.durable("networks")];
@@ -193,7 +193,10 @@ fn hints(roots: &Roots) -> impl Stream<Item = ()> + Send + use<> {
         Ok(watcher)
     });
     // Without hints there is still the timer. The watcher lives as long as the stream.
-    ReceiverStream::new(receiver).map(move |()| drop(watcher.as_ref().ok()))
+    ReceiverStream::new(receiver).map(move |()| {
+        // Moved in here, so that it is dropped with the stream.
+        let _alive = &watcher;
+    })
 }
 
 /// What a container was made from, as its makers declared it.

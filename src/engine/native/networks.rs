@@ -1,6 +1,5 @@
 //! Networks as they are declared, and a container's place in them.
 
-use std::fmt::Write;
 use std::net::Ipv4Addr;
 
 use super::containers::Error;
@@ -134,12 +133,10 @@ fn hosts(wanted: &ContainerConfig, hostname: &str, attachment: &Attachment, gate
 /// The lines of `extra_hosts`; `host-gateway` is this host as the container sees it.
 pub fn extra_hosts(wanted: &ContainerConfig, gateway: Option<Ipv4Addr>) -> String {
     let gateway = gateway.map_or("127.0.0.1".to_owned(), |gateway| gateway.to_string());
-    wanted.extra_hosts.iter().fold(String::new(), |mut text, (name, address)| {
-        let address = if address == "host-gateway" { &gateway } else { address };
-        // Writing to a String can't fail.
-        drop(writeln!(text, "{address}\t{name}"));
-        text
-    })
+    let line = |(name, address): &(String, String)| {
+        format!("{}\t{name}\n", if address == "host-gateway" { &gateway } else { address })
+    };
+    wanted.extra_hosts.iter().map(line).collect()
 }
 
 fn resolv_conf(wanted: &ContainerConfig) -> String {

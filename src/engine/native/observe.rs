@@ -15,7 +15,7 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
     let mut observed = Observed::default();
     let of_stack = |labels: &std::collections::BTreeMap<String, String>| {
         labels.get(label::STACK).is_some_and(|name| name == stack.as_str())
-            && !labels.get(label::ONEOFF).is_some_and(|oneoff| oneoff == "True")
+            && labels.get(label::ONEOFF).is_none_or(|oneoff| oneoff != "True")
     };
     for found in container::list(roots).map_err(|error| failed("containers", error))? {
         let Some(wanted) = declared(&found).filter(|wanted| of_stack(&wanted.labels)) else { continue };

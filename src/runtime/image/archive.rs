@@ -193,14 +193,14 @@ fn oci_images(
     let wrong = |reason: String| Error::Archive { path: path.to_owned(), reason };
     let mut images = Vec::new();
     for descriptor in index.manifests() {
-        let digest = Digest::parse(&descriptor.digest().to_string())?;
+        let digest = Digest::parse(descriptor.digest().as_ref())?;
         let text = files.blob(&digest)?;
         let own = descriptor.annotations().as_ref().and_then(|notes| notes.get(REFERENCE_NAME));
         let name = name_of(name, own, path);
         if let Ok(nested) = serde_json::from_slice::<ImageIndex>(&text) {
             let nested: Vec<_> = nested.manifests().iter().filter(|one| for_this_host(one)).cloned().collect();
             let Some(first) = nested.first() else { continue };
-            let digest = Digest::parse(&first.digest().to_string())?;
+            let digest = Digest::parse(first.digest().as_ref())?;
             images.push(oci_image(writer, files, &files.blob(&digest)?, digest, &name)?);
             continue;
         }
@@ -227,7 +227,7 @@ fn oci_image(writer: &Writer<'_>, files: &Files, text: &[u8], digest: Digest, na
         reason: format!("manifest {digest}: {error}"),
     };
     let manifest: ImageManifest = serde_json::from_slice(text).map_err(unreadable)?;
-    let config = files.blob(&Digest::parse(&manifest.config().digest().to_string())?)?;
+    let config = files.blob(&Digest::parse(manifest.config().digest().as_ref())?)?;
     let names: Vec<String> = manifest
         .layers()
         .iter()

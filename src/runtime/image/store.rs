@@ -250,10 +250,6 @@ impl Writer<'_> {
         File::open(&layers).and_then(|layers| layers.sync_all()).map_err(io_at(&layers))
     }
 
-    pub fn has_layer(&self, diff_id: &Digest) -> bool {
-        self.store.layer(diff_id).is_dir()
-    }
-
     /// Lists the image under this name. `config` is the configuration's exact bytes; `digest` the manifest's, where it
     /// has one.
     pub fn publish(

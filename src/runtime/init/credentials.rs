@@ -45,7 +45,7 @@ fn read(root: BorrowedFd<'_>, path: &str) -> String {
     open().unwrap_or_default()
 }
 
-fn field<'a>(line: &'a str, index: usize) -> Option<&'a str> {
+fn field(line: &str, index: usize) -> Option<&str> {
     line.split(':').nth(index)
 }
 

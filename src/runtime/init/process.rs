@@ -64,5 +64,5 @@ pub fn report_and_exit(errors: &OwnedFd, error: &InitError) -> ! {
 pub fn end(pidfd: &OwnedFd) {
     // It may have ended by itself.
     drop(sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL));
-    drop(waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED));
+    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED).ok();
 }

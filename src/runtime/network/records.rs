@@ -161,7 +161,6 @@ fn networks(roots: &Roots) -> PathBuf {
 }
 
 /// Where the records of containers are; `netd` watches it.
-
 pub fn attachments_directory(roots: &Roots) -> PathBuf {
     roots.durable("endpoints")
 }

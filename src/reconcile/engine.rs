@@ -182,51 +182,27 @@ impl Action {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "action", rename_all = "snake_case")]
 pub enum Action {
-    /// Makes it (finishing a half-made one), without starting a container.
-    Create {
-        id: ResourceId,
-        config: Config,
-    },
-    /// Applies the new configuration to what runs. `fields` are the dotted paths that differ.
-    Update {
-        id: ResourceId,
-        config: Config,
-        fields: Vec<String>,
-    },
-    /// Puts back what the host lost.
-    Repair {
-        id: ResourceId,
-        config: Config,
-    },
-    Remove {
-        id: ResourceId,
-        config: Config,
-    },
-    Start {
-        id: ResourceId,
-        name: String,
-    },
-    Stop {
-        id: ResourceId,
-        name: String,
-    },
+    /// Makes it (finishing a half-made one), without starting a container. A container's `image_digest` is set by the
+    /// engine to what the image stands for at this moment. An image is pulled or loaded, also when it is there already.
+    Create { id: ResourceId, config: Config },
+    /// Applies the new configuration. `fields` are the dotted paths that differ; where one of them costs more than
+    /// [`Change::InPlace`], the container was stopped by an earlier step and is started by a later one.
+    Update { id: ResourceId, config: Config, fields: Vec<String> },
+    /// Puts back what the host lost; a container goes on running.
+    Repair { id: ResourceId, config: Config },
+    /// What is gone already is fine. A container is stopped before, by another step.
+    Remove { id: ResourceId, config: Config },
+    /// What runs already is fine.
+    Start { id: ResourceId, name: String },
+    /// What does not run, or is gone, is fine. Counts as stopped by hand until started again.
+    Stop { id: ResourceId, name: String },
     /// Gives a container another name on the engine, whether it runs or not, so that its successor can be made beside
     /// it. Already renamed is fine. From then on [`ContainerConfig::id`] of what is observed follows the new name.
-    Rename {
-        id: ResourceId,
-        from: String,
-        to: String,
-    },
+    Rename { id: ResourceId, from: String, to: String },
     /// Returns when the condition holds; an error when it can no longer hold.
-    Wait {
-        id: ResourceId,
-        name: String,
-        condition: Condition,
-    },
+    Wait { id: ResourceId, name: String, condition: Condition },
     /// Looks, changes nothing.
-    Check {
-        check: Check,
-    },
+    Check { check: Check },
 }
 
 /// What went wrong in one action: what, where, and what to do.

@@ -147,7 +147,10 @@ impl<'a> Run<'a> {
         let mut dependents = vec![Vec::new(); plan.steps.len()];
         for (index, step) in plan.steps.iter().enumerate() {
             for after in &step.after {
-                dependents[after.step].push((index, after.required));
+                // An edge to nowhere leaves its step waiting for ever; `check` tells of it beforehand.
+                if let Some(waiting) = dependents.get_mut(after.step) {
+                    waiting.push((index, after.required));
+                }
             }
         }
         let open: Vec<usize> = plan.steps.iter().map(|step| step.after.len()).collect();

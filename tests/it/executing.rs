@@ -247,3 +247,16 @@ async fn start_first_never_leaves_a_moment_without_a_container() {
         assert_eq!(running(&world, &after).await, ["web-1", "web-2"]);
     }
 }
+
+#[tokio::test]
+async fn a_port_passes_on_to_a_container_that_the_next_one_waits_for() {
+    let world = world();
+    let start_first =
+        |it| with(it, |it: &mut stack::spec::Container| it.update.order = stack::spec::UpdateOrder::StartFirst);
+    apply(&world, &desired(&stack([("web", start_first(with_port(container(), 80)))]))).await;
+    let web = start_first(needs(container(), "proxy", Condition::Started));
+    let after = desired(&stack([("proxy", with_port(container(), 80)), ("web", web)]));
+    let (plan, _) = plan_now(&world, &after).await;
+    let report = execute(&world, &plan, &options(), &|_| {}).await;
+    assert_eq!(undone(&plan, &report), Vec::<String>::new());
+}

@@ -3,7 +3,7 @@
 use expect_test::{Expect, expect};
 use stack::reconcile::engine::{Observed, Phase, RunState, StackName};
 use stack::reconcile::plan::{DestroyOptions, PlanOptions, describe, destroy, plan};
-use stack::reconcile::resource::{Kind, ResourceId};
+use stack::reconcile::resource::{Config, Kind, ResourceId};
 use stack::spec::{Condition, NetworkMode, RestartPolicy, Stack, UpdateOrder};
 
 use crate::stacks::{
@@ -417,9 +417,9 @@ fn pull_policies_are_kept() {
         None,
         &policy(stack::spec::PullPolicy::Never),
         &expect![[r#"
-        ! image/nginx:1.27     pull                                            refused: not in the store, and pull_policy is never
-        + container/web-1      create                                          not found
-    "#]],
+            + container/web-1      create                                          not found
+            ! image/nginx:1.27     pull                                            refused: not in the store, and pull_policy is never
+        "#]],
     );
 }
 
@@ -504,9 +504,9 @@ fn destroying_leaves_volumes_unless_told() {
     .assert_eq(&text(DestroyOptions::default()));
     expect![[r#"
         - network/back         remove
-        ! volume/data          remove                                          refused: data would be lost
         - container/db-1       remove
         - container/web-1      remove
+        ! volume/data          remove                                          refused: data would be lost
     "#]]
     .assert_eq(&text(DestroyOptions { volumes: true, consent_volumes: false }));
     expect![[r#"
@@ -537,4 +537,83 @@ fn summaries_count_resources() {
     let after = stack([("a", image(container(), "nginx:1.28")), ("c", container())]);
     let summary = plan(&desired(&after), &applied(&before), &capabilities(), &PlanOptions::default()).summary();
     expect!["1 to pull, 1 to create, 1 to replace, 1 to remove"].assert_eq(&summary.to_string());
+}
+
+#[test]
+fn the_text_form_is_the_documented_one() {
+    let db = on_network(container(), "backend");
+    let web = with(with_volume(with_port(replicas(image(container(), "nginx:1.28"), 2), 80), "data"), |it| {
+        it.restart.policy = RestartPolicy::Always;
+        it.ports[0].published = Some(stack::spec::PortRange { start: 79, end: 80 });
+    });
+    let mut shop = stack([("db", image(db, "postgres:17")), ("web", web)]);
+    let mut observed = applied(&shop);
+    shop.volumes.get_mut("data").unwrap().driver_opts.insert("size".into(), "2g".into());
+    observed.resources.retain(|id, _| id.name != "backend" && id.name != "db-1");
+    let found = |name: &str, observed: &mut Observed, change: &dyn Fn(&mut Config)| {
+        change(
+            &mut observed
+                .resources
+                .values_mut()
+                .find(|it| {
+                    matches!(&it.config,
+            Config::Container(it) if it.name == name)
+                        || matches!(&it.config, Config::Volume(it) if it.name == name)
+                })
+                .unwrap()
+                .config,
+        );
+    };
+    found("shop-web-1", &mut observed, &|it| {
+        let Config::Container(it) = it else { return };
+        it.restart = stack::reconcile::resource::Restart::No;
+    });
+    found("shop-web-2", &mut observed, &|it| {
+        let Config::Container(it) = it else { return };
+        it.image = "nginx:1.27".into();
+        it.image_digest.clear();
+    });
+    found("shop_data", &mut observed, &|it| {
+        let Config::Volume(it) = it else { return };
+        it.driver_opts.insert("size".into(), "1g".into());
+    });
+    check_plan(
+        &observed,
+        &shop,
+        &PlanOptions::default(),
+        &expect![[r#"
+        + network/backend      create                                          not found
+        + container/db-1       create                                          not found                        after network/backend
+        ~ container/web-1      update in place   restart: no -> always
+        ± container/web-2      replace           image: nginx:1.27 -> nginx:1.28                                stop first (port 80)
+        ! volume/data          replace           driver_opts.size: 1g -> 2g    refused: data would be lost
+    "#]],
+    );
+}
+
+#[test]
+fn what_gave_way_goes_when_its_successor_runs() {
+    let shop = stack([("web", container())]);
+    let mut observed = applied(&shop);
+    let mut found = observed.resources.remove(&ResourceId::new(Kind::Container, "web-1")).unwrap();
+    if let Config::Container(it) = &mut found.config {
+        it.name = "shop-web-1.old".into();
+        observed.resources.insert(it.id(), found.clone());
+    }
+    check_plan(
+        &observed,
+        &shop,
+        &PlanOptions::default(),
+        &expect![[r#"
+        + container/web-1      create                                          not found
+        - container/web-1.old  remove                                          gave way to its successor
+    "#]],
+    );
+    expect![[r#"
+        0 create container/web-1
+        1 start container/web-1 <- 0
+        2 stop container/web-1.old <- 1
+        3 remove container/web-1.old <- 2
+    "#]]
+    .assert_eq(&steps(&observed, &shop, &PlanOptions::default()));
 }

@@ -68,3 +68,25 @@ pub enum LowerError {
     #[error("container {container}: `container_name` gives one name, but there are {replicas} replicas")]
     NamedReplicas { container: String, replicas: u32 },
 }
+
+impl LowerError {
+    /// Where in the file the cause is written, in native words: for finding its line.
+    pub fn path(&self) -> String {
+        match self {
+            Self::StackName(_) => "name".to_owned(),
+            Self::Build { container } => format!("containers.{container}.build"),
+            Self::Undeclared { container, what, .. } | Self::ExternalFile { container, what, .. } => {
+                format!("containers.{container}.{what}s")
+            }
+            Self::Unreadable { what, name, .. } => format!("{what}s.{name}"),
+            Self::SameName { second, .. } => format!("containers.{}.container_name", service(second)),
+            Self::SamePort { second, .. } => format!("containers.{}.ports", service(second)),
+            Self::NamedReplicas { container, .. } => format!("containers.{container}.container_name"),
+        }
+    }
+}
+
+/// `web` of `web-1`.
+fn service(name: &str) -> &str {
+    name.rsplit_once('-').map_or(name, |(service, _)| service)
+}

@@ -23,7 +23,8 @@ pub(super) fn assemble(desired: &Desired, observed: &Observed, decisions: &Decis
         .filter(|(_, it)| it.is_change())
         .map(|(id, decision)| entry(id, decision, &graph, decisions))
         .collect();
-    entries.sort_by_cached_key(|entry| natural(&entry.id));
+    // What is refused comes last, where it is seen.
+    entries.sort_by_cached_key(|entry| (entry.refused.is_some(), natural(&entry.id)));
     Plan {
         stack: desired.stack.clone(),
         entries,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::reconcile::desired::{Desired, DesiredResource, clash};
+use crate::reconcile::desired::{Desired, DesiredResource};
 use crate::reconcile::diff::{FieldChange, cost, diff};
 use crate::reconcile::engine::{Capabilities, Change, Observed, ObservedResource, Phase, RunState};
 use crate::reconcile::resource::{
@@ -227,7 +227,8 @@ fn may_overlap(old: &Config, new: &Config) -> bool {
         NetworkMode::None => false,
         NetworkMode::Host | NetworkMode::Container(_) => true,
     };
-    let ports = new.ports.iter().any(|port| old.ports.iter().any(|other| clash(port, other)));
+    // A port that is given up may be wanted by a container that the new one waits for.
+    let ports = old.ports.iter().any(|port| port.published != 0);
     let shared = new
         .mounts
         .iter()

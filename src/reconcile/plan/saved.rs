@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::Plan;
+use crate::reconcile::check::{Objection, check};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{Action, Check, Observed, RunState};
 use crate::reconcile::facts::hash;
@@ -37,6 +38,8 @@ pub enum RestoreError {
     Stack { planned: String, asked: String },
     #[error("the host has changed since the plan was made; plan again")]
     HostMoved,
+    #[error("the saved plan was tampered with: {0}")]
+    Contradiction(Objection),
     #[error("the content of `{name}` has changed since the plan was made; plan again")]
     ContentMoved { name: String },
 }
@@ -74,6 +77,10 @@ impl SavedPlan {
         }
         if self.fingerprint != fingerprint(observed) {
             return Err(RestoreError::HostMoved);
+        }
+        let contradiction = check(&self.plan).into_iter().find(|it| matches!(it, Objection::Order { .. }));
+        if let Some(contradiction) = contradiction {
+            return Err(RestoreError::Contradiction(contradiction));
         }
         let contents = contents(desired);
         for step in &mut self.plan.steps {

@@ -36,6 +36,7 @@ pub(super) fn steps(desired: &Desired, observed: &Observed, decisions: &Decision
     planner.dependency_edges();
     planner.check_edges();
     planner.port_edges();
+    planner.retirement();
     planner.waits();
     planner.stop_order();
     planner.rolling();
@@ -325,6 +326,24 @@ impl Planner<'_> {
                     self.graph.prefer(self.graph.get(taker, Do::Start), free, true);
                 }
             }
+        }
+    }
+
+    /// One that was left behind while it gave way goes when its successor runs.
+    fn retirement(&mut self) {
+        for (id, config) in self.found_containers().into_iter().filter(|(_, config)| config.is_retired()) {
+            let successor = ResourceId::new(id.kind, id.name.trim_end_matches(RETIRED_SUFFIX));
+            let start = self.graph.get(&successor, Do::Start);
+            if start.is_some() && config.service == self.service_of(&successor) {
+                self.graph.prefer(self.graph.first(&id, &DISRUPTION), start, true);
+            }
+        }
+    }
+
+    fn service_of(&self, id: &ResourceId) -> &str {
+        match self.desired.resources.get(id).map(|it| &it.config) {
+            Some(Config::Container(config)) => &config.service,
+            _ => "",
         }
     }
 

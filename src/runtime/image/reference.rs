@@ -104,6 +104,9 @@ impl ImageReference {
         if !repository.split('/').all(is_component) || repository.len() > 255 {
             return Err(wrong("a repository is words of a-z, 0-9, `.`, `_` and `-`, with `/` between"));
         }
+        if !registry.split([':', '.']).all(is_host_part) {
+            return Err(wrong("a registry is a host name, with `:PORT` where it needs one"));
+        }
         if tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(wrong("a tag is at most 128 letters, digits, `_`, `.` and `-`, first no `.` or `-`"));
         }
@@ -136,6 +139,10 @@ fn is_component(word: &str) -> bool {
     let edge = |c: Option<char>| c.is_some_and(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let all = word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c));
     all && edge(word.chars().next()) && edge(word.chars().last())
+}
+
+fn is_host_part(part: &str) -> bool {
+    !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
 }
 
 fn is_tag(tag: &str) -> bool {

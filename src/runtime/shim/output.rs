@@ -120,8 +120,9 @@ mod tests {
         writer.take(1, b"error\n").unwrap();
         writer.take(0, b"o\nrest").unwrap();
         writer.finish().unwrap();
-        let all =
-            [path.with_file_name("json.log.1"), path.clone()].map(|path| fs::read_to_string(path).unwrap()).concat();
+        let all = [path.with_file_name("json.log.1"), path.clone()]
+            .map(|path| fs::read_to_string(path).unwrap_or_default())
+            .concat();
         let lines: Vec<Line> = all.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let texts: Vec<_> = lines.iter().map(|line| (line.log.as_str(), line.stream.as_str())).collect();
         assert_eq!(texts, [("one\n", "stdout"), ("error\n", "stderr"), ("two\n", "stdout"), ("rest", "stdout")]);

@@ -29,7 +29,133 @@ networks: {front: {}, back: {internal: true}}
 volumes: {data: {protect: true}}
 "#,
     )]);
-    expect![[r#""#]].assert_eq(&brief(&stack));
+    expect![[r#"
+        {
+          "containers": {
+            "db": {
+              "attach": true,
+              "healthcheck": {
+                "interval_ms": 5000,
+                "on_failure": "restart",
+                "test": {
+                  "exec": [
+                    "pg_isready"
+                  ]
+                }
+              },
+              "image": {
+                "reference": "docker.io/library/postgres:17",
+                "source": {
+                  "pull": {
+                    "reference": "docker.io/library/postgres:17"
+                  }
+                }
+              },
+              "mounts": [
+                {
+                  "kind": {
+                    "volume": {
+                      "name": "data"
+                    }
+                  },
+                  "target": "/var/lib/postgresql/data"
+                }
+              ],
+              "networks": {
+                "back": {
+                  "gw_priority": 0,
+                  "priority": 0
+                }
+              },
+              "replicas": 1,
+              "restart": {
+                "policy": "no"
+              }
+            },
+            "web": {
+              "attach": true,
+              "depends_on": {
+                "db": {
+                  "condition": "healthy",
+                  "required": true
+                }
+              },
+              "image": {
+                "reference": "builtin:whoami",
+                "source": {
+                  "builtin": "whoami"
+                }
+              },
+              "networks": {
+                "back": {
+                  "gw_priority": 0,
+                  "priority": 0
+                },
+                "front": {
+                  "gw_priority": 0,
+                  "priority": 0
+                }
+              },
+              "ports": [
+                {
+                  "host_ip": "127.0.0.1",
+                  "mode": "ingress",
+                  "protocol": "tcp",
+                  "published": {
+                    "end": 8080,
+                    "start": 8080
+                  },
+                  "target": 80
+                }
+              ],
+              "replicas": 1,
+              "restart": {
+                "policy": "no"
+              },
+              "update": {
+                "order": "start-first"
+              }
+            }
+          },
+          "directory": "/srv/shop",
+          "files": [
+            "/srv/shop/stack.yaml"
+          ],
+          "format": "native",
+          "images": {
+            "app": {
+              "reference": "builtin:whoami",
+              "source": {
+                "builtin": "whoami"
+              }
+            },
+            "db": {
+              "reference": "docker.io/library/postgres:17",
+              "source": {
+                "pull": {
+                  "reference": "docker.io/library/postgres:17"
+                }
+              }
+            }
+          },
+          "name": "shop",
+          "networks": {
+            "back": {
+              "internal": true,
+              "name": "shop_back"
+            },
+            "front": {
+              "name": "shop_front"
+            }
+          },
+          "volumes": {
+            "data": {
+              "name": "shop_data",
+              "protect": true
+            }
+          }
+        }"#]]
+    .assert_eq(&brief(&stack));
 }
 
 #[test]
@@ -59,5 +185,117 @@ volumes:
   cache:
 "#,
     )]);
-    expect![[r#""#]].assert_eq(&brief(&stack));
+    expect![[r#"
+        {
+          "containers": {
+            "web": {
+              "attach": true,
+              "command": [
+                "nginx",
+                "-g",
+                "daemon off;"
+              ],
+              "environment": {
+                "MODE": "prod",
+                "TOKEN": "s3cret"
+              },
+              "healthcheck": {
+                "interval_ms": 90000,
+                "on_failure": "none",
+                "test": {
+                  "shell": "curl -f http://localhost || exit 1"
+                }
+              },
+              "image": {
+                "reference": "nginx:1.27",
+                "source": {
+                  "pull": {
+                    "reference": "nginx:1.27"
+                  }
+                }
+              },
+              "mounts": [
+                {
+                  "kind": {
+                    "bind": {
+                      "create_host_path": true,
+                      "propagation": "rprivate",
+                      "recursive": "enabled",
+                      "source": "/srv/shop/html"
+                    }
+                  },
+                  "read_only": true,
+                  "target": "/usr/share/nginx/html"
+                },
+                {
+                  "kind": {
+                    "bind": {
+                      "create_host_path": true,
+                      "propagation": "rprivate",
+                      "recursive": "enabled",
+                      "source": "/home/ann/certs"
+                    }
+                  },
+                  "target": "/certs"
+                },
+                {
+                  "kind": {
+                    "volume": {
+                      "name": "cache"
+                    }
+                  },
+                  "target": "/var/cache"
+                }
+              ],
+              "networks": {
+                "default": {
+                  "gw_priority": 0,
+                  "priority": 0
+                }
+              },
+              "ports": [
+                {
+                  "mode": "ingress",
+                  "protocol": "tcp",
+                  "published": {
+                    "end": 8080,
+                    "start": 8080
+                  },
+                  "target": 80
+                },
+                {
+                  "host_ip": "127.0.0.1",
+                  "mode": "ingress",
+                  "protocol": "tcp",
+                  "published": {
+                    "end": 8443,
+                    "start": 8443
+                  },
+                  "target": 443
+                }
+              ],
+              "replicas": 1,
+              "restart": {
+                "policy": "unless_stopped"
+              }
+            }
+          },
+          "directory": "/srv/shop",
+          "files": [
+            "/srv/shop/docker-compose.yml"
+          ],
+          "format": "compose",
+          "name": "shop",
+          "networks": {
+            "default": {
+              "name": "shop_default"
+            }
+          },
+          "volumes": {
+            "cache": {
+              "name": "shop_cache"
+            }
+          }
+        }"#]]
+    .assert_eq(&brief(&stack));
 }

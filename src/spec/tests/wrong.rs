@@ -25,7 +25,69 @@ networks: {front: {}}
 volumes: {data: {}}
 "#,
     )]);
-    expect![[r#""#]].assert_eq(&faults);
+    expect![[r#"
+        error: unknown key `imge` in service `web`
+         --> compose.yaml:4:5
+          |
+        4 |     imge: nginx
+          |     ^^^^
+          |
+          = help: did you mean `image`?
+
+        error: `80:80:80:80:80` is not a port: `80:80:80` is not an address
+         --> compose.yaml:6:13
+          |
+        6 |     ports: ["80:80:80:80:80"]
+          |             ^^^^^^^^^^^^^^^^
+          |
+          = help: a port is written [[address:]host:]container[/protocol], such as 8080:80 or 127.0.0.1:53:53/udp
+
+        error: the service `bd` is not declared
+         --> compose.yaml:7:18
+          |
+        7 |     depends_on: [bd]
+          |                  ^^
+          |
+          = help: declare it under `services:`
+
+        error: `allways` is not a restart policy
+         --> compose.yaml:8:14
+          |
+        8 |     restart: allways
+          |              ^^^^^^^
+          |
+          = help: did you mean `always`?
+
+        error: the volume `dat` is not declared
+         --> compose.yaml:9:15
+          |
+        9 |     volumes: ["dat:/data"]
+          |               ^^^^^^^^^^^
+          |
+          = help: did you mean `data`?
+
+        error: the network `frnt` is not declared
+          --> compose.yaml:10:16
+           |
+        10 |     networks: [frnt]
+           |                ^^^^
+           |
+           = help: did you mean `front`?
+
+        error: `Postgres` is not an image reference: the name has lower case letters only
+          --> compose.yaml:12:12
+           |
+        12 |     image: Postgres
+           |            ^^^^^^^^
+           |
+           = help: a reference is written [host[:port]/]name[:tag][@sha256:…]
+
+        error: expected a size such as 512m or 1.5g, found `lots`
+          --> compose.yaml:13:16
+           |
+        13 |     mem_limit: lots
+           |                ^^^^"#]]
+    .assert_eq(&faults);
 }
 
 #[test]
@@ -39,5 +101,15 @@ containers:
   c: {image: x, network_mode: "service:a"}
 "#,
     )]);
-    expect![[r#""#]].assert_eq(&faults);
+    expect![[r#"
+        error: dependencies go in a circle: a → b → c → a
+         --> stack.yaml:3:30
+          |
+        3 |   a: {image: x, depends_on: [b]}
+          |                              ^ `a` needs `b`
+        4 |   b: {image: x, depends_on: {c: {condition: service_healthy}}}
+          |                              - `b` needs `c`
+        5 |   c: {image: x, network_mode: "service:a"}
+          |                               ----------- `c` needs `a`"#]]
+    .assert_eq(&faults);
 }

@@ -9,12 +9,14 @@ pub struct Roots {
     pub root: PathBuf,
     /// Gone at reboot: sockets, mounts, namespaces. `/run/stack` unless told otherwise.
     pub run: PathBuf,
+    /// This very program, to be started again as a supervisor: `/proc/self/exe`, but for a test of the library.
+    pub program: PathBuf,
 }
 
 impl Roots {
     /// The roots at these two directories, which need not exist yet.
     pub fn new(root: impl Into<PathBuf>, run: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), run: run.into() }
+        Self { root: root.into(), run: run.into(), program: PathBuf::from("/proc/self/exe") }
     }
 
     /// A folder below the durable root.

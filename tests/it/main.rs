@@ -1,9 +1,12 @@
 //! Black-box tests: the built binary and the library against real kernels, disks and servers.
+mod applying;
 mod conformance;
 mod convergence;
 mod executing;
 mod layering;
 mod lowering;
 mod plans;
+mod running;
 mod stacks;
+mod support;
 mod watching;

@@ -73,7 +73,7 @@ fn end(pid: i32) -> Result<(), Error> {
 /// Runs this program as the supervisor, and reads how the start went from its standard output.
 fn supervise(roots: &Roots, name: &str) -> Result<(), Error> {
     let lost = |reason: String| Error::Supervisor { name: name.to_owned(), reason };
-    let spawned = Command::new("/proc/self/exe")
+    let spawned = Command::new(&roots.program)
         .arg("shim")
         .arg("--root")
         .arg(&roots.root)

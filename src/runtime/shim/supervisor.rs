@@ -501,7 +501,7 @@ impl Supervisor {
 
     /// `--rm`: this program again, since networks are not this room's to let go of.
     fn remove_container(&self) {
-        let removal = std::process::Command::new("/proc/self/exe")
+        let removal = std::process::Command::new(&self.roots.program)
             .arg("--root")
             .arg(&self.roots.root)
             .arg("--run-root")

@@ -1,0 +1,261 @@
+//! Stacks on the real host, through the command line.
+
+use std::fs;
+use std::net::TcpListener;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use crate::support::{World, eventually, finish, free_port, get};
+
+fn hello(port: u16) -> String {
+    format!(
+        r#"
+name: hello
+containers:
+  counter:
+    image: builtin:whoami
+    environment: {{COUNTER_FILE: /data/hits}}
+    volumes: ["data:/data"]
+    ports: ["{port}:80"]
+    networks: [front]
+    healthcheck: {{test: ["CMD", "/whoami", "health"], interval: 200ms, retries: 20}}
+  greeter:
+    image: builtin:whoami
+    networks: [front]
+    depends_on: {{counter: {{condition: service_healthy}}}}
+volumes: {{data: {{}}}}
+networks: {{front: {{}}}}
+"#
+    )
+}
+
+fn hits(port: u16) -> u32 {
+    let page = get(port, "/").unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix("hits: "));
+    line.unwrap_or_else(|| panic!("{page}")).parse().unwrap()
+}
+
+#[test]
+fn a_stack_is_made_kept_and_destroyed_and_its_data_survives() {
+    let world = World::new();
+    let port = free_port();
+    let file = world.file("stack.yaml", &hello(port));
+    let file = file.to_str().unwrap();
+    world.fails(2, &["plan", "--detailed-exitcode", file]);
+    assert_eq!(world.ok(&["ps", "-aq"]), "");
+    world.ok(&["apply", file]);
+    assert_eq!(world.field("hello-counter-1", "health"), "healthy");
+    assert_eq!(hits(port), 1);
+    assert_eq!(hits(port), 2);
+    let pid = world.field("hello-counter-1", "pid");
+    let again = world.run(&["apply", file]);
+    assert!(again.code == 0 && again.stderr.contains("nothing to do"), "{again:?}");
+    assert_eq!(world.field("hello-counter-1", "pid"), pid);
+    world.ok(&["status", file]);
+    world.ok(&["destroy", "hello"]);
+    assert_eq!(world.ok(&["ps", "-aq"]), "");
+    world.ok(&["apply", file]);
+    assert_eq!(hits(port), 3);
+    world.ok(&["destroy", file]);
+    world.fails(1, &["destroy", "hello", "--volumes"]);
+    assert!(world.ok(&["volume", "ls"]).contains("hello_data"));
+    world.ok(&["destroy", "hello", "--volumes", "--yes=volumes"]);
+    assert!(!world.ok(&["volume", "ls"]).contains("hello_data"));
+}
+
+#[test]
+fn one_changed_field_touches_only_what_it_must() {
+    let world = World::new();
+    let text = hello(free_port());
+    let file = world.file("stack.yaml", &text);
+    let file = file.to_str().unwrap();
+    world.ok(&["apply", file]);
+    let pids = || ["hello-counter-1", "hello-greeter-1"].map(|name| world.field(name, "pid"));
+    let before = pids();
+    world.file(
+        "stack.yaml",
+        &text.replace(
+            "    networks: [front]\n    depends_on",
+            "    mem_limit: 64m\n    restart: always\n    networks: [front]\n    depends_on",
+        ),
+    );
+    let plan = world.ok(&["plan", file]);
+    assert!(plan.contains("~ container/greeter-1") && plan.contains("restart: no -> always"), "{plan}");
+    assert_eq!(plan.lines().filter(|line| !line.starts_with(' ')).count(), 1, "{plan}");
+    world.ok(&["apply", file]);
+    assert_eq!(pids(), before);
+    let limit = format!("/sys/fs/cgroup/memory/stack-{}/hello-greeter-1/memory.limit_in_bytes", world.roots.key());
+    let unified = format!("/sys/fs/cgroup/stack-{}/hello-greeter-1/memory.max", world.roots.key());
+    let limit = fs::read_to_string(limit).or_else(|_| fs::read_to_string(unified)).unwrap();
+    assert_eq!(limit.trim(), (64 << 20).to_string());
+    world.file(
+        "stack.yaml",
+        &text.replace(
+            "    networks: [front]\n    depends_on",
+            "    environment: {X: y}\n    networks: [front]\n    depends_on",
+        ),
+    );
+    world.ok(&["apply", file]);
+    let after = pids();
+    assert_eq!(after[0], before[0]);
+    assert_ne!(after[1], before[1]);
+    let without: String =
+        text.split("  greeter:").next().unwrap().to_owned() + "volumes: {data: {}}\nnetworks: {front: {}}\n";
+    world.file("stack.yaml", &without);
+    world.ok(&["apply", file]);
+    assert_eq!(world.ok(&["ps", "-aq"]), "hello-counter-1\n");
+    assert_eq!(world.field("hello-counter-1", "pid"), before[0]);
+    world.ok(&["destroy", "hello"]);
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_says_everything() {
+    let world = World::new();
+    let text = hello(free_port());
+    let file = world.file("stack.yaml", &text);
+    world.ok(&["apply", file.to_str().unwrap()]);
+    let pid = world.field("hello-counter-1", "pid");
+    let bad = text
+        .replace("image: builtin:whoami\n    networks", "imge: builtin:whoami\n    networks")
+        .replace("volumes: [\"data:", "volumes: [\"date:");
+    world.file("stack.yaml", &bad);
+    let said = world.fails(1, &["apply", file.to_str().unwrap()]);
+    assert!(said.contains("did you mean `image`?") && said.contains("did you mean `data`?"), "{said}");
+    assert!(said.contains("stack.yaml:"), "{said}");
+    assert_eq!(world.field("hello-counter-1", "pid"), pid);
+    world.ok(&["destroy", "hello"]);
+}
+
+#[test]
+fn a_busy_port_is_noticed_before_anything_is_stopped() {
+    let world = World::new();
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let busy = held.local_addr().unwrap().port();
+    let text = hello(free_port());
+    let file = world.file("stack.yaml", &text);
+    world.ok(&["apply", file.to_str().unwrap()]);
+    let pid = world.field("hello-counter-1", "pid");
+    let first = text.split("ports: [\"").nth(1).unwrap().split(':').next().unwrap().to_owned();
+    world.file("stack.yaml", &text.replace(&first, &busy.to_string()));
+    let said = world.fails(1, &["apply", file.to_str().unwrap()]);
+    assert!(said.contains(&format!("port {busy}/tcp is taken by process {}", std::process::id())), "{said}");
+    assert_eq!(world.field("hello-counter-1", "pid"), pid);
+    world.ok(&["destroy", "hello"]);
+}
+
+#[test]
+fn two_applies_at_once_end_as_one() {
+    let world = World::new();
+    let file = world.file("stack.yaml", &hello(free_port()));
+    let file = file.to_str().unwrap();
+    let start = || world.command(&["apply", file]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let (one, two) = (start(), start());
+    let (one, two) = (finish(one, &["apply"]), finish(two, &["apply"]));
+    assert_eq!((one.code, two.code), (0, 0), "{one:?} {two:?}");
+    world.ok(&["status", file]);
+    world.ok(&["destroy", "hello"]);
+}
+
+/// Whatever an apply had done when it was killed, the next one goes on from there, and destroy leaves nothing.
+#[test]
+fn an_apply_that_is_killed_at_any_moment_is_finished_by_the_next() {
+    let world = World::new();
+    let port = free_port();
+    let text = hello(port);
+    let file = world.file("stack.yaml", &text);
+    let file = file.to_str().unwrap();
+    // The same sequence each time: a small linear generator.
+    let mut random: u64 = 42;
+    for round in 0..30 {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let microseconds = (random >> 33) % 150_000;
+        let mut child = world.command(&["apply", file]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(microseconds));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let output = world.run(&["apply", file]);
+        assert_eq!(output.code, 0, "round {round}, killed after {microseconds} µs: {output:#?}");
+        world.ok(&["status", file]);
+        assert!(hits(port) > 0);
+        let mut child =
+            world.command(&["destroy", "hello"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_micros(microseconds / 2));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        world.ok(&["destroy", "hello"]);
+        assert_eq!(world.ok(&["ps", "-aq"]), "", "round {round}");
+    }
+    assert_eq!(world.left(), Vec::<String>::new());
+}
+
+#[test]
+fn a_full_disk_is_said_and_nothing_is_lost() {
+    let world = World::new();
+    let small = world.directory.join("small");
+    fs::create_dir_all(&small).unwrap();
+    let mount = |options: &str| {
+        Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(&small).status().unwrap()
+    };
+    assert!(mount("size=4m").success());
+    let inner = World::at(small.clone());
+    let file = inner.file("stack.yaml", &hello(free_port()));
+    let file = file.to_str().unwrap();
+    inner.ok(&["apply", file]);
+    let fill = Command::new("dd")
+        .args(["if=/dev/zero", "bs=64k"])
+        .arg(format!("of={}/fill", small.display()))
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!fill.success());
+    let text = fs::read_to_string(file).unwrap();
+    let other = world.file(
+        "other.yaml",
+        &text.replace(
+            "image: builtin:whoami\n    networks",
+            "image: builtin:whoami\n    environment: {X: y}\n    networks",
+        ),
+    );
+    let said = inner.fails(1, &["apply", other.to_str().unwrap()]);
+    assert!(said.contains("No space left"), "{said}");
+    assert_eq!(inner.field("hello-counter-1", "state"), "running");
+    fs::remove_file(small.join("fill")).unwrap();
+    inner.ok(&["apply", other.to_str().unwrap()]);
+    assert_eq!(inner.field("hello-greeter-1", "state"), "running");
+    inner.ok(&["destroy", "hello"]);
+    drop(inner);
+    assert!(Command::new("umount").arg(&small).status().unwrap().success());
+}
+
+#[test]
+fn a_watched_stack_follows_its_file_and_mends_what_is_broken() {
+    let world = World::new();
+    let text = hello(free_port());
+    let file = world.file("stack.yaml", &text);
+    let mut watcher = world.command(&["watch", "stack.yaml", "--interval", "1"]).stderr(Stdio::null()).spawn().unwrap();
+    eventually("the stack runs", || world.field("hello-greeter-1", "state") == "running");
+    // As editors save: another file, renamed over the old one.
+    let new = world.file(
+        "new",
+        &text.replace(
+            "image: builtin:whoami\n    networks",
+            "image: builtin:whoami\n    environment: {X: y}\n    networks",
+        ),
+    );
+    fs::rename(new, &file).unwrap();
+    eventually("the change is made", || {
+        world.ok(&["ps", "-aq"]).contains("greeter")
+            && world.run(&["exec", "hello-greeter-1", "/whoami", "env"]).stdout.contains("X=y")
+    });
+    world.file("stack.yaml", "name: hello\ncontainers: nonsense\n");
+    world.ok(&["rm", "-f", "hello-greeter-1"]);
+    eventually("what was removed is back, by the last good file", || {
+        world.field("hello-greeter-1", "state") == "running"
+    });
+    world.ok(&["kill", "hello-counter-1"]);
+    eventually("what was killed is back", || world.field("hello-counter-1", "health") == "healthy");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(watcher.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(watcher.wait().unwrap().success());
+    assert_eq!(world.field("hello-counter-1", "state"), "running");
+    world.ok(&["destroy", "hello"]);
+}

@@ -1,0 +1,231 @@
+//! A world of its own for each test: roots, the program, and the proof afterwards that the host holds nothing of it.
+
+use std::fs;
+use std::io::Read;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use stack::runtime::roots::Roots;
+
+/// Longer than anything here takes on a slow machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// Two roots in a directory of its own. Dropping it destroys what is left and asserts that nothing remains.
+pub struct World {
+    pub directory: PathBuf,
+    pub roots: Roots,
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Output {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let directory = std::env::temp_dir().join(format!("stk{}-{number}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        Self::at(directory)
+    }
+
+    /// With these roots in a directory that is there already.
+    pub fn at(directory: PathBuf) -> Self {
+        let mut roots = Roots::new(directory.join("r"), directory.join("n"));
+        roots.program = PathBuf::from(env!("CARGO_BIN_EXE_stack"));
+        Self { directory, roots }
+    }
+
+    /// A file of the world, with this text.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.directory.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(&self.roots.program);
+        command.args(words).current_dir(&self.directory);
+        command.env("STACK_ROOT", &self.roots.root).env("STACK_RUN_ROOT", &self.roots.run);
+        for key in ["COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "COMPOSE_PROFILES", "RUST_LOG"] {
+            command.env_remove(key);
+        }
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn run(&self, words: &[&str]) -> Output {
+        self.run_with(words, "")
+    }
+
+    /// As [`World::run`], with this text to read.
+    pub fn run_with(&self, words: &[&str], input: &str) -> Output {
+        let mut command = self.command(words);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).ok();
+        finish(child, words)
+    }
+
+    /// Runs it, asserts that it succeeds, and gives what it printed.
+    #[track_caller]
+    pub fn ok(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert_eq!(output.code, 0, "stack {}: {output:#?}", words.join(" "));
+        output.stdout
+    }
+
+    /// Runs it, asserts this exit code, and gives what it said on standard error.
+    #[track_caller]
+    pub fn fails(&self, code: i32, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert_eq!(output.code, code, "stack {}: {output:#?}", words.join(" "));
+        output.stderr
+    }
+
+    /// One field of a container, as `ps --format json` has it.
+    pub fn field(&self, container: &str, field: &str) -> serde_json::Value {
+        let text = self.ok(&["ps", "-a", "--format", "json"]);
+        let all: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+        let found = all.into_iter().find(|one| one["name"] == container);
+        found.map_or(serde_json::Value::Null, |one| one[field].clone())
+    }
+
+    /// What the host holds of this world, a line each.
+    pub fn left(&self) -> Vec<String> {
+        let key = self.roots.key();
+        let inside = |text: &str| text.contains(&format!("{}/", self.directory.display()));
+        let mut left = Vec::new();
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        // The world's own directory may be one.
+        let below = |line: &&str| line.split(' ').nth(4).is_some_and(inside);
+        left.extend(mounts.lines().filter(below).map(|line| format!("mount {line}")));
+        left.extend(
+            processes()
+                .into_iter()
+                .filter(|(_, line)| inside(line))
+                .map(|(pid, line)| format!("process {pid}: {line}")),
+        );
+        for controller in ["", "memory", "cpu", "pids", "freezer", "devices", "cpuset", "cpuacct", "blkio", "unified"] {
+            let group = Path::new("/sys/fs/cgroup").join(controller).join(format!("stack-{key}"));
+            left.extend(group.exists().then(|| format!("group {}", group.display())));
+        }
+        let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
+        let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
+        left.extend(tables.lines().filter(|line| line.contains(&key)).map(str::to_owned));
+        for directory in ["containers", "netns", "files"] {
+            left.extend(entries(&self.roots.run.join(directory)).map(|path| format!("file {}", path.display())));
+        }
+        for directory in ["containers", "endpoints", "networks"] {
+            left.extend(entries(&self.roots.root.join(directory)).map(|path| format!("file {}", path.display())));
+        }
+        left
+    }
+
+    /// Links of networks that this world has written down.
+    pub fn links() -> Vec<String> {
+        let entries = entries(Path::new("/sys/class/net"));
+        let names = entries.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
+        names.filter(|name| name.starts_with("stk-") || name.starts_with("stv-")).collect()
+    }
+
+    fn destroy_all(&self) {
+        let text = self.run(&["ps", "-aq"]).stdout;
+        for name in text.lines() {
+            self.run(&["rm", "-f", name]);
+        }
+        for name in self.run(&["network", "ls", "-q"]).stdout.lines() {
+            self.run(&["network", "rm", name]);
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.destroy_all();
+        } else {
+            // What ends by itself, a server without anything to serve, has a moment for it.
+            let begun = Instant::now();
+            while !self.left().is_empty() && begun.elapsed() < Duration::from_secs(10) {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            let left = self.left();
+            self.destroy_all();
+            assert!(left.is_empty(), "left behind on the host:\n{}", left.join("\n"));
+        }
+        fs::remove_dir_all(&self.directory).ok();
+    }
+}
+
+fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {
+    fs::read_dir(directory).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()))
+}
+
+/// All processes of the host, by their command lines.
+pub fn processes() -> Vec<(u32, String)> {
+    let pids = entries(Path::new("/proc")).filter_map(|path| path.file_name()?.to_str()?.parse::<u32>().ok());
+    let line = |pid: u32| fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default().replace('\0', " ");
+    pids.map(|pid| (pid, line(pid))).collect()
+}
+
+/// Waits for it; one that takes longer than [`PATIENCE`] is killed, and the test fails.
+pub fn finish(mut child: Child, words: &[&str]) -> Output {
+    let read = |stream: Option<Box<dyn Read + Send>>| {
+        std::thread::spawn(move || {
+            let mut bytes = Vec::new();
+            stream.map(|mut stream| stream.read_to_end(&mut bytes));
+            String::from_utf8_lossy(&bytes).into_owned()
+        })
+    };
+    let stdout = read(child.stdout.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>));
+    let stderr = read(child.stderr.take().map(|stream| Box::new(stream) as Box<dyn Read + Send>));
+    let begun = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        if begun.elapsed() > PATIENCE {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            panic!("stack {} did not end: {:?} {:?}", words.join(" "), stdout.join(), stderr.join());
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+    let code = status.code().unwrap_or_else(|| 128 + signal.unwrap_or(0));
+    Output { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
+}
+
+/// Looks at the world until it is so.
+#[track_caller]
+pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !is() {
+        assert!(begun.elapsed() < PATIENCE, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// One that nobody listens on now.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The body of an HTTP answer from this host.
+pub fn get(port: u16, path: &str) -> std::io::Result<String> {
+    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    std::io::Write::write_all(&mut stream, format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let body = text.split_once("\r\n\r\n").map(|(_, body)| body.to_owned());
+    body.ok_or_else(|| std::io::ErrorKind::InvalidData.into())
+}

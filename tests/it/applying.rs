@@ -5,6 +5,9 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::{World, eventually, finish, free_port, get};
 
 fn hello(port: u16) -> String {
@@ -27,6 +30,10 @@ volumes: {{data: {{}}}}
 networks: {{front: {{}}}}
 "#
     )
+}
+
+fn signal(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap();
 }
 
 fn hits(port: u16) -> u32 {
@@ -252,9 +259,12 @@ fn a_watched_stack_follows_its_file_and_mends_what_is_broken() {
     eventually("what was removed is back, by the last good file", || {
         world.field("hello-greeter-1", "state") == "running"
     });
-    world.ok(&["kill", "hello-counter-1"]);
-    eventually("what was killed is back", || world.field("hello-counter-1", "health") == "healthy");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(watcher.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    let pid = world.field("hello-counter-1", "pid");
+    signal(pid.as_i64().unwrap() as i32, Signal::SIGKILL);
+    let is_back =
+        || world.field("hello-counter-1", "health") == "healthy" && world.field("hello-counter-1", "pid") != pid;
+    eventually("what was killed is back", is_back);
+    signal(watcher.id() as i32, Signal::SIGTERM);
     assert!(watcher.wait().unwrap().success());
     assert_eq!(world.field("hello-counter-1", "state"), "running");
     world.ok(&["destroy", "hello"]);

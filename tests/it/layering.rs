@@ -46,8 +46,17 @@ fn rooms_import_only_what_the_architecture_allows() {
 fn deciding_rooms_do_not_act() {
     // The pure modules: values in, values out.
     let pure = ["spec/stack.rs", "spec/container.rs", "reconcile/diff.rs", "reconcile/plan.rs", "reconcile/desired.rs"];
-    let acts =
-        ["std::fs", "std::net", "std::process", "std::env", "SystemTime::now", "Instant::now", "println!", "tracing::"];
+    let acts = [
+        "std::fs",
+        "std::net::Tcp",
+        "std::net::Udp",
+        "std::process",
+        "std::env",
+        "SystemTime::now",
+        "Instant::now",
+        "println!",
+        "tracing::",
+    ];
     for file in pure.map(|name| source_root().join(name)).into_iter().filter(|file| file.exists()) {
         let text = std::fs::read_to_string(&file).unwrap();
         for (number, line) in code(text.split("\nmod tests").next().unwrap()) {

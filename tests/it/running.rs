@@ -3,6 +3,9 @@
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::{World, eventually};
 
 #[test]
@@ -67,7 +70,8 @@ fn a_container_is_entered_watched_and_stopped() {
     let world = World::new();
     world.ok(&["run", "-d", "--name", "box", "--network", "none", "-e", "A=1", "builtin:whoami", "sleep", "forever"]);
     assert_eq!(world.field("box", "state"), "running");
-    assert!(world.ok(&["exec", "-e", "B=2", "box", "/whoami", "env"]).contains("A=1\nB=2\n"));
+    let env = world.ok(&["exec", "-e", "B=2", "box", "/whoami", "env"]);
+    assert!(env.contains("A=1\n") && env.contains("B=2\n"), "{env}");
     assert_eq!(world.ok(&["exec", "-w", "/tmp", "box", "/whoami", "pwd"]), "/tmp\n");
     world.fails(7, &["exec", "box", "/whoami", "exit", "7"]);
     world.fails(127, &["exec", "box", "/nosuch"]);
@@ -168,7 +172,7 @@ fn a_supervisor_that_was_killed_is_noticed_and_cleaned_up() {
         .into_iter()
         .find(|(_, line)| line.contains(" shim ") && line.contains(&*world.directory.to_string_lossy()))
         .unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(shim.0 as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+    kill(Pid::from_raw(shim.0 as i32), Signal::SIGKILL).unwrap();
     eventually("the container ended with it", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
     assert_eq!(world.field("left", "state"), "exited");
     world.ok(&["start", "left"]);

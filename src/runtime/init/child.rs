@@ -56,7 +56,7 @@ fn try_run(request: &LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result
     if request.reaper {
         at("process 1", super::reaper::split(channel.errors.as_raw_fd()))?;
     }
-    become_program(process, &identity, &cwd, super::spec::is_confined(spec))
+    become_program(process, &identity, &cwd, !request.reaper, super::spec::is_confined(spec))
 }
 
 fn try_join(
@@ -84,7 +84,7 @@ fn try_join(
     at("close descriptors", sys::close_on_exec_from(3))?;
     let process = exec_process(request)?;
     let cwd = process.cwd().clone();
-    become_program(&process, &identity, &cwd, super::spec::is_confined(request.spec))
+    become_program(&process, &identity, &cwd, false, super::spec::is_confined(request.spec))
 }
 
 fn process(spec: &Spec) -> Result<&Process, InitError> {
@@ -169,11 +169,21 @@ fn three(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> 
 }
 
 /// The last steps, the same for the first process and for further ones.
-fn become_program(process: &Process, identity: &Identity, cwd: &Path, confined: bool) -> Result<Infallible, InitError> {
+fn become_program(
+    process: &Process,
+    identity: &Identity,
+    cwd: &Path,
+    ends_with_us: bool,
+    confined: bool,
+) -> Result<Infallible, InitError> {
     at("out-of-memory score", credentials::set_oom_score(process))?;
     credentials::set_rlimits(process)?;
     at("signals", credentials::reset_signals())?;
     credentials::drop_privileges(process, identity, confined)?;
     at(&format!("working directory {}", cwd.display()), files::enter(cwd))?;
+    if ends_with_us {
+        // After the change of user, which would clear it again.
+        at("end with the supervisor", credentials::die_with_parent())?;
+    }
     files::exec(process, identity)
 }

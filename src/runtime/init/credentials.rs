@@ -89,6 +89,11 @@ pub fn not_dumpable() -> io::Result<()> {
     Ok(prctl::set_dumpable(false)?)
 }
 
+/// Nobody would hold the container's output, policy and root when its supervisor has been killed: it ends too.
+pub fn die_with_parent() -> io::Result<()> {
+    Ok(prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?)
+}
+
 /// Signals that the engine ignores or blocks must not be so for the program.
 pub fn reset_signals() -> io::Result<()> {
     nix::sys::signal::SigSet::empty().thread_set_mask()?;
@@ -158,8 +163,6 @@ pub fn drop_privileges(process: &Process, identity: &Identity, confined: bool) -
     let set = |wanted: Option<&std::collections::HashSet<Capability>>| wanted.map_or(0, mask);
     let bounding = set(sets.and_then(|sets| sets.bounding().as_ref()));
     drop_bounding(bounding).map_err(InitError::step("bounding capabilities"))?;
-    prctl::set_keepcaps(true).map_err(|error| InitError::step("keep capabilities")(error.into()))?;
-    change_ids(identity).map_err(InitError::step("user and groups"))?;
     let nobody = identity.uid != 0;
     let permitted = set(sets.and_then(|sets| sets.permitted().as_ref()));
     let no_new_privileges = process.no_new_privileges().unwrap_or(false);
@@ -171,6 +174,7 @@ pub fn drop_privileges(process: &Process, identity: &Identity, confined: bool) -
     if !no_new_privileges {
         filter()?;
     }
+    change_ids(identity).map_err(InitError::step("user and groups"))?;
     // A user other than root gets its capabilities by exec of a file that has them, within the bounding set.
     set_capabilities(if nobody { 0 } else { permitted }).map_err(InitError::step("capabilities"))?;
     if no_new_privileges {

@@ -20,6 +20,7 @@ pub fn split(errors: i32) -> io::Result<()> {
         ForkResult::Parent { child } => {
             // This program is the engine's: the container must not open it through /proc/1/exe (CVE-2019-5736).
             credentials::not_dumpable()?;
+            credentials::die_with_parent()?;
             // SAFETY: closes this process's copy of a descriptor that it does not use again.
             unsafe { libc::close(errors) };
             // SAFETY: closes what was marked to be closed by exec, which never comes here, and nothing is used again.

@@ -363,6 +363,7 @@ impl Supervisor {
     fn set_exited(&mut self, code: i32, oom_killed: bool) {
         self.status.state = State::Exited;
         self.status.process = ProcessId::default();
+        self.set_health(HealthState { health: Health::None, streak: 0 });
         self.status.exit_code = code;
         self.status.oom_killed = oom_killed;
         self.status.finished_ms = container::now_ms();

@@ -4,6 +4,7 @@ mod convergence;
 mod executing;
 mod layering;
 mod lowering;
+mod native;
 mod plans;
 mod stacks;
 mod watching;

@@ -81,6 +81,6 @@ pub fn native() -> Subject<Native> {
         succeeds: builtin(&["exit", "0"]),
         fails: builtin(&["exit", "3"]),
         port,
-        guard: Box::new(Guard(roots)),
+        _guard: Box::new(Guard(roots)),
     }
 }

@@ -50,6 +50,8 @@ pub struct Capabilities {
     pub name: &'static str,
     /// What changing this field of this kind costs. The field is a dotted path, `resources.memory`.
     pub change: fn(Kind, &str) -> Change,
+    /// Containers can be renamed while they run, so that a successor can be started beside them.
+    pub renames: bool,
     /// Keys of the file that this engine does not carry out, by their path in a container: `gpus`.
     pub not_honoured: &'static [&'static str],
 }

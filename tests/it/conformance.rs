@@ -4,19 +4,23 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use stack::engine::simulated::{Behaviour, Simulated};
 use stack::reconcile::controller::{Round, converge};
 use stack::reconcile::desired::{Desired, lower};
 use stack::reconcile::diff::diff;
-use stack::reconcile::engine::{Action, Check, Condition, Engine, Observed, Phase, RunState};
+use stack::reconcile::engine::{
+    Action, Capabilities, Check, Condition, Engine, EngineError, Observed, Phase, RunState, StackName,
+};
 use stack::reconcile::execute::{ExecuteOptions, execute};
 use stack::reconcile::facts::Files;
 use stack::reconcile::plan::{DestroyOptions, PlanOptions, destroy, plan};
 use stack::reconcile::resource::{Config, ContainerConfig, Kind, RETIRED_SUFFIX, ResourceId};
 use stack::spec::{Container, Stack};
+use tokio_stream::Stream;
 
-use crate::stacks::{self, container, needs, on_network, with, with_port, with_volume};
+use crate::stacks::{self, container, needs, on_network, restarts_with, with, with_port, with_volume};
 
 /// An empty engine and containers that it can run.
 pub struct Subject<E> {
@@ -30,7 +34,7 @@ pub struct Subject<E> {
     /// A free port of the host.
     pub port: u16,
     /// Cleans up when dropped.
-    pub guard: Box<dyn Any>,
+    pub _guard: Box<dyn Any>,
 }
 
 /// The simulated world as a subject.
@@ -38,7 +42,7 @@ pub fn simulated() -> Subject<Simulated> {
     let engine = stacks::world();
     engine.behave("succeeds", Behaviour { exits: Some((10, 0)), ..Behaviour::default() });
     engine.behave("fails", Behaviour { exits: Some((10, 3)), ..Behaviour::default() });
-    Subject { engine, runs: container(), succeeds: container(), fails: container(), port: 8080, guard: Box::new(()) }
+    Subject { engine, runs: container(), succeeds: container(), fails: container(), port: 8080, _guard: Box::new(()) }
 }
 
 /// Every case as a test of this engine.
@@ -48,7 +52,8 @@ macro_rules! conformance {
             performing_again_changes_nothing limits_change_in_place environment_replaces stopping_is_by_hand
             removing_what_is_gone_succeeds waiting_tells_success_from_failure ports_are_checked
             missing_external_things_are_noticed renaming_keeps_it_running dependents_start_after_their_dependencies
-            volumes_outlive_their_stack destroying_leaves_nothing stacks_do_not_see_each_other);
+            volumes_outlive_their_stack destroying_leaves_nothing stacks_do_not_see_each_other
+            cut_off_anywhere_the_next_apply_converges);
     };
     ($make:expr; $($case:ident)*) => {
         $(#[test]
@@ -61,6 +66,10 @@ macro_rules! conformance {
 
 mod simulated_engine {
     conformance!(super::simulated());
+}
+
+mod native_engine {
+    conformance!(crate::native::native());
 }
 
 impl<E: Engine + 'static> Subject<E> {
@@ -249,6 +258,9 @@ async fn missing_external_things_are_noticed<E: Engine + 'static>(subject: Subje
 }
 
 async fn renaming_keeps_it_running<E: Engine + 'static>(subject: Subject<E>) {
+    if !subject.engine.capabilities().renames {
+        return;
+    }
     let desired = subject.apply(&subject.one()).await;
     let (from, to) = ("shop-web-1".to_owned(), format!("shop-web-1{RETIRED_SUFFIX}"));
     let rename = Action::Rename { id: web(), from, to: to.clone() };
@@ -301,4 +313,57 @@ async fn stacks_do_not_see_each_other<E: Engine + 'static>(subject: Subject<E>) 
     subject.destroy(&other, DestroyOptions::default()).await;
     assert!(runs(&subject.observe(&desired).await, &web()));
     subject.destroy(&desired, DestroyOptions::default()).await;
+}
+
+/// An engine that dies after so many actions.
+struct CutOff<E> {
+    inner: Arc<E>,
+    left: AtomicUsize,
+}
+
+impl<E: Engine> Engine for CutOff<E> {
+    fn capabilities(&self) -> &Capabilities {
+        self.inner.capabilities()
+    }
+
+    async fn observe(&self, stack: &StackName) -> Result<Observed, EngineError> {
+        self.inner.observe(stack).await
+    }
+
+    async fn perform(&self, action: &Action) -> Result<(), EngineError> {
+        let left = self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1));
+        match left {
+            Ok(_) => self.inner.perform(action).await,
+            Err(_) => {
+                Err(EngineError::Failed { subject: "engine".to_owned(), reason: "cut off".to_owned(), help: None })
+            }
+        }
+    }
+
+    fn hints(&self, stack: &StackName) -> impl Stream<Item = ()> + Send {
+        self.inner.hints(stack)
+    }
+}
+
+async fn cut_off_anywhere_the_next_apply_converges<E: Engine + 'static>(subject: Subject<E>) {
+    let db = with_volume(on_network(subject.runs.clone(), "back"), "data");
+    let web = restarts_with(on_network(subject.runs.clone(), "back"), "db");
+    let before = stacks::stack([("db", db.clone()), ("web", web.clone()), ("gone", subject.runs.clone())]);
+    let changed = with(db, |it| {
+        it.environment.insert("COLOUR".to_owned(), "blue".to_owned());
+    });
+    let after = stacks::stack([("db", changed), ("web", web)]);
+    let desired = subject.lower(&after);
+    let options = ExecuteOptions { parallel: 1, cancel: None };
+    for actions in 0.. {
+        subject.apply(&before).await;
+        let engine = Arc::new(CutOff { inner: Arc::clone(&subject.engine), left: AtomicUsize::new(actions) });
+        let rounds = converge(&engine, &desired, &PlanOptions::default(), &options, &|_, _| {}).await.unwrap();
+        subject.apply(&after).await;
+        if rounds[0].report.succeeded() {
+            break;
+        }
+    }
+    subject.destroy(&desired, DestroyOptions { volumes: true, consent_volumes: true }).await;
+    assert_eq!(subject.observe(&desired).await.resources.len(), 0);
 }

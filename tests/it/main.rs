@@ -5,6 +5,7 @@ mod convergence;
 mod executing;
 mod layering;
 mod lowering;
+mod native;
 mod plans;
 mod running;
 mod stacks;

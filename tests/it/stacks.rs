@@ -114,7 +114,7 @@ pub fn with(mut container: Container, change: impl FnOnce(&mut Container)) -> Co
 }
 
 pub fn capabilities() -> Capabilities {
-    Capabilities { name: "simulated", change: linux_change, not_honoured: &[] }
+    Capabilities { name: "simulated", change: linux_change, renames: true, not_honoured: &[] }
 }
 
 pub fn desired(stack: &Stack) -> Desired {

@@ -53,7 +53,8 @@ pub struct Native {
 impl Native {
     /// The engine with these roots.
     pub fn new(roots: &Roots) -> Self {
-        let capabilities = Capabilities { name: "native", change: linux_change, not_honoured: NOT_HONOURED };
+        let capabilities =
+            Capabilities { name: "native", change: linux_change, renames: false, not_honoured: NOT_HONOURED };
         Self { roots: roots.clone(), capabilities: Arc::new(capabilities) }
     }
 }

@@ -141,7 +141,7 @@ fn decide_found(
         Some(Change::InPlace) => Decision::new(Fate::Update, &config),
         Some(Change::Restart) => Decision::new(Fate::Restart, &config),
         Some(Change::Replace) => {
-            let start_first = resource.start_first && may_overlap(&found.config, &config);
+            let start_first = resource.start_first && engine.renames && may_overlap(&found.config, &config);
             Decision::new(Fate::Replace { start_first }, &config)
         }
         Some(Change::LosesData) => loses_data(&config, options),

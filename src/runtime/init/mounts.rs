@@ -131,6 +131,9 @@ fn cgroup(root: BorrowedFd<'_>, target: &Path, attributes: u64) -> io::Result<()
 /// Opens the directory inside the root, making what is missing of its path.
 pub fn directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
+    if path.as_os_str().is_empty() {
+        return sys::open_in_root(root, Path::new("."), flags, 0);
+    }
     match sys::open_in_root(root, path, flags, 0) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         found => return found,

@@ -1,4 +1,55 @@
 //! `stack`: a container engine that is driven by files.
+//!
+//! This page is the architecture. A test (`tests/it/layering.rs`) enforces who may import whom.
+//!
+//! # The flow is one way
+//!
+//! ```text
+//!  file ─[spec]─▶ Stack ─[reconcile::desired]─▶ Desired ─┐
+//!                                                        ├─[diff]─▶ changes ─[plan]─▶ Plan ─[execute]─▶ Engine
+//!  Engine::observe ─────────────────▶ Observed ──────────┘                                               │
+//!       ▲                                                                                                │
+//!       └── observe again: nothing that execute learned is kept as truth (level-triggered) ◀─────────────┘
+//! ```
+//!
+//! Deciding is pure: values in, values out, without I/O, clock, randomness or log. Acting is straight-line: the plan has
+//! said everything.
+//!
+//! # The rooms
+//!
+//! | room | what lives there | imports |
+//! |---|---|---|
+//! | [`spec`] | text → tree with spans → [`spec::Stack`]; Compose, native YAML and TOML; every error at once | nothing |
+//! | [`reconcile`] | desired, diff, plan, check (pure); execute and controller (effects); the seam [`reconcile::engine::Engine`] | spec |
+//! | [`runtime`] | the host: containers, images, networks, volumes as kernel and disk know them. Knows no stacks | nothing |
+//! | [`engine`] | who can hold a stack: [`engine::native`] (this host), [`engine::simulated`] (a world in memory, for tests) | spec, reconcile, runtime |
+//! | [`cli`] | arguments, one file a command, views. Reads the environment, nobody else does | all |
+//!
+//! # How a container runs
+//!
+//! [`runtime::container::start`] starts this program again as the container's supervisor ([`runtime::shim`]): one
+//! process with one thread, which mounts the root in a mount namespace of its own, starts the first process
+//! ([`runtime::init::launch`]), and then waits in poll(2) for its end, its output, clients and time. Commands talk to it
+//! over a socket or read the files that it writes; nothing but it holds state in memory. Names and ports of this host's
+//! own programs are served by one further process for all containers ([`runtime::network::netd`]).
+//!
+//! # Invariants
+//!
+//! - What is asked for is durable before the first effect; every step done again, or after a crash half way, ends in the
+//!   same state. There is no rollback code: the next round removes or finishes what is half made.
+//! - Everything that the engine makes on the host is named after [`runtime::roots::Roots::key`]: two engines with
+//!   different roots never touch each other's links, rules and groups, and no rule of anybody else is read or changed.
+//! - Paths that an image or a container can influence are resolved by openat2(2) inside a root, never by name.
+//! - A security step that fails ends the start of the container.
+//! - No environment variable is read below `cli`, and no program but this one is run: neither `ip`, `nft` nor `mount`.
+//!
+//! # Files on disk
+//!
+//! Below the durable root (`/var/lib/stack`): `containers/NAME/{config.json,upper,work,log}`,
+//! `images/{index.json,layers}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data}`.
+//! Below the volatile root (`/run/stack`), gone at reboot: `containers/NAME/{status.json,start.json,shim.sock,…}`,
+//! `netns/CONTAINER`, `files/CONTAINER` (configs and secrets), `locks`. Every JSON file has a version, is written under
+//! another name, synced, and renamed ([`runtime::state`]).
 
 pub mod cli;
 pub mod engine;

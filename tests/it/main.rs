@@ -10,4 +10,5 @@ mod plans;
 mod running;
 mod stacks;
 mod support;
+mod tour;
 mod watching;

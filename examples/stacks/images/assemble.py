@@ -59,26 +59,25 @@ def is_current(out, name, recipe_hash):
 def download(out, packages):
     """The closure of these packages as name -> .deb. An empty dpkg status makes apt see a machine that has nothing."""
     cache = out / "debs"
-    (cache / "partial").mkdir(parents=True, exist_ok=True)
+    cache.mkdir(parents=True, exist_ok=True)
+    # apt lists only what its archive folder lacks: one that stays empty makes it list everything.
+    empty = out / "empty"
+    (empty / "partial").mkdir(parents=True, exist_ok=True)
     status = out / "status"
     status.touch()
-    apt = ["apt-get", "-qq", "-y", "--no-install-recommends", "-o", f"Dir::State::status={status}", "-o", f"Dir::Cache::archives={cache}",
+    apt = ["apt-get", "-qq", "-y", "--no-install-recommends", "-o", f"Dir::State::status={status}", "-o", f"Dir::Cache::archives={empty}",
            "-o", "APT::Sandbox::User=root", "-o", "Debug::NoLocking=1"]
     listing = subprocess.run([*apt, "--print-uris", "install", *packages], stdin=subprocess.DEVNULL, capture_output=True, text=True)
     if listing.returncode != 0:
         subprocess.run(["apt-get", "-qq", "update"], stdin=subprocess.DEVNULL, check=True)
         listing = subprocess.run([*apt, "--print-uris", "install", *packages], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True)
-    # 'uri' file size digest; a file that the cache holds already is not listed, so ask for names and take files by them.
-    listed = [line.split()[1] for line in listing.stdout.splitlines() if line.startswith("'")]
-    remembered = cache / (hashlib.sha256(" ".join(packages).encode()).hexdigest()[:16] + ".json")
-    known = json.loads(remembered.read_text()) if remembered.exists() else []
-    files = sorted(set(listed) | {name for name in known if (cache / name).exists()})
+    # 'uri' file size digest
+    files = sorted(line.split()[1] for line in listing.stdout.splitlines() if line.startswith("'"))
     wanted = {name.split("_")[0]: name for name in files if name.split("_")[0] not in recipes.INSTALLERS}
     missing = [package_and_version(name) for name in wanted.values() if not (cache / name).exists()]
     if missing:
         subprocess.run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *missing], cwd=cache,
                        stdin=subprocess.DEVNULL, check=True)
-    remembered.write_text(json.dumps(files))
     return {name: cache / file for name, file in wanted.items()}
 
 

@@ -176,7 +176,7 @@ initialise() {
     user=${POSTGRES_USER:-postgres}
     database=${POSTGRES_DB:-$user}
     # What an initialisation left half done is no database.
-    find "$PGDATA" -mindepth 1 -delete
+    find "$PGDATA" -mindepth 1 -maxdepth 1 -exec rm -rf {} +
     secret=$(mktemp)
     printf '%s\\n' "$POSTGRES_PASSWORD" >"$secret"
     initdb --username="$user" --pwfile="$secret" --encoding=UTF8 --locale=C.UTF-8 --auth-host=scram-sha-256 \\

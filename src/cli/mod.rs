@@ -28,6 +28,7 @@ mod watch;
 use args::{Arguments, Command};
 use failure::Failure;
 
+use crate::runtime::network::netd;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim;
 
@@ -74,6 +75,7 @@ fn role(words: &[OsString]) -> Option<ExitCode> {
     let word = words.get(1)?.to_str()?;
     let roots = || Some(Roots::new(words.get(3)?, words.get(5)?));
     match word {
+        "netd" => Some(netd::main(&roots()?)),
         "shim" => Some(shim::main(&roots()?, words.get(6)?.to_str()?)),
         _ => None,
     }

@@ -101,7 +101,9 @@ def layer(path, recipe, packages, first=False):
     for name, (mode, owner) in recipe.get("folders", {}).items():
         entries[name] = (entry(name, tarfile.DIRTYPE, mode, owner), None)
     for name, target in recipe.get("links", {}).items():
-        entries.setdefault(name, (entry(name, tarfile.SYMTYPE, 0o777, 0, target), None))
+        # A file of a package stays; an empty folder of one gives way.
+        if name not in entries or entries[name][0].isdir():
+            entries[name] = (entry(name, tarfile.SYMTYPE, 0o777, 0, target), None)
     for name, (mode, owner, text) in recipe.get("files", {}).items():
         entries[name] = (entry(name, tarfile.REGTYPE, mode, owner), text.encode())
     add_parents(entries)

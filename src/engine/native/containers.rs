@@ -172,10 +172,18 @@ pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
         Err(container::Error::NotFound(_)) => name.to_owned(),
         Err(error) => return Err(error.into()),
     };
-    container::remove(roots, &name, force)?;
+    let found = container::get(roots, &name);
+    if found.is_ok_and(|found| found.is_running()) {
+        if !force {
+            return Err(container::Error::Running(name).into());
+        }
+        container::stop(roots, &name, &container::Stop::at_once())?;
+    }
+    // The container itself goes last: as long as it is there, whoever comes after a crash knows what else there is.
     network::disconnect(roots, &name)?;
     networks::settle(roots)?;
-    files::remove(roots, &name)
+    files::remove(roots, &name)?;
+    Ok(container::remove(roots, &name, force)?)
 }
 
 /// Stops and starts it again, with its networks put in order.

@@ -18,6 +18,13 @@ pub struct Stop {
     pub grace: Option<Duration>,
 }
 
+impl Stop {
+    /// Without asking.
+    pub fn at_once() -> Self {
+        Self { signal: Some("KILL".to_owned()), grace: Some(Duration::ZERO) }
+    }
+}
+
 /// Asks the program to end, and kills it when its time is up. One that does not run is left alone. Its restart policy
 /// does not bring it back.
 pub fn stop(roots: &Roots, name: &str, how: &Stop) -> Result<(), Error> {
@@ -115,8 +122,7 @@ pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
         if !force {
             return Err(Error::Running(name.to_owned()));
         }
-        let at_once = Stop { signal: Some("KILL".to_owned()), grace: Some(Duration::ZERO) };
-        stop(roots, &container.config.name, &at_once)?;
+        stop(roots, &container.config.name, &Stop::at_once())?;
     }
     let name = container.config.name.as_str();
     let paths = Paths::of(roots, name);

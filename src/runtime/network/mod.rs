@@ -57,6 +57,8 @@ pub enum Error {
     PortTaken { port: String, holder: String },
     #[error("network {0:?}: letters, digits, `_`, `.` and `-` only, first a letter or digit, 128 at most")]
     Name(String),
+    #[error("not served: {failures}\n  help: another program may hold the port; `ss -lntup` shows which")]
+    NotServed { failures: String },
     #[error(transparent)]
     State(#[from] state::Error),
     #[error("{what}: {source}")]

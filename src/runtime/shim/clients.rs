@@ -221,7 +221,7 @@ impl Clients {
     }
 
     /// From here on the client gets frames; first, where asked, what the log of this container holds.
-    pub fn attach(&mut self, index: usize, log_of: Option<(Roots, String)>) {
+    pub fn attach(&mut self, index: usize, log_of: Option<(Roots, String)>, unfinished: &[Vec<u8>; 2]) {
         self.answer(index, Ok(()));
         if let Some((roots, name)) = log_of {
             let mut bytes = Vec::new();
@@ -232,6 +232,9 @@ impl Clients {
             });
             // Without a log there is nothing to replay.
             drop(read);
+            for (stream, piece) in unfinished.iter().enumerate().filter(|(_, piece)| !piece.is_empty()) {
+                bytes.extend(encode(if stream == 0 { frame::STDOUT } else { frame::STDERR }, piece));
+            }
             self.send(index, &bytes);
         }
         if let Some(client) = self.clients.get_mut(&index) {

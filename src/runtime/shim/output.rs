@@ -45,6 +45,11 @@ impl Writer {
         self.append(&text)
     }
 
+    /// What is not written down yet since its line has no end, by stream.
+    pub fn unfinished(&self) -> &[Vec<u8>; 2] {
+        &self.partial
+    }
+
     /// Writes down beginnings of lines whose end will not come.
     pub fn finish(&mut self) -> io::Result<()> {
         let mut text = Vec::new();

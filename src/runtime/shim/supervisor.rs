@@ -409,7 +409,7 @@ impl Supervisor {
             Wish::Attach { replay } => {
                 let paths = replay.then(|| self.config.name.clone());
                 let lines = paths.map(|name| (self.roots.clone(), name));
-                self.clients.attach(client, lines);
+                self.clients.attach(client, lines, self.writer.unfinished());
                 return;
             }
             Wish::Resize { rows, columns } => {

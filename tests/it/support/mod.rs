@@ -129,13 +129,6 @@ impl World {
         left
     }
 
-    /// Links of networks that this world has written down.
-    pub fn links() -> Vec<String> {
-        let entries = entries(Path::new("/sys/class/net"));
-        let names = entries.filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()));
-        names.filter(|name| name.starts_with("stk-") || name.starts_with("stv-")).collect()
-    }
-
     fn destroy_all(&self) {
         let text = self.run(&["ps", "-aq"]).stdout;
         for name in text.lines() {

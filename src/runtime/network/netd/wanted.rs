@@ -1,0 +1,171 @@
+//! What `netd` is to serve, decided from the records of networks and containers. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use super::zone::{Client, Zone};
+use crate::runtime::network::records::{Attachment, Endpoint, Network, Port};
+
+/// How what is published is carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Protocol {
+    Tcp,
+    Udp,
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Self::Tcp { "tcp" } else { "udp" })
+    }
+}
+
+/// An address of the host to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listener {
+    pub protocol: Protocol,
+    pub address: SocketAddr,
+}
+
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.protocol)
+    }
+}
+
+/// Where what arrives at a [`Listener`] goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    pub container: String,
+    pub address: SocketAddr,
+    /// Nobody asked for it by itself: it may fail, as IPv6 does on a host that has none.
+    pub optional: bool,
+}
+
+/// All that is to be served.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wanted {
+    pub zone: Zone,
+    /// Containers in whose namespaces names are answered.
+    pub resolvers: BTreeSet<String>,
+    pub ports: BTreeMap<Listener, Target>,
+}
+
+impl Wanted {
+    /// Nothing to do, so no reason to run.
+    pub fn is_empty(&self) -> bool {
+        self.resolvers.is_empty() && self.ports.is_empty()
+    }
+}
+
+/// Decides what to serve. `present` are the containers that have a network namespace now: only these are reached.
+pub fn wanted(networks: &[Network], attachments: &[Attachment], present: &BTreeSet<String>) -> Wanted {
+    let networks: BTreeMap<&str, &Network> =
+        networks.iter().map(|network| (network.config.name.as_str(), network)).collect();
+    let mut wanted = Wanted::default();
+    for network in networks.values() {
+        wanted.zone.add_network(&network.config.name, network.subnet.network(), network.subnet.prefix());
+    }
+    for attachment in attachments.iter().filter(|attachment| present.contains(&attachment.container)) {
+        let known: Vec<(&String, &Endpoint)> =
+            attachment.endpoints.iter().filter(|(name, _)| networks.contains_key(name.as_str())).collect();
+        if known.is_empty() {
+            continue;
+        }
+        for (network, endpoint) in &known {
+            wanted.zone.add_endpoint(network, &attachment.container, &endpoint.names, endpoint.address);
+        }
+        let open = |name: &str| networks.get(name).is_some_and(|network| !network.config.internal);
+        let client = Client {
+            networks: known.iter().map(|(name, _)| (*name).clone()).collect(),
+            outside: known.iter().any(|(name, _)| open(name)),
+            servers: attachment.dns.clone(),
+        };
+        wanted.zone.add_client(&attachment.container, client);
+        wanted.resolvers.insert(attachment.container.clone());
+        let outward = known.iter().filter(|(name, _)| open(name));
+        // The same choice as the firewall's, so that both ways in lead to the same address.
+        if let Some((_, endpoint)) = outward.max_by_key(|(_, endpoint)| endpoint.gateway_priority) {
+            for port in &attachment.ports {
+                publish(&mut wanted.ports, &attachment.container, endpoint.address, port);
+            }
+        }
+    }
+    wanted
+}
+
+fn publish(ports: &mut BTreeMap<Listener, Target>, container: &str, address: Ipv4Addr, port: &Port) {
+    let protocol = if port.protocol == "udp" { Protocol::Udp } else { Protocol::Tcp };
+    let target = SocketAddr::from((address, port.container_port));
+    let mut add = |host: IpAddr, optional: bool| {
+        let listener = Listener { protocol, address: SocketAddr::from((host, port.host_port)) };
+        let target = Target { container: container.to_owned(), address: target, optional };
+        ports.entry(listener).or_insert(target);
+    };
+    match port.host_ip {
+        Some(address) => add(address, false),
+        None => {
+            add(Ipv4Addr::UNSPECIFIED.into(), false);
+            add(Ipv6Addr::UNSPECIFIED.into(), true);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::network::records::NetworkConfig;
+
+    fn network(name: &str, subnet: &str, internal: bool) -> Network {
+        let subnet: crate::runtime::network::Subnet = subnet.parse().unwrap();
+        let config = NetworkConfig { name: name.into(), internal, ..NetworkConfig::default() };
+        Network { version: 1, config, bridge: String::new(), gateway: subnet.address(1), subnet }
+    }
+
+    fn attachment(container: &str, places: &[(&str, &str, i64)], ports: &[Port]) -> Attachment {
+        let endpoint = |address: &str, gateway_priority| Endpoint {
+            address: address.parse().unwrap(),
+            hardware_address: [0; 6],
+            interface: "eth0".into(),
+            names: vec![container.to_owned()],
+            gateway_priority,
+        };
+        let endpoints = places.iter().map(|(name, address, priority)| ((*name).into(), endpoint(address, *priority)));
+        Attachment {
+            version: 1,
+            container: container.into(),
+            endpoints: endpoints.collect(),
+            ports: ports.to_vec(),
+            dns: vec![],
+        }
+    }
+
+    fn port(host_ip: Option<&str>, host_port: u16, protocol: &str) -> Port {
+        let host_ip = host_ip.map(|text| text.parse().unwrap());
+        Port { host_ip, host_port, container_port: 80, protocol: protocol.into() }
+    }
+
+    #[test]
+    fn published_ports_lead_to_the_network_that_leads_out() {
+        let networks = [network("back", "10.1.0.0/24", true), network("front", "10.2.0.0/24", false)];
+        let ports = [port(None, 8080, "tcp"), port(Some("127.0.0.1"), 53, "udp"), port(Some("::1"), 9, "tcp")];
+        let web = attachment("web", &[("back", "10.1.0.2", 9), ("front", "10.2.0.2", 0)], &ports);
+        let database = attachment("db", &[("back", "10.1.0.3", 0), ("gone", "10.9.0.1", 0)], &ports);
+        let stopped = attachment("old", &[("front", "10.2.0.9", 0)], &[port(None, 1, "tcp")]);
+        let alone = attachment("alone", &[], &[]);
+        let present = ["web", "db", "alone"].map(str::to_owned).into();
+        let found = wanted(&networks, &[web, database, stopped, alone], &present);
+
+        let lines: Vec<String> =
+            found.ports.iter().map(|(from, to)| format!("{from} {} {}", to.address, to.optional)).collect();
+        let expected = [
+            "0.0.0.0:8080/tcp 10.2.0.2:80 false",
+            "[::]:8080/tcp 10.2.0.2:80 true",
+            "[::1]:9/tcp 10.2.0.2:80 false",
+            "127.0.0.1:53/udp 10.2.0.2:80 false",
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(found.resolvers, ["db", "web"].map(str::to_owned).into());
+        assert!(wanted(&networks, &[], &present).is_empty());
+    }
+}

@@ -4,6 +4,7 @@ mod conformance;
 mod convergence;
 mod executing;
 mod layering;
+mod image;
 mod lowering;
 mod native;
 mod plans;

@@ -1,7 +1,8 @@
 //! Images as they are declared.
 
 use crate::reconcile::resource::{ImageConfig, ImageSource, PullPolicy};
-use crate::runtime::image::{Digest, Error, Image, ImageReference, Store};
+use crate::runtime::image::registry::credentials;
+use crate::runtime::image::{Digest, Error, Image, ImageReference, PullOptions, Store};
 use crate::runtime::roots::Roots;
 
 const BUILTIN: &str = "builtin:";
@@ -36,7 +37,10 @@ fn pull(store: &Store, wanted: &ImageConfig, reference: &str, digest: Option<&st
             if let Some(digest) = digest {
                 place.digest = Some(Digest::parse(digest)?);
             }
-            store.pull(&place, &wanted.reference, wanted.platform.as_deref())
+            let keyring = |registry: &str| credentials::of_user(registry);
+            let options =
+                PullOptions { platform: wanted.platform.as_deref(), keyring: &keyring, ..PullOptions::default() };
+            store.pull(&place, &wanted.reference, &options)
         }
     }
 }

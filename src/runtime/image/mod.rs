@@ -5,6 +5,7 @@ mod archive;
 mod builtin;
 mod pull;
 pub mod reference;
+pub mod registry;
 mod store;
 mod unpack;
 mod view;
@@ -13,7 +14,9 @@ use std::io;
 use std::path::PathBuf;
 
 pub use oci_spec::image::ImageConfiguration;
+pub use pull::{Progress, PullOptions};
 pub use reference::{Digest, ImageReference, ReferenceError};
+pub use registry::{Credentials, RegistryError};
 pub use store::{Image, Store};
 pub use unpack::UnpackError;
 pub use view::view;
@@ -35,6 +38,12 @@ pub enum Error {
         "{what}: expected {expected}, its content has {found}\n  help: it was damaged or tampered with on its way; nothing of it was kept"
     )]
     Mismatch { what: String, expected: String, found: String },
+    #[error("{0:?} is not a platform: expected os/architecture, as linux/arm64")]
+    Platform(String),
+    #[error("{0}: another process keeps removing its layers\n  help: try again when it has ended")]
+    Busy(String),
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error(transparent)]

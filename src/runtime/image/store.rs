@@ -10,6 +10,7 @@ use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,8 @@ pub struct Store {
 pub(super) struct Writer<'a> {
     store: &'a Store,
     _lock: Lock,
+    /// How many layers were begun: several may be unpacked at a time.
+    layers: AtomicUsize,
 }
 
 impl Store {
@@ -79,6 +82,14 @@ impl Store {
     fn index(&self) -> Result<Index, Error> {
         let index = state::read_json(&self.directory.join("index.json"))?;
         Ok(index.unwrap_or(Index { version: VERSION, ..Index::default() }))
+    }
+
+    pub(super) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    pub(super) fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.layer(diff_id).is_dir()
     }
 
     fn layer(&self, diff_id: &Digest) -> PathBuf {
@@ -128,7 +139,7 @@ impl Store {
     pub(super) fn writer(&self) -> Result<Writer<'_>, Error> {
         state::make_directory(&self.directory)?;
         let lock = Lock::take(&self.directory.join("lock"), Contention::Wait)?;
-        let writer = Writer { store: self, _lock: lock };
+        let writer = Writer { store: self, _lock: lock, layers: AtomicUsize::new(0) };
         let rest = writer.temporary();
         if rest.exists() {
             fs::remove_dir_all(&rest).map_err(io_at(&rest))?;
@@ -205,10 +216,7 @@ impl Writer<'_> {
     /// Unpacks a layer, compressed or not; what it is named by is the digest of its uncompressed bytes, which must be
     /// `expected` where that is known. Returns it and its size.
     pub fn add_layer(&self, archive: impl Read, expected: Option<&Digest>) -> Result<(Digest, u64), Error> {
-        let temporary = self.temporary().join("layer");
-        if temporary.exists() {
-            fs::remove_dir_all(&temporary).map_err(io_at(&temporary))?;
-        }
+        let temporary = self.temporary().join(format!("layer-{}", self.layers.fetch_add(1, Ordering::Relaxed)));
         let directory = temporary.join("fs");
         fs::create_dir_all(&directory).map_err(io_at(&directory))?;
         let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
@@ -248,6 +256,10 @@ impl Writer<'_> {
         sys::sync_file_system(directory.as_fd()).map_err(io_at(temporary))?;
         fs::rename(temporary, &target).map_err(io_at(&target))?;
         File::open(&layers).and_then(|layers| layers.sync_all()).map_err(io_at(&layers))
+    }
+
+    pub fn has_layer(&self, diff_id: &Digest) -> bool {
+        self.store.has_layer(diff_id)
     }
 
     /// Lists the image under this name. `config` is the configuration's exact bytes; `digest` the manifest's, where it

@@ -1,0 +1,212 @@
+//! Who we are, told to whom: the answer to `401` (RFC 7235; distribution, "Token Authentication").
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use ureq::Body;
+use ureq::http::{Response, Uri};
+
+use super::transport::{self, Origin, Request, Transport};
+use super::{ImageReference, Keyring, NO_PASSWORD, RegistryError, WRONG_PASSWORD};
+
+/// What a registry is told.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Credentials {
+    Password {
+        user: String,
+        password: String,
+    },
+    /// A refresh token, `identitytoken` of docker's files.
+    IdentityToken(String),
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Credentials(…)")
+    }
+}
+
+impl Credentials {
+    fn basic(&self) -> Option<String> {
+        match self {
+            Self::Password { user, password } => {
+                Some(format!("Basic {}", STANDARD.encode(format!("{user}:{password}"))))
+            }
+            Self::IdentityToken(_) => None,
+        }
+    }
+}
+
+/// What a registry wants to know.
+#[derive(Debug, PartialEq, Eq)]
+enum Challenge {
+    Basic,
+    Bearer { realm: String, service: Option<String>, scope: Option<String> },
+}
+
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// The value of `Authorization` that answers this `401`.
+pub fn answer(
+    transport: &Transport,
+    image: &ImageReference,
+    keyring: &Keyring<'_>,
+    asked: &Uri,
+    response: &Response<Body>,
+) -> Result<String, RegistryError> {
+    let known = keyring(&image.registry);
+    let denied = |help| RegistryError::Denied {
+        host: image.registry.clone(),
+        what: image.to_string(),
+        status: 401,
+        said: String::new(),
+        help,
+    };
+    let headers = response.headers().get_all("www-authenticate").iter();
+    let challenges: Vec<Challenge> = headers.filter_map(|value| parse(value.to_str().ok()?)).collect();
+    let bearer = challenges.iter().find_map(|challenge| match challenge {
+        Challenge::Bearer { realm, service, scope } => Some((realm, service.as_deref(), scope.as_deref())),
+        Challenge::Basic => None,
+    });
+    let Some((realm, service, scope)) = bearer else {
+        let basic = known.as_ref().and_then(Credentials::basic).filter(|_| Origin::of(asked).is_safe());
+        return basic.ok_or_else(|| denied(NO_PASSWORD));
+    };
+    let realm: Uri = realm.parse().map_err(|_| denied("the registry names a token service that is not a URL"))?;
+    if !Origin::of(&realm).is_safe() {
+        return Err(denied("the registry names a token service without TLS; nothing was sent to it"));
+    }
+    let known = known.filter(|_| belongs(&Origin::of(asked), &Origin::of(&realm)));
+    let own = format!("repository:{}:pull", image.repository);
+    let token = fetch(transport, &realm, service, scope.unwrap_or(&own), known.as_ref())?;
+    let help = if known.is_some() { WRONG_PASSWORD } else { NO_PASSWORD };
+    token.map(|token| format!("Bearer {token}")).ok_or_else(|| denied(help))
+}
+
+/// Whether a registry's password may be told to this token service: one of the same host or domain.
+fn belongs(registry: &Origin, realm: &Origin) -> bool {
+    let domain = |host: &str| host.rsplit('.').take(2).map(str::to_owned).collect::<Vec<_>>();
+    let numeric = |host: &str| host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
+    registry.host() == realm.host()
+        || (!numeric(registry.host())
+            && registry.host().contains('.')
+            && domain(registry.host()) == domain(realm.host()))
+}
+
+fn fetch(
+    transport: &Transport,
+    realm: &Uri,
+    service: Option<&str>,
+    scope: &str,
+    known: Option<&Credentials>,
+) -> Result<Option<String>, RegistryError> {
+    let service = service.unwrap_or_default();
+    let mut response = match known {
+        Some(Credentials::IdentityToken(token)) => {
+            let form =
+                [("grant_type", "refresh_token"), ("service", service), ("client_id", "stack"), ("scope", scope)];
+            let form: Vec<_> = form.into_iter().chain([("refresh_token", token.as_str())]).collect();
+            transport.post_form(realm, &form)?
+        }
+        other => {
+            let joint = if realm.query().is_some() { '&' } else { '?' };
+            let url = format!("{realm}{joint}service={}&scope={}", escape(service), escape(scope));
+            let Ok(uri) = url.parse() else { return Ok(None) };
+            let authorization = other.and_then(Credentials::basic);
+            let request =
+                Request { uri: &uri, accept: "application/json", authorization: authorization.as_deref(), from: 0 };
+            transport.get(&request)?
+        }
+    };
+    if !response.status().is_success() {
+        tracing::debug!(status = response.status().as_u16(), said = transport::said(&mut response), "no token");
+        return Ok(None);
+    }
+    let limited = response.body_mut().with_config().limit(1 << 20);
+    let token: Option<Token> = limited.read_to_string().ok().and_then(|text| serde_json::from_str(&text).ok());
+    let token = token.and_then(|token| token.token.or(token.access_token));
+    Ok(token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())))
+}
+
+fn escape(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    text.bytes().map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
+}
+
+/// One challenge of a `WWW-Authenticate` header: a scheme, and parameters whose values may be quoted.
+fn parse(header: &str) -> Option<Challenge> {
+    let (scheme, rest) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
+    if scheme.eq_ignore_ascii_case("basic") {
+        return Some(Challenge::Basic);
+    }
+    if !scheme.eq_ignore_ascii_case("bearer") {
+        return None;
+    }
+    let mut found = parameters(rest);
+    let mut take = |key: &str| found.iter().position(|(name, _)| name == key).map(|at| found.swap_remove(at).1);
+    Some(Challenge::Bearer { realm: take("realm")?, service: take("service"), scope: take("scope") })
+}
+
+fn parameters(mut text: &str) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    while let Some((name, rest)) = text.split_once('=') {
+        let name = name.trim_matches([' ', ',']).to_ascii_lowercase();
+        let (value, rest) = match rest.strip_prefix('"') {
+            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
+            None => rest.split_once(',').unwrap_or((rest, "")),
+        };
+        found.push((name, value.to_owned()));
+        text = rest;
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn challenges_are_read() {
+        let bearer = |realm: &str, service: Option<&str>, scope: Option<&str>| {
+            Some(Challenge::Bearer {
+                realm: realm.into(),
+                service: service.map(Into::into),
+                scope: scope.map(Into::into),
+            })
+        };
+        for (header, expected) in [
+            ("Basic realm=\"x\"", Some(Challenge::Basic)),
+            ("basic", Some(Challenge::Basic)),
+            ("Negotiate", None),
+            ("Bearer service=\"s\"", None),
+            ("Bearer realm=\"https://a/t\"", bearer("https://a/t", None, None)),
+            (
+                "Bearer realm=\"https://a/t\",service=\"s\",scope=\"repository:x:pull,push\"",
+                bearer("https://a/t", Some("s"), Some("repository:x:pull,push")),
+            ),
+            ("bearer Realm=https://a/t, Service=s", bearer("https://a/t", Some("s"), None)),
+        ] {
+            assert_eq!(parse(header), expected, "{header}");
+        }
+    }
+
+    #[test]
+    fn a_password_stays_in_its_domain() {
+        let origin = |host: &str| Origin::of(&format!("https://{host}").parse().unwrap());
+        for (registry, realm, expected) in [
+            ("registry-1.docker.io", "auth.docker.io", true),
+            ("ghcr.io", "ghcr.io", true),
+            ("registry.gitlab.com", "gitlab.com", true),
+            ("registry.example.com", "evil.com", false),
+            ("registry.example.com", "example.com.evil.com", false),
+            ("localhost", "evil.localhost", false),
+            ("10.0.0.1", "10.1.0.1", false),
+        ] {
+            assert_eq!(belongs(&origin(registry), &origin(realm)), expected, "{registry} {realm}");
+        }
+    }
+}

@@ -58,7 +58,7 @@ pub fn unpack(archive: impl Read, directory: &Path) -> Result<(), UnpackError> {
         one(&mut entry, root.as_fd(), &inside).map_err(|error| failed(error.to_string()))?;
         if entry.header().entry_type() == EntryType::Directory {
             let header = entry.header();
-            directories.push((inside, header.mode()? & 0o7777, header.mtime()?));
+            directories.push((inside, header.mode()? & 0o7777, number(header.as_old().mtime, header.mtime())?));
         }
     }
     // Last, since writing into a directory changes its time, and a mode may forbid it.
@@ -193,8 +193,8 @@ fn hard_link(
 /// Owner, mode, attributes and time, in an order in which the earlier do not undo the later.
 fn describe(entry: &mut Entry<'_, impl Read>, parent: BorrowedFd<'_>, name: &OsStr, kind: EntryType) -> io::Result<()> {
     let header = entry.header();
-    let (uid, gid) = (header.uid()?, header.gid()?);
-    let (mode, mtime) = (header.mode()? & 0o7777, header.mtime()?);
+    let (uid, gid) = (number(header.as_old().uid, header.uid())?, number(header.as_old().gid, header.gid())?);
+    let (mode, mtime) = (header.mode()? & 0o7777, number(header.as_old().mtime, header.mtime())?);
     let id = |id: u64| u32::try_from(id).map_err(|_| io::Error::other("its owner is not a number of Linux"));
     let (uid, gid) = (Uid::from_raw(id(uid)?), Gid::from_raw(id(gid)?));
     fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
@@ -215,6 +215,12 @@ fn describe(entry: &mut Entry<'_, impl Read>, parent: BorrowedFd<'_>, name: &OsS
         }
     }
     set_time(parent, name, mtime)
+}
+
+/// A field that was left empty is 0, as other readers of archives have it.
+fn number(field: impl AsRef<[u8]>, parsed: io::Result<u64>) -> io::Result<u64> {
+    let empty = field.as_ref().iter().all(|byte| matches!(byte, 0 | b' '));
+    if empty { Ok(0) } else { parsed }
 }
 
 fn by_fd_of(fd: OwnedFd) -> (OwnedFd, PathBuf) {

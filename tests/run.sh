@@ -11,7 +11,7 @@ cd "$(dirname -- "$0")/.."
 ALL="packages tools fmt deny build clippy doc unit images it"
 
 # What tests talk to, none of it part of `stack`: a registry, an nftables reader, peers to compare with.
-PACKAGES="busybox-static curl docker-registry docker.io iproute2 nftables python3 runc"
+PACKAGES="apache2-utils busybox-static curl docker-registry docker.io iproute2 nftables python3 runc"
 
 policy=/usr/sbin/policy-rc.d
 made_policy=

@@ -284,7 +284,8 @@ impl<'a, 'b> Loader<'a, 'b> {
             return None;
         };
         if let Some((path, span)) = paths.iter().find(|(path, _)| self.including.contains(path)) {
-            self.cx.error(format!("{} includes itself", path.display()), *span);
+            let name = self.cx.files.display(path);
+            self.cx.error(format!("{name} includes itself"), *span);
             return None;
         }
         let directory = directory.unwrap_or_else(|| first.parent().unwrap_or(first).to_owned());

@@ -23,7 +23,7 @@ const NOT_HONOURED: [(&str, &str); 11] = [
     ("pull_refresh_after", "use `pull_policy: every_<duration>`"),
 ];
 
-/// Reads a container. Errors are reported; `None` when nothing sensible is left.
+/// Reads a container. Errors are reported; `None` when it is not even a mapping.
 pub fn container(
     node: Node,
     path: &str,
@@ -40,7 +40,7 @@ pub fn container(
         cx.not_honoured(f.path_of("provider"), node.span, "external providers are not supported");
     }
     let image = image::of_container(f, images, word, name, cx);
-    let mut container = Container { image: image.clone().unwrap_or_default(), attach: true, ..Container::default() };
+    let mut container = Container { image: image.unwrap_or_default(), attach: true, ..Container::default() };
     process_keys(f, &mut container, cx);
     network_keys(f, &mut container, cx);
     storage_keys(f, &mut container, cx);
@@ -52,7 +52,8 @@ pub fn container(
         f.not_honoured(key, reason, cx);
     }
     fields.finish(cx);
-    image.map(|_| container)
+    // Also without an image, so that others which name it are not told that it does not exist.
+    Some(container)
 }
 
 fn process_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {

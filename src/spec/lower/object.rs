@@ -156,7 +156,7 @@ pub fn file_object(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> O
     sources.extend(file.map(FileSource::File));
     sources.extend(content.map(FileSource::Content));
     if let Some(node) = variable {
-        sources.push(from_environment(&node, cx)?);
+        sources.push(from_environment(&node, cx).unwrap_or(FileSource::External));
     }
     if let [FileSource::File(path)] = &sources[..] {
         cx.files.watch(path);
@@ -170,7 +170,8 @@ pub fn file_object(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> O
         );
     }
     let name = host_name(key, external, name.or(old_name), cx);
-    sources.into_iter().next().map(|source| FileObject { name, source, labels })
+    // Also when it is wrong, so that those who name it are not told that it does not exist.
+    Some(FileObject { name, source: sources.into_iter().next().unwrap_or(FileSource::External), labels })
 }
 
 fn from_environment(node: &Node, cx: &mut Context<'_>) -> Option<FileSource> {

@@ -1,7 +1,9 @@
 //! Whole files in, stacks or diagnostics out. The body of a test is data.
 
+mod arbitrary;
 mod files;
 mod good;
+mod merging;
 mod wrong;
 
 use std::collections::{BTreeMap, BTreeSet};

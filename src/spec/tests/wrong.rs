@@ -48,7 +48,7 @@ volumes: {data: {}}
         7 |     depends_on: [bd]
           |                  ^^
           |
-          = help: declare it under `services:`
+          = help: did you mean `db`?
 
         error: `allways` is not a restart policy
          --> compose.yaml:8:14

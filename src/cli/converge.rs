@@ -18,7 +18,7 @@ use crate::reconcile::engine::{Engine, Observed, StackName};
 use crate::reconcile::execute::{Event, ExecuteOptions, Report, Skip, execute};
 use crate::reconcile::plan::{self, DestroyOptions, Plan, PlanOptions, SavedPlan, describe};
 use crate::runtime::roots::Roots;
-use crate::runtime::state::{Contention, Error as StateError, Lock};
+use crate::runtime::state::{Contention, Durability, Error as StateError, Lock, replace};
 
 /// A runtime for the duration of one command. The engine's own threads do what blocks.
 pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
@@ -212,12 +212,15 @@ fn show(
         let observed = engine.observe(&desired.stack).await?;
         let (desired, observed) =
             if targets.is_empty() { (desired, observed) } else { plan::target(&desired, &observed, targets)? };
-        Ok((plan::plan(&desired, &observed, engine.capabilities(), &PlanOptions::default()), observed))
+        let options = PlanOptions { refresh: true, ..PlanOptions::default() };
+        Ok((plan::plan(&desired, &observed, engine.capabilities(), &options), observed))
     })?;
     print(&plan, format)?;
     if let Some(out) = out {
         let saved = SavedPlan::new(&plan, &observed).to_json();
-        std::fs::write(out, saved).map_err(|error| Failure::new(format!("{}: {error}", out.display())))?;
+        // It holds values of variables: for its owner alone.
+        replace(out, saved.as_bytes(), Durability::Volatile)
+            .map_err(|error| Failure::new(format!("{}: {error}", out.display())))?;
         eprintln!("saved to {0}; `stack apply --plan {0}` executes it", out.display());
     }
     Ok(if detailed && !plan.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS })
@@ -225,12 +228,9 @@ fn show(
 
 fn print(plan: &Plan, format: Format) -> Result<(), Failure> {
     match format {
-        Format::Json => view::json(plan)?,
+        Format::Json => view::json(&plan.view())?,
         Format::Table => {
             view::out(&plan.text())?;
-            for note in &plan.not_honoured {
-                eprintln!("warning: not honoured yet: {note}");
-            }
             if plan.is_empty() {
                 eprintln!("nothing to do: {} is as declared", plan.stack.as_str());
             } else {

@@ -60,16 +60,10 @@ pub fn read(options: &LoadOptions) -> Result<Loaded, Failure> {
 /// What the engine is to hold.
 pub fn lower(loaded: &Loaded, capabilities: &Capabilities) -> Result<Desired, Failure> {
     let files = facts::collect(&desired::files(&loaded.stack));
-    let mut desired = desired::lower(&loaded.stack, capabilities, &files).map_err(|errors| {
+    desired::lower(&loaded.stack, capabilities, &files).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("error: {error}")).collect();
         Failure::new(lines.join("\n"))
-    })?;
-    // Renaming what runs is not there yet, so a successor can't be started beside it.
-    for (id, resource) in desired.resources.iter_mut().filter(|(_, resource)| resource.start_first) {
-        resource.start_first = false;
-        desired.not_honoured.push(format!("{id}: update.order: start-first is carried out as stop-first"));
-    }
-    Ok(desired)
+    })
 }
 
 /// `--pull` wins over the policies of the file.

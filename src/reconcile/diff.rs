@@ -39,7 +39,9 @@ pub fn cost(kind: Kind, changes: &[FieldChange], capabilities: &Capabilities) ->
 
 /// Follows from other fields, or is not known yet: no change of its own.
 fn is_derived(change: &FieldChange) -> bool {
-    let hash = change.path.strip_prefix("labels.").is_some_and(|name| name == label::CONFIG_HASH);
+    // Where the file lies says nothing of what it asks for.
+    let derived = [label::CONFIG_HASH, label::CONFIG_FILES, label::WORKING_DIR];
+    let hash = change.path.strip_prefix("labels.").is_some_and(|name| derived.contains(&name));
     let unknown = |value: &Value| value.as_str() == Some("");
     hash || (change.path == "image_digest" && (unknown(&change.old) || unknown(&change.new)))
 }

@@ -4,14 +4,18 @@ use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::netlink::{ACK, CREATE, DUMP, EXCLUSIVE, Message, Socket, attributes};
+use nix::net::if_::if_nametoindex;
+
+use super::netlink::{ACK, CREATE, DUMP, EXCLUSIVE, Message, REPLACE, Socket, attributes};
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
+const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
 const GET_ADDRESS: u16 = 22;
 const NEW_ROUTE: u16 = 24;
+const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 const UP: u32 = 1;
 
@@ -19,31 +23,71 @@ fn link_header(index: i32, flags: u32, change: u32) -> Vec<u8> {
     [&[0; 4][..], &index.to_ne_bytes(), &flags.to_ne_bytes(), &change.to_ne_bytes()].concat()
 }
 
-/// The links of this namespace: index and name.
-pub fn list(socket: &mut Socket) -> io::Result<Vec<(i32, String)>> {
+/// A link of this namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    pub index: i32,
+    pub name: String,
+    pub mtu: u32,
+    /// The index of the bridge that it is plugged into.
+    pub bridge: Option<i32>,
+}
+
+fn number(bytes: &[u8]) -> Option<u32> {
+    bytes.first_chunk().map(|bytes| u32::from_ne_bytes(*bytes))
+}
+
+/// The links of this namespace.
+pub fn list(socket: &mut Socket) -> io::Result<Vec<Link>> {
     let mut found = Vec::new();
-    socket.dump(&Message::new(GET_LINK, DUMP, &link_header(0, 0, 0)), &mut |body| {
-        let index = body.get(4..8).and_then(|bytes| bytes.try_into().ok()).map_or(0, i32::from_ne_bytes);
-        let name = attributes(body.get(16..).unwrap_or_default()).into_iter().find(|(kind, _)| *kind == 3);
-        if let Some((_, name)) = name {
-            found.push((index, String::from_utf8_lossy(name).trim_end_matches('\0').to_owned()));
-        }
-    })?;
+    socket.dump(&Message::new(GET_LINK, DUMP, &link_header(0, 0, 0)), &mut |body| found.push(link(body)))?;
     Ok(found)
 }
 
-/// The link's index, if there is one of this name.
-pub fn index(socket: &mut Socket, name: &str) -> io::Result<Option<i32>> {
-    Ok(list(socket)?.into_iter().find(|(_, found)| found == name).map(|(index, _)| index))
+/// The link of this name, if there is one.
+pub fn get(socket: &mut Socket, name: &str) -> io::Result<Option<Link>> {
+    let mut found = None;
+    let mut ask = Message::new(GET_LINK, ACK, &link_header(0, 0, 0));
+    ask.text(3, name);
+    match socket.dump(&ask, &mut |body| found = Some(link(body))) {
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+        other => other.map(|()| found),
+    }
 }
 
-/// Makes a bridge, if there is none of this name. `address` keeps its hardware address from changing with its members.
-pub fn make_bridge(socket: &mut Socket, name: &str, address: [u8; 6], mtu: Option<u32>) -> io::Result<()> {
-    let mut message = Message::new(NEW_LINK, ACK | CREATE | EXCLUSIVE, &link_header(0, UP, UP));
-    message.text(3, name).attribute(1, &address);
-    if let Some(mtu) = mtu {
-        message.number(4, mtu);
+fn link(body: &[u8]) -> Link {
+    let index = body.get(4..).and_then(number).unwrap_or(0) as i32;
+    let mut link = Link { index, name: String::new(), mtu: 1500, bridge: None };
+    for (kind, value) in attributes(body.get(16..).unwrap_or_default()) {
+        match kind {
+            3 => link.name = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned(),
+            4 => link.mtu = number(value).unwrap_or(link.mtu),
+            10 => link.bridge = number(value).map(|index| index as i32),
+            _ => {}
+        }
     }
+    link
+}
+
+/// The link's index, if there is one of this name in the namespace of the thread.
+pub fn index(name: &str) -> io::Result<Option<i32>> {
+    match if_nametoindex(name) {
+        Ok(index) => Ok(Some(index as i32)),
+        Err(nix::Error::ENODEV) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The index of a link that must be there.
+pub fn existing(name: &str) -> io::Result<i32> {
+    index(name)?.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no link {name}")))
+}
+
+/// Makes a bridge that is down, if there is none of this name. `address` keeps its hardware address from changing with
+/// its members.
+pub fn make_bridge(socket: &mut Socket, name: &str, address: [u8; 6], mtu: u32) -> io::Result<()> {
+    let mut message = Message::new(NEW_LINK, ACK | CREATE | EXCLUSIVE, &link_header(0, 0, 0));
+    message.text(3, name).attribute(1, &address).number(4, mtu);
     message.nested(18, |info| {
         info.text(1, "bridge");
     });
@@ -65,29 +109,42 @@ pub struct Peer<'a> {
 }
 
 /// Makes a cable from `name` here, plugged into `bridge`, to the peer's namespace.
-pub fn make_cable(socket: &mut Socket, name: &str, bridge: i32, peer: &Peer<'_>, mtu: Option<u32>) -> io::Result<()> {
+pub fn make_cable(socket: &mut Socket, name: &str, bridge: i32, peer: &Peer<'_>, mtu: u32) -> io::Result<()> {
     let mut message = Message::new(NEW_LINK, ACK | CREATE | EXCLUSIVE, &link_header(0, UP, UP));
-    message.text(3, name).number(10, bridge as u32);
-    if let Some(mtu) = mtu {
-        message.number(4, mtu);
-    }
+    message.text(3, name).number(10, bridge as u32).number(4, mtu);
     message.nested(18, |info| {
         info.text(1, "veth").nested(2, |data| {
             data.nested(1, |other| {
                 other.raw(&link_header(0, 0, 0));
                 other.text(3, peer.name).attribute(1, &peer.address);
-                other.number(28, peer.namespace.as_raw_fd() as u32);
-                if let Some(mtu) = mtu {
-                    other.number(4, mtu);
-                }
+                other.number(28, peer.namespace.as_raw_fd() as u32).number(4, mtu);
             });
         });
     });
     socket.ask(&message)
 }
 
+/// Plugs a link into a bridge; one that is there already stays.
+pub fn set_bridge(socket: &mut Socket, index: i32, bridge: i32) -> io::Result<()> {
+    let mut message = Message::new(NEW_LINK, ACK, &link_header(index, 0, 0));
+    message.number(10, bridge as u32);
+    socket.ask(&message)
+}
+
 pub fn set_up(socket: &mut Socket, index: i32) -> io::Result<()> {
     socket.ask(&Message::new(NEW_LINK, ACK, &link_header(index, UP, UP)))
+}
+
+/// Whether the bridge sends back by this port of it what came in by it: a container that reaches itself through a
+/// published port needs that where rules are applied to bridged packets too (br_netfilter).
+pub fn set_hairpin(socket: &mut Socket, index: i32, on: bool) -> io::Result<()> {
+    let mut header = link_header(index, 0, 0);
+    header[0] = libc::AF_BRIDGE as u8;
+    let mut message = Message::new(SET_LINK, ACK, &header);
+    message.nested(12, |port| {
+        port.attribute(4, &[u8::from(on)]);
+    });
+    socket.ask(&message)
 }
 
 /// Removes the link of this name; one that is not there is fine.
@@ -109,13 +166,48 @@ pub fn add_address(socket: &mut Socket, index: i32, address: Ipv4Addr, prefix: u
     exists_is_fine(socket.ask(&message))
 }
 
-/// Everything that no other route is for goes to `gateway`.
-pub fn add_default_route(socket: &mut Socket, gateway: Ipv4Addr, index: i32) -> io::Result<()> {
+/// Everything that no other route is for goes to `gateway`, and no longer where it went before.
+pub fn set_default_route(socket: &mut Socket, gateway: Ipv4Addr, index: i32) -> io::Result<()> {
     // Main table, static, global scope, unicast.
     let header = [libc::AF_INET as u8, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
-    let mut message = Message::new(NEW_ROUTE, ACK | CREATE | EXCLUSIVE, &header);
+    let mut message = Message::new(NEW_ROUTE, ACK | CREATE | REPLACE, &header);
     message.attribute(5, &gateway.octets()).number(4, index as u32);
-    exists_is_fine(socket.ask(&message))
+    socket.ask(&message)
+}
+
+/// No way for what no other route is for.
+pub fn remove_default_route(socket: &mut Socket) -> io::Result<()> {
+    // Main table, any scope, unicast.
+    let header = [libc::AF_INET as u8, 0, 0, 0, 254, 0, 255, 1, 0, 0, 0, 0];
+    match socket.ask(&Message::new(DELETE_ROUTE, ACK, &header)) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        other => other,
+    }
+}
+
+/// Indices of the links that default routes leave by.
+pub fn default_route_links(socket: &mut Socket) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    let mut header = [0_u8; 12];
+    header[0] = libc::AF_INET as u8;
+    socket.dump(&Message::new(GET_ROUTE, DUMP, &header), &mut |body| {
+        let link = attributes(body.get(12..).unwrap_or_default()).into_iter().find(|(kind, _)| *kind == 4);
+        if let (Some(0), Some(index)) = (body.get(1), link.and_then(|(_, value)| number(value))) {
+            found.push(index as i32);
+        }
+    })?;
+    Ok(found)
+}
+
+/// Indices of the links that have an IPv4 address.
+pub fn addressed_links(socket: &mut Socket) -> io::Result<Vec<i32>> {
+    let mut found = Vec::new();
+    let mut header = [0_u8; 8];
+    header[0] = libc::AF_INET as u8;
+    socket.dump(&Message::new(GET_ADDRESS, DUMP, &header), &mut |body| {
+        found.extend(body.get(4..).and_then(number).map(|index| index as i32));
+    })?;
+    Ok(found)
 }
 
 /// Networks that are in use in this namespace: those of routes and addresses, with their prefix lengths.

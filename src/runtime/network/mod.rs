@@ -3,7 +3,9 @@
 //! What is asked for is written down first ([`records`]), then the kernel is made to match; every call does the whole
 //! of that, so that one that was killed half way is finished by the next. Concurrent callers queue on a lock.
 
+mod forwarding;
 mod links;
+mod lost;
 pub mod netd;
 pub mod netlink;
 mod nft;
@@ -11,6 +13,8 @@ mod ports;
 pub mod records;
 mod rules;
 pub mod sandbox;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -19,6 +23,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
+pub use lost::{lost, lost_of_container};
 use netlink::Socket;
 pub use ports::{PortHolder, host_ports_free};
 pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, Subnet, attachments, list};
@@ -44,7 +49,7 @@ pub enum Error {
     )]
     Overlap { name: String, subnet: String, other: String },
     #[error(
-        "all subnets of 10.210.0.0/16 are in use on this host\n  help: name a free one, `ipam: {{config: [{{subnet: …}}]}}`"
+        "all subnets that networks are given are in use on this host\n  help: name a free one, `ipam: {{config: [{{subnet: …}}]}}`"
     )]
     NoSubnet,
     #[error("network {0:?} has no free address left\n  help: a larger `subnet` has more")]
@@ -59,6 +64,10 @@ pub enum Error {
     Name(String),
     #[error("not served: {failures}\n  help: another program may hold the port; `ss -lntup` shows which")]
     NotServed { failures: String },
+    #[error("container {0:?} would have two interfaces named {1:?}")]
+    Interface(String, String),
+    #[error("container {0:?}: letters, digits, `_`, `.` and `-` only, first a letter or digit, 128 at most")]
+    Container(String),
     #[error(transparent)]
     State(#[from] state::Error),
     #[error("{what}: {source}")]
@@ -135,7 +144,7 @@ pub fn get(roots: &Roots, name: &str) -> Result<Network, Error> {
     found.ok_or_else(|| Error::NotFound(name.to_owned()))
 }
 
-/// Makes the network, or what is missing of it.
+/// Makes the network, or what is missing of it. Labels and declaration of one that is there are taken over.
 ///
 /// # Errors
 /// [`Error::Exists`] where another one has the name, [`Error::Overlap`] where the subnet is in use on the host.
@@ -145,7 +154,7 @@ pub fn create(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
     }
     let _lock = lock(roots)?;
     let network = match state::read_json::<Network>(&records::network_file(roots, &config.name))? {
-        Some(present) if present.config == *config => present,
+        Some(present) if present.is(config) => Network { config: config.clone(), ..present },
         Some(_) => return Err(Error::Exists(config.name.clone())),
         None => plan(roots, config)?,
     };
@@ -168,7 +177,8 @@ pub fn update(roots: &Roots, config: &NetworkConfig) -> Result<(), Error> {
 
 fn plan(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
     let ours = list(roots)?;
-    let host = links::networks_in_use(&mut route_socket()?).map_err(kernel("list the host's routes"))?;
+    let mut socket = route_socket()?;
+    let host = links::networks_in_use(&mut socket).map_err(kernel("list the host's routes"))?;
     let host = host.into_iter().filter(|(_, prefix)| *prefix > 0).map(|(address, prefix)| Subnet::new(address, prefix));
     let taken: Vec<Subnet> = ours.iter().map(|network| network.subnet).chain(host).collect();
     let subnet = match config.subnet {
@@ -186,22 +196,31 @@ fn plan(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
     Ok(Network { version: records::VERSION, config: config.clone(), bridge, subnet, gateway })
 }
 
-/// The bridge, its address, and that the kernel passes packets on.
+/// What was asked for, or else the largest packet that the host's way out takes, at most Ethernet's.
+fn mtu(socket: &mut Socket, network: &Network) -> io::Result<u32> {
+    if let Some(mtu) = network.config.mtu {
+        return Ok(mtu);
+    }
+    let ways = links::default_route_links(socket)?;
+    let links = links::list(socket)?.into_iter().filter(|link| ways.contains(&link.index));
+    Ok(links.map(|link| link.mtu).min().map_or(1500, |mtu| mtu.clamp(576, 1500)))
+}
+
+/// The bridge and its address. It has no IPv6 and takes no advice on routes before it is up.
 fn make(network: &Network) -> Result<(), Error> {
     let failed = |what: &str| kernel(format!("network {}: {what}", network.config.name));
     let mut socket = route_socket()?;
     let address = records::hardware_address(network.gateway);
-    links::make_bridge(&mut socket, &network.bridge, address, network.config.mtu).map_err(failed("make the bridge"))?;
-    let index = links::index(&mut socket, &network.bridge).map_err(failed("find the bridge"))?;
-    let index = index.ok_or_else(|| failed("find the bridge")(io::ErrorKind::NotFound.into()))?;
+    let mtu = mtu(&mut socket, network).map_err(failed("list the host's links"))?;
+    links::make_bridge(&mut socket, &network.bridge, address, mtu).map_err(failed("make the bridge"))?;
+    let index = links::existing(&network.bridge).map_err(failed("find the bridge"))?;
+    set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", network.bridge), "1")?;
     links::set_up(&mut socket, index).map_err(failed("set the bridge up"))?;
     let prefix = network.subnet.prefix();
-    links::add_address(&mut socket, index, network.gateway, prefix).map_err(failed("give the bridge its address"))?;
-    set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", network.bridge), "1")?;
-    if network.config.internal { Ok(()) } else { set_if_there("/proc/sys/net/ipv4/ip_forward", "1") }
+    links::add_address(&mut socket, index, network.gateway, prefix).map_err(failed("give the bridge its address"))
 }
 
-/// Written only when it changes something: a host that forwards already is left as it is.
+/// A kernel without the setting does not need it.
 fn set_if_there(path: &str, value: &str) -> Result<(), Error> {
     match fs::read_to_string(path) {
         Ok(present) if present.trim() == value => Ok(()),
@@ -213,12 +232,20 @@ fn set_if_there(path: &str, value: &str) -> Result<(), Error> {
 
 /// Replaces the engine's table by what is written down now; takes it away with the last network.
 fn apply_rules(roots: &Roots) -> Result<(), Error> {
+    apply_rules_for(roots, &list(roots)?, &attachments(roots)?)
+}
+
+/// The table that there is to be for these. One that is in place is not replaced: each change waits for all processors.
+fn apply_rules_for(roots: &Roots, networks: &[Network], attachments: &[Attachment]) -> Result<(), Error> {
     let name = table_name(roots);
-    let messages = match rules::table(&name, &list(roots)?, &attachments(roots)?) {
-        Some(table) => nft::encode(&table),
-        None => nft::encode_removal(&name),
-    };
-    let applied = Socket::netfilter().and_then(|mut socket| socket.batch(&messages));
+    let closed = forwarding::ensure(roots, networks)?;
+    let applied =
+        Socket::netfilter().and_then(|mut socket| match rules::table(&name, networks, attachments, &closed) {
+            Some(table) if nft::is_in_place(&mut socket, &table)? => Ok(()),
+            Some(table) => socket.batch(&nft::encode(&table)),
+            None if nft::exists(&mut socket, &name)? => socket.batch(&nft::encode_removal(&name)),
+            None => Ok(()),
+        });
     applied.map_err(kernel(format!("firewall table {name}")))
 }
 
@@ -241,9 +268,11 @@ pub fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
     if !users.is_empty() {
         return Err(Error::InUse { name: name.to_owned(), users: users.join(", ") });
     }
+    // The record goes last: while it is there, the next call knows that something may be left.
     links::remove(&mut route_socket()?, &network.bridge).map_err(kernel(format!("remove the bridge of {name}")))?;
-    remove_file(&records::network_file(roots, name))?;
-    apply_rules(roots)
+    let others: Vec<Network> = list(roots)?.into_iter().filter(|other| other.config.name != name).collect();
+    apply_rules_for(roots, &others, &attachments(roots)?)?;
+    remove_file(&records::network_file(roots, name))
 }
 
 fn remove_file(path: &Path) -> Result<(), Error> {
@@ -256,6 +285,9 @@ fn remove_file(path: &Path) -> Result<(), Error> {
 /// Gives a container its namespace, its place in networks and its published ports, as written in `connect`. What it
 /// had before and still has stays, addresses too.
 pub fn connect(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
+    if !is_name(&connect.container) {
+        return Err(Error::Container(connect.container.clone()));
+    }
     let _lock = lock(roots)?;
     let others: Vec<Attachment> =
         attachments(roots)?.into_iter().filter(|other| other.container != connect.container).collect();
@@ -268,6 +300,7 @@ pub fn connect(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
         ports: ports::choose(&connect.ports, &before.ports, &others)?,
         dns: connect.dns.clone(),
     };
+    unplug_changed(roots, &before, &attachment)?;
     state::make_directory(file.parent().unwrap_or(Path::new("/")))?;
     if attachment != before {
         state::write_json(&file, &attachment)?;
@@ -298,9 +331,27 @@ fn choose_endpoints(
             names: join.names.clone(),
             gateway_priority: join.gateway_priority,
         };
+        let name = &endpoint.interface;
+        if name == "lo" || endpoints.values().any(|other: &Endpoint| other.interface == *name) {
+            return Err(Error::Interface(connect.container.clone(), name.clone()));
+        }
         endpoints.insert(join.network.clone(), endpoint);
     }
     Ok(endpoints)
+}
+
+/// Takes away cables that are no longer wanted or are to be others, before what they were is forgotten.
+fn unplug_changed(roots: &Roots, before: &Attachment, after: &Attachment) -> Result<(), Error> {
+    let same = |a: &Endpoint, b: &Endpoint| {
+        (a.address, a.hardware_address, &a.interface) == (b.address, b.hardware_address, &b.interface)
+    };
+    let stays = |name: &String, endpoint| after.endpoints.get(name).is_some_and(|other| same(endpoint, other));
+    let mut socket = route_socket()?;
+    for (network, _) in before.endpoints.iter().filter(|(name, endpoint)| !stays(name, endpoint)) {
+        let failed = kernel(format!("network of container {}: leave {network}", after.container));
+        links::remove(&mut socket, &cable(roots, &before.container, network)).map_err(failed)?;
+    }
+    Ok(())
 }
 
 /// Makes what the kernel lacks of this.
@@ -308,62 +359,69 @@ fn build(roots: &Roots, attachment: &Attachment) -> Result<(), Error> {
     let container = &attachment.container;
     let failed = |what: &str| kernel(format!("network of container {container}: {what}"));
     let namespace = sandbox::ensure(roots, container).map_err(failed("make its namespace"))?;
-    for (name, endpoint) in &attachment.endpoints {
-        let network = get(roots, name)?;
-        make(&network)?;
-        plug(roots, container, &network, endpoint, &namespace).map_err(failed(&format!("join {name}")))?;
+    let names = attachment.endpoints.keys();
+    let networks = names.map(|name| get(roots, name)).collect::<Result<Vec<Network>, Error>>()?;
+    let mut places = Vec::new();
+    for network in &networks {
+        let name = &network.config.name;
+        let Some(endpoint) = attachment.endpoints.get(name) else { continue };
+        make(network)?;
+        plug(roots, attachment, network, endpoint, &namespace).map_err(failed(&format!("join {name}")))?;
+        places.push((endpoint.clone(), network.subnet.prefix()));
     }
-    let Some((gateway, interface)) = default_gateway(roots, attachment)? else { return Ok(()) };
-    let routed = sandbox::inside(&namespace, move || {
-        let mut socket = Socket::route()?;
-        let index = links::index(&mut socket, &interface)?.ok_or(io::ErrorKind::NotFound)?;
-        links::add_default_route(&mut socket, gateway, index)
-    });
-    routed.map_err(failed("route"))
+    let way_out = attachment.way_out(&networks);
+    let way_out = way_out.map(|(network, endpoint)| (network.gateway, endpoint.interface.clone()));
+    sandbox::inside(&namespace, move || address(&places, way_out)).map_err(failed("set its addresses and routes"))
 }
 
-/// Of the networks that lead out, the one with the highest priority; of equals the first by name.
-fn default_gateway(roots: &Roots, attachment: &Attachment) -> Result<Option<(Ipv4Addr, String)>, Error> {
-    let mut best: Option<(i64, Ipv4Addr, String)> = None;
-    for (name, endpoint) in &attachment.endpoints {
-        let network = get(roots, name)?;
-        let better = best.as_ref().is_none_or(|(priority, ..)| endpoint.gateway_priority > *priority);
-        if !network.config.internal && better {
-            best = Some((endpoint.gateway_priority, network.gateway, endpoint.interface.clone()));
-        }
+/// Gives the interfaces of the thread's namespace their addresses, and the default route its gateway.
+fn address(places: &[(Endpoint, u8)], way_out: Option<(Ipv4Addr, String)>) -> io::Result<()> {
+    let mut socket = Socket::route()?;
+    for (endpoint, prefix) in places {
+        let index = links::existing(&endpoint.interface)?;
+        // The neighbours hear of the address when the link comes up: it may have been another container's.
+        fs::write(format!("/proc/sys/net/ipv4/conf/{}/arp_notify", endpoint.interface), "1")?;
+        links::add_address(&mut socket, index, endpoint.address, *prefix)?;
+        links::set_up(&mut socket, index)?;
     }
-    Ok(best.map(|(_, gateway, interface)| (gateway, interface)))
+    match way_out {
+        Some((gateway, interface)) => links::set_default_route(&mut socket, gateway, links::existing(&interface)?),
+        None => links::remove_default_route(&mut socket),
+    }
 }
 
 fn cable(roots: &Roots, container: &str, network: &str) -> String {
     format!("stv-{}", short(roots, &["cable", container, network]))
 }
 
-fn plug(roots: &Roots, container: &str, network: &Network, endpoint: &Endpoint, namespace: &Path) -> io::Result<()> {
+/// Plugs the container into the network; its cable is made anew if either end is missing.
+fn plug(
+    roots: &Roots,
+    attachment: &Attachment,
+    network: &Network,
+    endpoint: &Endpoint,
+    namespace: &Path,
+) -> io::Result<()> {
+    let name = cable(roots, &attachment.container, &network.config.name);
+    let bridge = links::existing(&network.bridge)?;
     let mut socket = Socket::route()?;
-    let name = cable(roots, container, &network.config.name);
-    let interface = endpoint.interface.clone();
-    let wanted = interface.clone();
-    let inside = sandbox::inside(namespace, move || links::index(&mut Socket::route()?, &wanted))?;
-    if inside.is_none() || links::index(&mut socket, &name)?.is_none() {
+    let wanted = endpoint.interface.clone();
+    if links::index(&name)?.is_none() || sandbox::inside(namespace, move || links::index(&wanted))?.is_none() {
         links::remove(&mut socket, &name)?;
-        let bridge = links::index(&mut socket, &network.bridge)?.ok_or(io::ErrorKind::NotFound)?;
         let file = fs::File::open(namespace)?;
-        let peer = links::Peer { namespace: file.as_fd(), name: &interface, address: endpoint.hardware_address };
-        links::make_cable(&mut socket, &name, bridge, &peer, network.config.mtu)?;
-        // The host has nothing to say on the cable itself.
-        let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
-        if Path::new(&path).exists() {
-            fs::write(path, "1")?;
-        }
+        let address = endpoint.hardware_address;
+        let peer = links::Peer { namespace: file.as_fd(), name: &endpoint.interface, address };
+        let mtu = mtu(&mut socket, network)?;
+        links::make_cable(&mut socket, &name, bridge, &peer, mtu)?;
     }
-    let (address, prefix) = (endpoint.address, network.subnet.prefix());
-    sandbox::inside(namespace, move || {
-        let mut socket = Socket::route()?;
-        let index = links::index(&mut socket, &interface)?.ok_or(io::ErrorKind::NotFound)?;
-        links::add_address(&mut socket, index, address, prefix)?;
-        links::set_up(&mut socket, index)
-    })
+    // The host has nothing to say on the cable itself.
+    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
+    if Path::new(&path).exists() {
+        fs::write(path, "1")?;
+    }
+    let index = links::existing(&name)?;
+    links::set_bridge(&mut socket, index, bridge)?;
+    links::set_hairpin(&mut socket, index, !attachment.ports.is_empty())
 }
 
 /// Takes everything of the network from a container. One that has nothing is fine.
@@ -376,37 +434,14 @@ pub fn disconnect(roots: &Roots, container: &str) -> Result<(), Error> {
     for network in attachment.iter().flat_map(|attachment| attachment.endpoints.keys()) {
         links::remove(&mut socket, &cable(roots, container, network)).map_err(failed("remove its cable"))?;
     }
-    if sandbox::path(roots, container).exists() {
-        sandbox::remove(roots, container).map_err(failed("remove its namespace"))?;
-    }
+    sandbox::remove(roots, container).map_err(failed("remove its namespace"))?;
     if attachment.is_none() {
         return Ok(());
     }
-    remove_file(&file)?;
-    apply_rules(roots)
-}
-
-/// What the kernel lost of a network: its bridge or the engine's table.
-pub fn lost(roots: &Roots, name: &str) -> Result<Vec<String>, Error> {
-    let network = get(roots, name)?;
-    let links = links::list(&mut route_socket()?).map_err(kernel("list links"))?;
-    let mut lost = Vec::new();
-    if !links.iter().any(|(_, found)| *found == network.bridge) {
-        lost.push(format!("link {} gone", network.bridge));
-    }
-    Ok(lost)
-}
-
-/// What the kernel lost of a container's network: its namespace or cables.
-pub fn lost_of_container(roots: &Roots, container: &str) -> Result<Vec<String>, Error> {
-    let attachment: Option<Attachment> = state::read_json(&records::attachment_file(roots, container))?;
-    let Some(attachment) = attachment else { return Ok(Vec::new()) };
-    if !sandbox::exists(roots, container) {
-        return Ok(vec!["network namespace gone".to_owned()]);
-    }
-    let links = links::list(&mut route_socket()?).map_err(kernel("list links"))?;
-    let gone = |network: &&String| !links.iter().any(|(_, found)| *found == cable(roots, container, network));
-    Ok(attachment.endpoints.keys().filter(gone).map(|network| format!("link to {network} gone")).collect())
+    // The record goes last: while it is there, the next call knows that something may be left.
+    let others: Vec<Attachment> = attachments(roots)?.into_iter().filter(|one| one.container != container).collect();
+    apply_rules_for(roots, &list(roots)?, &others)?;
+    remove_file(&file)
 }
 
 /// Puts back what the kernel lost of all networks and of the containers that have a namespace.

@@ -5,17 +5,21 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, socket,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
+    sockopt,
 };
 
 pub const REQUEST: u16 = 0x1;
 pub const ACK: u16 = 0x4;
 pub const DUMP: u16 = 0x300;
+pub const REPLACE: u16 = 0x100;
 pub const EXCLUSIVE: u16 = 0x200;
 pub const CREATE: u16 = 0x400;
 pub const APPEND: u16 = 0x800;
 
 const HEADER: usize = 16;
+/// What fits into a socket's buffer whatever the host's settings are.
+const ROOM: usize = 64 << 10;
 const NESTED: u16 = 0x8000;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -149,6 +153,15 @@ impl Socket {
         Ok(Self { fd, sequence: 1 })
     }
 
+    /// All in one datagram, for which the kernel's default room is soon too small when there are many rules.
+    fn send(&self, bytes: &[u8]) -> io::Result<()> {
+        if bytes.len() > ROOM {
+            setsockopt(&self.fd, sockopt::SndBufForce, &(2 * bytes.len()))?;
+        }
+        send(self.fd.as_raw_fd(), bytes, MsgFlags::empty())?;
+        Ok(())
+    }
+
     fn receive(&self) -> io::Result<Vec<u8>> {
         let mut bytes = vec![0; 256 << 10];
         loop {
@@ -181,7 +194,7 @@ impl Socket {
                 waiting.push(self.sequence);
             }
         }
-        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        self.send(&bytes)?;
         while !waiting.is_empty() {
             let answer = self.receive()?;
             for reply in replies(&answer).iter().filter(|reply| reply.kind == ERROR) {
@@ -195,12 +208,13 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends one message and hands each answer's body to `each`.
+    /// Sends one message and hands each answer's body to `each`. The message asks for a dump or for an acknowledgement:
+    /// either marks the end.
     pub fn dump(&mut self, message: &Message, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
         self.sequence += 1;
         let mut bytes = Vec::new();
         message.encode(self.sequence, &mut bytes);
-        send(self.fd.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        self.send(&bytes)?;
         loop {
             let answer = self.receive()?;
             for reply in replies(&answer) {

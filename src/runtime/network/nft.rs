@@ -2,16 +2,21 @@
 //! (linux/netfilter/nf_tables.h). [`encode`] turns a table into one transaction that replaces the old table: at no
 //! moment is there half of it.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::io;
 use std::net::Ipv4Addr;
 
-use super::netlink::{ACK, APPEND, CREATE, Message};
+use super::netlink::{ACK, APPEND, CREATE, DUMP, Message, Socket, attributes};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
+const GET_TABLE: u16 = SUBSYSTEM | 1;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
+const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
+const GET_RULE: u16 = SUBSYSTEM | 7;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const INET: u8 = 1;
@@ -62,12 +67,16 @@ pub enum Expression {
     /// 6 TCP, 17 UDP.
     Protocol(u8),
     Port(u16),
+    /// The destination is not in 127.0.0.0/8.
+    NotToLoopback,
     /// The destination is an address of this host.
     ToThisHost,
     /// Belongs to a connection that was let through before.
     Established,
     /// Its destination was changed by a published port.
     Published,
+    /// Its destination is as its sender wrote it.
+    NotPublished,
     Accept,
     Drop,
     SendTo {
@@ -89,9 +98,11 @@ impl fmt::Display for Expression {
             Self::Protocol(17) => f.write_str("meta l4proto udp"),
             Self::Protocol(number) => write!(f, "meta l4proto {number}"),
             Self::Port(port) => write!(f, "th dport {port}"),
+            Self::NotToLoopback => f.write_str("ip daddr != 127.0.0.0/8"),
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::Established => f.write_str("ct state established,related"),
             Self::Published => f.write_str("ct status dnat"),
+            Self::NotPublished => f.write_str("ct status & dnat == 0"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
             Self::SendTo { address, port } => write!(f, "dnat ip to {address}:{port}"),
@@ -114,6 +125,19 @@ impl fmt::Display for Table {
     }
 }
 
+impl Table {
+    /// What is kept beside the table to tell whether it is this one: a hash of its text (FNV-1a), in the form in which
+    /// `nft list ruleset` shows it as a comment (type 0, length, text with a NUL).
+    fn comment(&self) -> Vec<u8> {
+        let hash = self
+            .to_string()
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let text = format!("stack rules {hash:016x}\0");
+        [&[0, text.len() as u8][..], text.as_bytes()].concat()
+    }
+}
+
 fn header(family: u8, resource: u16) -> Vec<u8> {
     [&[family, 0][..], &resource.to_be_bytes()].concat()
 }
@@ -130,13 +154,22 @@ fn table_message(kind: u16, flags: u16, name: &str) -> Message {
 
 fn batch(messages: Vec<Message>) -> Vec<Message> {
     let mark = |kind| Message::new(kind, 0, &header(0, 10));
+    // An error is always reported; of a success one word is enough, and many would overrun the socket's buffer.
+    let last = messages.len().saturating_sub(1);
+    let quiet = |(number, mut message): (usize, Message)| {
+        message.flags = message.flags & !ACK | if number == last { ACK } else { 0 };
+        message
+    };
+    let messages = messages.into_iter().enumerate().map(quiet).collect();
     [vec![mark(BATCH_BEGIN)], messages, vec![mark(BATCH_END)]].concat()
 }
 
 /// The transaction that puts this table in the place of the one of its name, whether or not there is one.
 pub fn encode(table: &Table) -> Vec<Message> {
     let mut messages = removal(&table.name);
-    messages.push(table_message(NEW_TABLE, CREATE, &table.name));
+    let mut new = table_message(NEW_TABLE, CREATE, &table.name);
+    new.attribute(6, &table.comment());
+    messages.push(new);
     for chain in &table.chains {
         let mut new = message(NEW_CHAIN, CREATE);
         new.text(1, &table.name).text(3, chain.name);
@@ -161,6 +194,55 @@ fn removal(name: &str) -> Vec<Message> {
 /// The transaction after which there is no table of this name.
 pub fn encode_removal(name: &str) -> Vec<Message> {
     batch(removal(name))
+}
+
+/// Whether the kernel holds this table: the same text, as its comment says, and as many rules in each chain. Somebody who
+/// exchanges a rule for another is not noticed, one who flushes or deletes is.
+pub fn is_in_place(socket: &mut Socket, table: &Table) -> io::Result<bool> {
+    let Some(comment) = comment_in_place(socket, &table.name)? else { return Ok(false) };
+    if comment != table.comment() {
+        return Ok(false);
+    }
+    let wanted: BTreeMap<&str, usize> = table.chains.iter().map(|chain| (chain.name, chain.rules.len())).collect();
+    let mut found: BTreeMap<String, usize> = BTreeMap::new();
+    of_table(socket, GET_CHAIN, 3, &table.name, &mut |chain| {
+        found.insert(chain, 0);
+    })?;
+    of_table(socket, GET_RULE, 2, &table.name, &mut |chain| *found.entry(chain).or_default() += 1)?;
+    Ok(found.iter().map(|(chain, count)| (chain.as_str(), *count)).eq(wanted))
+}
+
+/// Whether there is a table of this name, whatever is in it.
+pub fn exists(socket: &mut Socket, name: &str) -> io::Result<bool> {
+    Ok(comment_in_place(socket, name)?.is_some())
+}
+
+/// The user data of the table, empty if it has none; `None` where there is no table.
+fn comment_in_place(socket: &mut Socket, name: &str) -> io::Result<Option<Vec<u8>>> {
+    let mut found = None;
+    let asked = socket.dump(&table_message(GET_TABLE, 0, name), &mut |body| {
+        let comment = attributes(body.get(4..).unwrap_or_default()).into_iter().find(|(kind, _)| *kind == 6);
+        found = Some(comment.map(|(_, value)| value.to_vec()).unwrap_or_default());
+    });
+    match asked {
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        other => other.map(|()| found),
+    }
+}
+
+/// The chain that each thing of this kind in the table is of; `naming` is the attribute that says so.
+fn of_table(socket: &mut Socket, kind: u16, naming: u16, table: &str, each: &mut dyn FnMut(String)) -> io::Result<()> {
+    let text = |value: &[u8]| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
+    let mut ask = Message::new(kind, DUMP, &header(INET, 0));
+    ask.text(1, table);
+    socket.dump(&ask, &mut |body| {
+        let found: BTreeMap<u16, &[u8]> = attributes(body.get(4..).unwrap_or_default()).into_iter().collect();
+        if found.get(&1).is_some_and(|value| text(value) == table)
+            && let Some(chain) = found.get(&naming)
+        {
+            each(text(chain));
+        }
+    })
 }
 
 fn encode_rule(table: &str, chain: &str, rule: &Rule) -> Message {
@@ -217,14 +299,14 @@ fn interface(list: &mut Message, key: u32, name: &str, is: bool) {
     compare(list, &padded, is);
 }
 
-fn address(list: &mut Message, offset: u32, network: Ipv4Addr, prefix: u8) {
+fn address(list: &mut Message, offset: u32, network: Ipv4Addr, prefix: u8, is: bool) {
     load(list, "meta", &[(2, 15), (1, 1)]);
     compare(list, &[IPV4 as u8], true);
     load(list, "payload", &[(1, 1), (2, 1), (3, offset), (4, 4)]);
     let bits = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0).to_be_bytes();
     mask(list, &bits);
     let network = u32::from_be_bytes(network.octets()) & u32::from_be_bytes(bits);
-    compare(list, &network.to_be_bytes(), true);
+    compare(list, &network.to_be_bytes(), is);
 }
 
 fn verdict(list: &mut Message, code: u32) {
@@ -245,19 +327,20 @@ fn immediate(list: &mut Message, register: u32, value: &[u8]) {
     });
 }
 
-/// Loads bits of the connection and goes on if one of these is set.
-fn connection(list: &mut Message, key: u32, bits: u32) {
+/// Loads bits of the connection and goes on if one of these is set, or none.
+fn connection(list: &mut Message, key: u32, bits: u32, set: bool) {
     load(list, "ct", &[(2, key), (1, 1)]);
     mask(list, &bits.to_ne_bytes());
-    compare(list, &0_u32.to_ne_bytes(), false);
+    compare(list, &0_u32.to_ne_bytes(), !set);
 }
 
 fn encode_expression(list: &mut Message, expression: &Expression) {
     match expression {
         Expression::From { interface: name, is } => interface(list, 6, name, *is),
         Expression::To { interface: name, is } => interface(list, 7, name, *is),
-        Expression::Source { network, prefix } => address(list, 12, *network, *prefix),
-        Expression::Destination { network, prefix } => address(list, 16, *network, *prefix),
+        Expression::Source { network, prefix } => address(list, 12, *network, *prefix, true),
+        Expression::Destination { network, prefix } => address(list, 16, *network, *prefix, true),
+        Expression::NotToLoopback => address(list, 16, Ipv4Addr::new(127, 0, 0, 0), 8, false),
         Expression::Protocol(number) => {
             load(list, "meta", &[(2, 16), (1, 1)]);
             compare(list, &[*number], true);
@@ -271,8 +354,9 @@ fn encode_expression(list: &mut Message, expression: &Expression) {
             load(list, "fib", &[(1, 1), (2, 3), (3, 2)]);
             compare(list, &2_u32.to_ne_bytes(), true);
         }
-        Expression::Established => connection(list, 0, 2 | 4),
-        Expression::Published => connection(list, 2, 1 << 5),
+        Expression::Established => connection(list, 0, 2 | 4, true),
+        Expression::Published => connection(list, 2, 1 << 5, true),
+        Expression::NotPublished => connection(list, 2, 1 << 5, false),
         Expression::Accept => verdict(list, 1),
         Expression::Drop => verdict(list, 0),
         Expression::SendTo { address, port } => {

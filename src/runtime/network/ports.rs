@@ -60,10 +60,10 @@ fn is_free(port: &Port) -> bool {
     !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
 }
 
-/// The process that listens there, found by its socket: /proc/net/tcp gives the inode, /proc/PID/fd who has it.
+/// The process that listens there, found by its socket: /proc/PID/net/tcp gives the inode, /proc/PID/fd who has it.
 fn process(port: &Port) -> Option<String> {
     let inode = ["", "6"].iter().find_map(|family| {
-        let table = fs::read_to_string(format!("/proc/net/{}{family}", port.protocol)).ok()?;
+        let table = fs::read_to_string(format!("/proc/thread-self/net/{}{family}", port.protocol)).ok()?;
         let listening = if port.protocol == "udp" { "07" } else { "0A" };
         let wanted = format!(":{:04X}", port.host_port);
         table.lines().skip(1).find_map(|line| {
@@ -91,12 +91,13 @@ pub(super) fn choose(wanted: &[Port], before: &[Port], others: &[Attachment]) ->
         let kept = before.iter().find(|other| same(other) && !chosen.contains(other)).cloned();
         let port = match kept {
             Some(kept) if port.host_port == 0 || port.host_port == kept.host_port => kept,
-            _ if port.host_port == 0 => free(port)?,
+            _ if port.host_port == 0 => free(port, &chosen, others)?,
             _ => port.clone(),
         };
         let container = others.iter().find(|other| other.ports.iter().any(|taken| collide(taken, &port)));
-        if let Some(other) = container {
-            let holder = format!("container {}", other.container);
+        let holder = container.map(|other| format!("container {}", other.container));
+        let twice = || chosen.iter().any(|other| collide(other, &port)).then(|| "another port of it".to_owned());
+        if let Some(holder) = holder.or_else(twice) {
             return Err(Error::PortTaken { port: text(&port), holder });
         }
         chosen.push(port);
@@ -104,14 +105,27 @@ pub(super) fn choose(wanted: &[Port], before: &[Port], others: &[Attachment]) ->
     Ok(chosen)
 }
 
-/// One that the kernel gives out now.
-fn free(port: &Port) -> Result<Port, Error> {
-    let address = SocketAddr::new(address(port), 0);
-    let bound = if port.protocol == "udp" {
-        UdpSocket::bind(address).and_then(|socket| socket.local_addr())
-    } else {
-        TcpListener::bind(address).and_then(|listener| listener.local_addr())
+/// How often the kernel is asked for a port that nobody has been promised.
+const ATTEMPTS: usize = 64;
+
+/// One that the kernel gives out now and that no container was given: containers' ports need have no socket.
+fn free(port: &Port, chosen: &[Port], others: &[Attachment]) -> Result<Port, Error> {
+    let any = SocketAddr::new(address(port), 0);
+    let promised = |port: &Port| {
+        let others = others.iter().flat_map(|other| &other.ports);
+        others.chain(chosen).any(|other| collide(other, port))
     };
-    let bound = bound.map_err(super::kernel("find a free port"))?;
-    Ok(Port { host_port: bound.port(), ..port.clone() })
+    for _ in 0..ATTEMPTS {
+        let bound = if port.protocol == "udp" {
+            UdpSocket::bind(any).and_then(|socket| socket.local_addr())
+        } else {
+            TcpListener::bind(any).and_then(|listener| listener.local_addr())
+        };
+        let host_port = bound.map_err(super::kernel("find a free port"))?.port();
+        let port = Port { host_port, ..port.clone() };
+        if !promised(&port) {
+            return Ok(port);
+        }
+    }
+    Err(Error::PortTaken { port: text(port), holder: "other containers".to_owned() })
 }

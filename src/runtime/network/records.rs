@@ -19,8 +19,9 @@ use super::{Error, io_at};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;
 
-/// Where subnets come from when none is asked for: /24 networks of 10.210.0.0/16.
-const POOL: Ipv4Addr = Ipv4Addr::new(10, 210, 0, 0);
+/// Where subnets come from when none is asked for: /24 networks of the first of these /16 that has one.
+const POOLS: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(10, 210, 0, 0), Ipv4Addr::new(172, 29, 0, 0), Ipv4Addr::new(192, 168, 0, 0)];
 
 /// An IPv4 network, `10.210.3.0/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -55,6 +56,12 @@ impl Subnet {
 
     pub fn overlaps(self, other: Self) -> bool {
         self.holds(other.network()) || other.holds(self.network())
+    }
+
+    /// Whether something can have this address: neither the network's own nor the one that means everybody.
+    pub fn is_host(self, address: Ipv4Addr) -> bool {
+        let number = u32::from(address) & !bits(self.prefix);
+        self.holds(address) && number != 0 && number != !bits(self.prefix)
     }
 
     /// How many addresses it has for bridge and containers.
@@ -117,6 +124,14 @@ pub struct Network {
     pub gateway: Ipv4Addr,
 }
 
+impl Network {
+    /// Whether it was made from this, but for what is only written down.
+    pub(super) fn is(&self, config: &NetworkConfig) -> bool {
+        let NetworkConfig { labels, declared, .. } = config.clone();
+        NetworkConfig { labels, declared, ..self.config.clone() } == *config
+    }
+}
+
 /// A container's place in one network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
@@ -152,6 +167,17 @@ pub struct Attachment {
     pub ports: Vec<Port>,
     /// Name servers to ask for names that are not of a network; the host's when empty.
     pub dns: Vec<String>,
+}
+
+impl Attachment {
+    /// The network that gives the default route, on which ports are published too, and the place in it: of those that
+    /// are not internal the one with the highest priority, of equals the first by name.
+    pub fn way_out<'a>(&self, networks: &'a [Network]) -> Option<(&'a Network, &Endpoint)> {
+        let network = |name: &String| networks.iter().find(|network| network.config.name == *name);
+        let places = self.endpoints.iter().filter_map(|(name, endpoint)| Some((network(name)?, endpoint)));
+        let open = places.filter(|(network, _)| !network.config.internal);
+        open.min_by_key(|(_, endpoint)| std::cmp::Reverse(endpoint.gateway_priority))
+    }
 }
 
 pub(super) const VERSION: u32 = 1;
@@ -197,11 +223,12 @@ pub fn attachments(roots: &Roots) -> Result<Vec<Attachment>, Error> {
     all(&attachments_directory(roots))
 }
 
-/// A subnet of the pool that overlaps none of these.
+/// A subnet of the pools that overlaps none of these.
 pub(super) fn choose_subnet(taken: &[Subnet]) -> Result<Subnet, Error> {
-    let candidates = (0..=255).map(|number| Subnet::new(Ipv4Addr::from(u32::from(POOL) + (number << 8)), 24));
+    let number = |pool: Ipv4Addr, number: u32| Subnet::new(Ipv4Addr::from(u32::from(pool) + (number << 8)), 24);
+    let mut candidates = POOLS.into_iter().flat_map(|pool| (0..=255).map(move |index| number(pool, index)));
     let free = |candidate: &Subnet| !taken.iter().any(|other| other.overlaps(*candidate));
-    candidates.into_iter().find(free).ok_or(Error::NoSubnet)
+    candidates.find(free).ok_or(Error::NoSubnet)
 }
 
 /// The address asked for, if it is free; else the first free one after the gateway.
@@ -212,7 +239,7 @@ pub(super) fn choose_address(
 ) -> Result<Ipv4Addr, Error> {
     let name = || network.config.name.clone();
     match wanted {
-        Some(address) if !network.subnet.holds(address) => Err(Error::OutsideSubnet { address, network: name() }),
+        Some(address) if !network.subnet.is_host(address) => Err(Error::OutsideSubnet { address, network: name() }),
         Some(address) if taken.contains(&address) || address == network.gateway => {
             Err(Error::AddressTaken { address, network: name() })
         }
@@ -240,7 +267,8 @@ mod tests {
         let taken: Vec<Subnet> =
             ["10.210.0.0/24", "10.210.1.0/25", "10.210.2.0/23"].map(|text| text.parse().unwrap()).into();
         assert_eq!(String::from(choose_subnet(&taken).unwrap()), "10.210.4.0/24");
-        assert!(matches!(choose_subnet(&["10.0.0.0/8".parse().unwrap()]), Err(Error::NoSubnet)));
+        assert_eq!(String::from(choose_subnet(&["10.0.0.0/8".parse().unwrap()]).unwrap()), "172.29.0.0/24");
+        assert!(matches!(choose_subnet(&["0.0.0.0/0".parse().unwrap()]), Err(Error::NoSubnet)));
         for text in ["10.0.0.0", "10.0.0.0/31", "x/24", "10.0.0.0/-1"] {
             assert!(text.parse::<Subnet>().is_err(), "{text}");
         }
@@ -250,7 +278,8 @@ mod tests {
     fn addresses_are_given_once() {
         let subnet: Subnet = "10.1.2.0/29".parse().unwrap();
         let config = NetworkConfig::default();
-        let network = Network { version: 1, config, bridge: String::new(), gateway: subnet.address(1), subnet };
+        let gateway = subnet.address(1);
+        let network = Network { version: 1, config, bridge: String::new(), gateway, subnet };
         let mut taken = BTreeSet::new();
         for number in 2..=6 {
             let address = choose_address(&network, None, &taken).unwrap();
@@ -260,6 +289,8 @@ mod tests {
         assert!(matches!(choose_address(&network, None, &taken), Err(Error::NoAddress(_))));
         let wanted = |text: &str| choose_address(&network, Some(text.parse().unwrap()), &taken);
         assert!(matches!(wanted("10.1.2.3"), Err(Error::AddressTaken { .. })));
-        assert!(matches!(wanted("10.1.3.3"), Err(Error::OutsideSubnet { .. })));
+        for outside in ["10.1.3.3", "10.1.2.0", "10.1.2.7"] {
+            assert!(matches!(wanted(outside), Err(Error::OutsideSubnet { .. })), "{outside}");
+        }
     }
 }

@@ -1,13 +1,15 @@
 //! The firewall table of one engine, from what is written down: pure, so that what is let through can be read and
 //! tested as text. Nothing of anybody else's is looked at or changed.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::nft::{Chain, Expression, Rule, Table};
 use super::records::{Attachment, Network, Port};
 
-/// `None` where there is no network: then there is no table either.
-pub fn table(name: &str, networks: &[Network], attachments: &[Attachment]) -> Option<Table> {
+/// `None` where there is no network: then there is no table either. `closed` are the links of the host that pass packets
+/// on only because of us.
+pub fn table(name: &str, networks: &[Network], attachments: &[Attachment], closed: &BTreeSet<String>) -> Option<Table> {
     if networks.is_empty() {
         return None;
     }
@@ -15,10 +17,11 @@ pub fn table(name: &str, networks: &[Network], attachments: &[Attachment]) -> Op
     Some(Table {
         name: name.to_owned(),
         chains: vec![
-            chain("prerouting", "nat", 0, -100, published(networks, attachments)),
+            chain("prerouting", "nat", 0, -100, published(networks, attachments, &[])),
+            chain("output", "nat", 3, -100, published(networks, attachments, &[Expression::NotToLoopback])),
             chain("postrouting", "nat", 4, 100, networks.iter().flat_map(masquerade).collect()),
-            chain("input", "filter", 1, 0, networks.iter().filter_map(input).collect()),
-            chain("forward", "filter", 2, 0, forward(networks)),
+            chain("input", "filter", 1, 0, input(networks)),
+            chain("forward", "filter", 2, 0, forward(networks, closed)),
         ],
     })
 }
@@ -31,35 +34,30 @@ fn to(network: &Network) -> Expression {
     Expression::To { interface: network.bridge.clone(), is: true }
 }
 
-/// Packets from elsewhere to a published port go to the container. Those of this host's own programs to a loopback
-/// address never pass here; they are served by `netd`.
-fn published(networks: &[Network], attachments: &[Attachment]) -> Vec<Rule> {
+/// Packets to a published port of this host go to the container, those of this host's own programs too. To a loopback
+/// address they do not: those are served by `netd`. What goes elsewhere is left alone whatever port it is for.
+fn published(networks: &[Network], attachments: &[Attachment], first: &[Expression]) -> Vec<Rule> {
     let ports = attachments.iter().flat_map(|attachment| {
-        let target = outward(networks, attachment);
+        let target = attachment.way_out(networks).map(|(_, endpoint)| endpoint.address);
         attachment.ports.iter().filter_map(move |port| Some((port, target?)))
     });
-    ports.filter_map(|(port, target)| publish(port, target)).collect()
+    let rules = ports.filter_map(|(port, target)| publish(port, target));
+    rules.map(|rule| Rule([first, &rule[..]].concat())).collect()
 }
 
-/// The address under which a container is reached from outside: in its first network that is not internal.
-fn outward(networks: &[Network], attachment: &Attachment) -> Option<Ipv4Addr> {
-    let open = |name: &str| networks.iter().any(|network| network.config.name == name && !network.config.internal);
-    let endpoints = attachment.endpoints.iter().filter(|(name, _)| open(name));
-    endpoints.max_by_key(|(_, endpoint)| endpoint.gateway_priority).map(|(_, endpoint)| endpoint.address)
-}
-
-fn publish(port: &Port, target: Ipv4Addr) -> Option<Rule> {
+fn publish(port: &Port, target: Ipv4Addr) -> Option<Vec<Expression>> {
     let destination = match port.host_ip {
         Some(IpAddr::V4(address)) if address.is_loopback() => return None,
-        Some(IpAddr::V4(address)) if !address.is_unspecified() => {
-            Expression::Destination { network: address, prefix: 32 }
-        }
         Some(IpAddr::V6(_)) => return None,
-        _ => Expression::ToThisHost,
+        Some(IpAddr::V4(address)) if !address.is_unspecified() => {
+            Some(Expression::Destination { network: address, prefix: 32 })
+        }
+        _ => None,
     };
     let protocol = Expression::Protocol(if port.protocol == "udp" { 17 } else { 6 });
     let target = Expression::SendTo { address: target, port: port.container_port };
-    Some(Rule(vec![destination, protocol, Expression::Port(port.host_port), target]))
+    let rest = [Expression::ToThisHost, protocol, Expression::Port(port.host_port), target];
+    Some(destination.into_iter().chain(rest).collect())
 }
 
 /// Packets that leave get the host's address; so do those that come back to the same network through a published port,
@@ -76,14 +74,21 @@ fn masquerade(network: &Network) -> Vec<Rule> {
     ]
 }
 
-/// An internal network does not reach the host either.
-fn input(network: &Network) -> Option<Rule> {
-    network.config.internal.then(|| Rule(vec![from(network), Expression::Drop]))
+/// An internal network does not reach the host either; it answers what the host asks.
+fn input(networks: &[Network]) -> Vec<Rule> {
+    let internal = networks.iter().filter(|network| network.config.internal);
+    let rules = internal.flat_map(|network| {
+        [
+            Rule(vec![from(network), Expression::Established, Expression::Accept]),
+            Rule(vec![from(network), Expression::Drop]),
+        ]
+    });
+    rules.collect()
 }
 
 /// Within a network everything; out of one that is not internal; in through published ports alone. What is neither
-/// from nor to a network of ours is not decided here.
-fn forward(networks: &[Network]) -> Vec<Rule> {
+/// from nor to a network of ours is not decided here, unless the host would not pass it on but for us.
+fn forward(networks: &[Network], strangers: &BTreeSet<String>) -> Vec<Rule> {
     let within = networks.iter().map(|network| Rule(vec![from(network), to(network), Expression::Accept]));
     let internal = networks.iter().filter(|network| network.config.internal);
     let closed = internal
@@ -92,7 +97,11 @@ fn forward(networks: &[Network]) -> Vec<Rule> {
     let inward = networks.iter().filter(|network| !network.config.internal).flat_map(|network| {
         [Rule(vec![to(network), Expression::Published, Expression::Accept]), Rule(vec![to(network), Expression::Drop])]
     });
-    within.chain(closed).chain(answers).chain(inward).collect()
+    let strangers = strangers.iter().map(|link| {
+        let from = Expression::From { interface: link.clone(), is: true };
+        Rule(vec![from, Expression::NotPublished, Expression::Drop])
+    });
+    within.chain(closed).chain(answers).chain(inward).chain(strangers).collect()
 }
 
 #[cfg(test)]
@@ -107,7 +116,8 @@ mod tests {
     fn network(name: &str, subnet: &str, internal: bool) -> Network {
         let subnet: Subnet = subnet.parse().unwrap();
         let config = NetworkConfig { name: name.into(), internal, ..NetworkConfig::default() };
-        Network { version: 1, config, bridge: format!("stk-{name}"), gateway: subnet.address(1), subnet }
+        let bridge = format!("stk-{name}");
+        Network { version: 1, config, bridge, gateway: subnet.address(1), subnet }
     }
 
     #[test]
@@ -138,16 +148,21 @@ mod tests {
             ports: vec![port(None, 8080, "tcp"), port(Some("192.0.2.1"), 53, "udp"), port(Some("127.0.0.1"), 9, "tcp")],
             ..Attachment::default()
         };
-        assert_eq!(table("stack-x", &[], &[]), None);
+        let closed = BTreeSet::from(["eth0".to_owned()]);
+        assert_eq!(table("stack-x", &[], &[], &closed), None);
         expect![[r#"
             table inet stack-x
               chain prerouting (nat hook 0 priority -100)
                 fib daddr type local meta l4proto tcp th dport 8080 dnat ip to 10.210.0.2:80
-                ip daddr 192.0.2.1/32 meta l4proto udp th dport 53 dnat ip to 10.210.0.2:80
+                ip daddr 192.0.2.1/32 fib daddr type local meta l4proto udp th dport 53 dnat ip to 10.210.0.2:80
+              chain output (nat hook 3 priority -100)
+                ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto tcp th dport 8080 dnat ip to 10.210.0.2:80
+                ip daddr != 127.0.0.0/8 ip daddr 192.0.2.1/32 fib daddr type local meta l4proto udp th dport 53 dnat ip to 10.210.0.2:80
               chain postrouting (nat hook 4 priority 100)
                 ip saddr 10.210.0.0/24 oifname != "stk-front" masquerade
                 ip saddr 10.210.0.0/24 oifname "stk-front" ct status dnat masquerade
               chain input (filter hook 1 priority 0)
+                iifname "stk-back" ct state established,related accept
                 iifname "stk-back" drop
               chain forward (filter hook 2 priority 0)
                 iifname "stk-back" oifname "stk-back" accept
@@ -157,7 +172,8 @@ mod tests {
                 ct state established,related accept
                 oifname "stk-front" ct status dnat accept
                 oifname "stk-front" drop
+                iifname "eth0" ct status & dnat == 0 drop
         "#]]
-        .assert_eq(&table("stack-x", &networks, &[web]).unwrap().to_string());
+        .assert_eq(&table("stack-x", &networks, &[web], &closed).unwrap().to_string());
     }
 }

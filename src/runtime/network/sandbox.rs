@@ -9,6 +9,7 @@ use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
 use super::links;
 use super::netlink::Socket;
@@ -23,15 +24,22 @@ fn directory(roots: &Roots) -> PathBuf {
     roots.volatile("netns")
 }
 
-fn is_mounted(path: &Path) -> bool {
-    let text = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let wanted = path.to_string_lossy();
-    text.lines().any(|line| line.split(' ').nth(4) == Some(wanted.as_ref()))
+/// Whether the directory is a mount of its own, as far as the table of mounts tells.
+fn is_mounted(directory: &Path) -> bool {
+    let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let Ok(wanted) = directory.canonicalize() else { return false };
+    // Blanks and backslashes are written in octal there (proc(5)).
+    let wanted = wanted.to_string_lossy().replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011");
+    text.lines().any(|line| line.split(' ').nth(4) == Some(wanted.as_str()))
+}
+
+fn is_namespace(path: &Path) -> bool {
+    statfs(path).is_ok_and(|about| about.filesystem_type() == NSFS_MAGIC)
 }
 
 /// Whether the file stands for a namespace, and not for the empty file that a killed command left.
 pub fn exists(roots: &Roots, container: &str) -> bool {
-    is_mounted(&path(roots, container))
+    is_namespace(&path(roots, container))
 }
 
 fn share_directory(directory: &Path) -> io::Result<()> {
@@ -45,7 +53,7 @@ fn share_directory(directory: &Path) -> io::Result<()> {
 /// Makes the namespace where it is missing, with its loopback up.
 pub fn ensure(roots: &Roots, container: &str) -> io::Result<PathBuf> {
     let path = path(roots, container);
-    if is_mounted(&path) {
+    if is_namespace(&path) {
         return Ok(path);
     }
     share_directory(&directory(roots))?;
@@ -54,9 +62,7 @@ pub fn ensure(roots: &Roots, container: &str) -> io::Result<PathBuf> {
     on_thread(move || {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let mut socket = Socket::route()?;
-        if let Some(index) = links::index(&mut socket, "lo")? {
-            links::set_up(&mut socket, index)?;
-        }
+        links::set_up(&mut socket, links::existing("lo")?)?;
         // Until a network of the container has IPv6, nothing in it has.
         write_if_there("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")?;
         write_if_there("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
@@ -70,10 +76,11 @@ fn write_if_there(path: &str, value: &str) -> io::Result<()> {
     if Path::new(path).exists() { fs::write(path, value) } else { Ok(()) }
 }
 
-/// Lets go of the namespace; the links in it end with it. The last one takes the directory's mount with it.
+/// Lets go of the namespace, if there is one; the links in it end with it. The last one takes the directory's mount with
+/// it.
 pub fn remove(roots: &Roots, container: &str) -> io::Result<()> {
     let path = path(roots, container);
-    while is_mounted(&path) {
+    while is_namespace(&path) {
         umount2(&path, MntFlags::MNT_DETACH)?;
     }
     match fs::remove_file(&path) {

@@ -209,26 +209,21 @@ fn a_full_disk_is_said_and_nothing_is_lost() {
     let file = file.to_str().unwrap();
     inner.ok(&["apply", file]);
     let fill = Command::new("dd")
-        .args(["if=/dev/zero", "bs=64k"])
+        .args(["if=/dev/zero", "bs=4k"])
         .arg(format!("of={}/fill", small.display()))
         .stderr(Stdio::null())
         .status()
         .unwrap();
     assert!(!fill.success());
     let text = fs::read_to_string(file).unwrap();
-    let other = world.file(
-        "other.yaml",
-        &text.replace(
-            "image: builtin:whoami\n    networks",
-            "image: builtin:whoami\n    environment: {X: y}\n    networks",
-        ),
-    );
+    let extra = "  extra:\n    image: builtin:whoami\n    networks: [front]\nvolumes: {data";
+    let other = world.file("other.yaml", &text.replace("volumes: {data", extra));
     let said = inner.fails(1, &["apply", other.to_str().unwrap()]);
     assert!(said.contains("No space left"), "{said}");
     assert_eq!(inner.field("hello-counter-1", "state"), "running");
     fs::remove_file(small.join("fill")).unwrap();
     inner.ok(&["apply", other.to_str().unwrap()]);
-    assert_eq!(inner.field("hello-greeter-1", "state"), "running");
+    assert_eq!(inner.field("hello-extra-1", "state"), "running");
     inner.ok(&["destroy", "hello"]);
     drop(inner);
     assert!(Command::new("umount").arg(&small).status().unwrap().success());

@@ -21,14 +21,16 @@ pub mod exec;
 pub mod logs;
 mod observe;
 mod paths;
+mod remove;
 mod start;
 mod stop;
 
 pub use config::{Config, Container, Health, HealthCheck, Log, Phase, ProcessId, Restart, Start, State, Status};
 pub use observe::{Stats, get, list, processes, stats, wait, wait_healthy};
 pub use paths::Paths;
+pub use remove::{remove, sweep};
 pub use start::start;
-pub use stop::{Stop, kill, pause, remove, rename, restart, stop, unpause, update};
+pub use stop::{Stop, kill, pause, rename, restart, stop, unpause, update};
 
 use config::Record;
 
@@ -113,14 +115,19 @@ pub fn create(roots: &Roots, config: &Config) -> Result<Container, Error> {
         config.id = new_id()?;
     }
     config.created_ms = now_ms();
-    for directory in [&paths.directory, &paths.upper, &paths.work, &paths.logs] {
-        state::make_directory(directory)?;
+    let record = Record { version: VERSION, phase: Phase::Created, config };
+    // Made under another name: a container is there whole, or not at all.
+    remove::discard(&paths.making)?;
+    for name in ["", "upper", "work", "log"] {
+        state::make_directory(&paths.making.join(name))?;
     }
     // The root directory of the container is the upper one's: it must be readable by every user in it.
+    let upper = paths.making.join("upper");
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(&paths.upper, readable).map_err(io_at(&paths.upper))?;
-    let record = Record { version: VERSION, phase: Phase::Created, config };
-    state::write_json(&paths.config, &record)?;
+    fs::set_permissions(&upper, readable).map_err(io_at(&upper))?;
+    state::write_json(&paths.making.join("config.json"), &record)?;
+    remove::discard(&paths.directory)?;
+    fs::rename(&paths.making, &paths.directory).map_err(io_at(&paths.directory))?;
     Ok(Container { phase: Phase::Created, config: record.config, status: Status::default() })
 }
 

@@ -7,6 +7,9 @@ use crate::runtime::roots::Roots;
 /// All paths of one container.
 #[derive(Clone, Debug)]
 pub struct Paths {
+    /// The directory while it is made, and while it goes.
+    pub making: PathBuf,
+    pub going: PathBuf,
     pub directory: PathBuf,
     pub config: PathBuf,
     pub upper: PathBuf,
@@ -31,7 +34,10 @@ impl Paths {
         let directory = roots.durable("containers").join(name);
         let run = roots.volatile("containers").join(name);
         let logs = directory.join("log");
+        let beside = |word: &str| roots.durable("containers").join(format!(".{word}-{name}"));
         Self {
+            making: beside("making"),
+            going: beside("going"),
             config: directory.join("config.json"),
             upper: directory.join("upper"),
             work: directory.join("work"),

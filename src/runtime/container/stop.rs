@@ -1,11 +1,10 @@
 //! Stopping, removing, and changing what runs.
 
 use std::fs;
-use std::io;
 use std::time::Duration;
 
 use super::config::Record;
-use super::{Config, Error, Paths, Phase, Start, State, VERSION, get, io_at, lock, observe};
+use super::{Config, Error, Paths, Phase, Start, VERSION, get, io_at, lock};
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client::{self, Request};
@@ -105,65 +104,5 @@ pub fn rename(roots: &Roots, name: &str, new: &str) -> Result<(), Error> {
     config.name = new.to_owned();
     fs::rename(&from.directory, &to.directory).map_err(io_at(&to.directory))?;
     state::write_json(&to.config, &Record { version: VERSION, phase: Phase::Created, config })?;
-    remove_directory(&from.run)
-}
-
-/// Removes the container and all that is its own. `force` kills it first. One that is not there is fine.
-///
-/// # Errors
-/// [`Error::Running`] without `force`.
-pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
-    let container = match get(roots, name) {
-        Ok(container) => container,
-        Err(Error::NotFound(_)) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    if container.is_running() {
-        if !force {
-            return Err(Error::Running(name.to_owned()));
-        }
-        stop(roots, &container.config.name, &Stop::at_once())?;
-    }
-    let name = container.config.name.as_str();
-    let paths = Paths::of(roots, name);
-    let held = lock(&paths)?;
-    // Somebody may have started it again before the lock was ours.
-    if get(roots, name).is_ok_and(|again| again.is_running() && !force) {
-        return Err(Error::Running(name.to_owned()));
-    }
-    end_supervisor(roots, name)?;
-    super::start::clean(roots, name)?;
-    remove_directory(&paths.run)?;
-    // Without its configuration a directory is known to be the rest of a removal.
-    for path in [&paths.config, &paths.directory] {
-        let removed = if path.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-        match removed {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_at(path)(error)),
-            _ => {}
-        }
-    }
-    drop(held);
-    match fs::remove_file(&paths.lock) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at(&paths.lock)(error)),
-        _ => Ok(()),
-    }
-}
-
-/// The supervisor writes its last word just before it ends; its mount holds the overlay until then.
-fn end_supervisor(roots: &Roots, name: &str) -> Result<(), Error> {
-    let Some(status) = state::read_json::<super::Status>(&Paths::of(roots, name).status)? else { return Ok(()) };
-    if !status.shim.is_alive() {
-        return Ok(());
-    }
-    if status.state == State::Exited {
-        return observe::wait_for_end(status.shim.pid);
-    }
-    Err(Error::Running(name.to_owned()))
-}
-
-fn remove_directory(path: &std::path::Path) -> Result<(), Error> {
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at(path)(error)),
-        _ => Ok(()),
-    }
+    super::remove::discard(&from.run)
 }

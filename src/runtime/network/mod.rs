@@ -276,10 +276,7 @@ pub fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
 }
 
 fn remove_file(path: &Path) -> Result<(), Error> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at(path)(error)),
-        _ => Ok(()),
-    }
+    Ok(state::remove(path)?)
 }
 
 /// Gives a container its namespace, its place in networks and its published ports, as written in `connect`. What it

@@ -58,8 +58,7 @@ fn write(path: &Path, value: &impl Serialize, durability: Durability) -> Result<
 /// Puts the bytes at the path, whole or not at all.
 pub fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<()> {
     let directory = path.parent().unwrap_or(Path::new("."));
-    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("state");
-    let temporary = directory.join(format!(".{name}.{}", std::process::id()));
+    let temporary = temporary(path);
     let written = (|| {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.write_all(bytes)?;
@@ -74,6 +73,24 @@ pub fn replace(path: &Path, bytes: &[u8], durability: Durability) -> io::Result<
     }
     written?;
     if durability == Durability::Durable { File::open(directory)?.sync_all() } else { Ok(()) }
+}
+
+/// Where the new text is until it is whole. One name, so that the rest of a writer that was killed is overwritten by
+/// the next; two writers of one file hold a lock.
+fn temporary(path: &Path) -> PathBuf {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("state");
+    path.with_file_name(format!(".{name}.new"))
+}
+
+/// Removes the file, and the rest of a writer that was killed. One that is not there is fine.
+pub fn remove(path: &Path) -> Result<(), Error> {
+    for path in [temporary(path), path.to_owned()] {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_at(&path)(error)),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The value at the path; `None` when there is no such file.

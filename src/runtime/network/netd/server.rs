@@ -202,6 +202,8 @@ impl Server {
             if !self.resolvers.contains_key(container) {
                 match self.resolver(container, inode(container)) {
                     Ok(resolver) => drop(self.resolvers.insert(container.clone(), resolver)),
+                    // Taken away meanwhile.
+                    Err(_) if !sandbox::exists(&roots, container) => {}
                     Err(error) => failures.push(format!("names for {container}: {error}")),
                 }
             }

@@ -5,11 +5,13 @@
 //!   not at all: it is unpacked under `tmp/`, synced and renamed.
 //! - `tmp/`: emptied by the next writer; nothing in it is ever believed.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci_spec::image::ImageConfiguration;
@@ -223,11 +225,10 @@ impl Writer<'_> {
         fs::set_permissions(&directory, readable).map_err(io_at(&directory))?;
         let named =
             |source: UnpackError| Error::Layer { layer: expected.map_or("new".to_owned(), Digest::to_string), source };
-        let mut reader = Hashing {
-            inner: decompress(archive).map_err(|error| named(error.into()))?,
-            hasher: Sha256::new(),
-            count: 0,
-        };
+        let received = Rc::new(Cell::new(0));
+        let archive = Counting { inner: archive, count: received.clone() };
+        let inner = decompress(archive).map_err(|error| named(error.into()))?;
+        let mut reader = Hashing { inner, hasher: Sha256::new(), count: 0, received };
         unpack(&mut reader, &directory).map_err(named)?;
         // What follows the archive's end belongs to its digest too.
         io::copy(&mut reader, &mut io::sink()).map_err(|error| named(error.into()))?;
@@ -332,6 +333,29 @@ struct Hashing<R> {
     inner: R,
     hasher: Sha256,
     count: u64,
+    /// How much of the compressed archive that came from.
+    received: Rc<Cell<u64>>,
+}
+
+/// Whether so much was made of so little that it can only be meant to fill the disk.
+fn is_bomb(received: u64, unpacked: u64) -> bool {
+    const HARMLESS: u64 = 1 << 30;
+    const MOST_EXPANSION: u64 = 1000;
+    unpacked > HARMLESS && unpacked / MOST_EXPANSION > received
+}
+
+/// Counts what is read of a compressed archive.
+struct Counting<R> {
+    inner: R,
+    count: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counting<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.count.set(self.count.get() + count as u64);
+        Ok(count)
+    }
 }
 
 impl<R: Read> Read for Hashing<R> {
@@ -339,6 +363,23 @@ impl<R: Read> Read for Hashing<R> {
         let count = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..count]);
         self.count += count as u64;
+        if is_bomb(self.received.get(), self.count) {
+            return Err(io::Error::other("it expands to more than 1,000 times its size"));
+        }
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_bomb;
+
+    #[test]
+    fn a_bomb_is_told_from_a_layer_of_zeros() {
+        for (received, unpacked, expected) in
+            [(1, 1 << 30, false), (1 << 20, (1 << 30) + 1, true), (2 << 20, 2 << 30, true), (3 << 20, 2 << 30, false)]
+        {
+            assert_eq!(is_bomb(received, unpacked), expected, "{received} {unpacked}");
+        }
     }
 }

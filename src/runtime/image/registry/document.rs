@@ -206,7 +206,7 @@ mod tests {
                 ),
                 "-1",
             ),
-            (format!("{}{}", "[".repeat(100_000), "]".repeat(100_000)), "invalid type"),
+            (format!("{{\"x\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000)), "missing field"),
             ("{\"schemaVersion\":2,\"schemaVersion\":2}".into(), "duplicate"),
             ("\"x\"".into(), "expected struct"),
         ] {

@@ -41,7 +41,8 @@
 //!   different roots never touch each other's links, rules and groups, and no rule of anybody else is read or changed.
 //! - Paths that an image or a container can influence are resolved by openat2(2) inside a root, never by name.
 //! - A security step that fails ends the start of the container.
-//! - No environment variable is read below `cli`, and no program but this one is run: neither `ip`, `nft` nor `mount`.
+//! - No environment variable is read below `cli`, but for the place of docker's passwords ([`runtime::image`]); no
+//!   program but this one is run: neither `ip`, `nft` nor `mount`.
 //!
 //! # Files on disk
 //!

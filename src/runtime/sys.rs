@@ -28,12 +28,16 @@ fn owned(result: libc::c_long) -> io::Result<OwnedFd> {
 /// Opens `path` as if `root` were the root directory: symbolic links and `..` never leave it, and the magic links of
 /// procfs are not followed (openat2(2), `RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS`). `O_CLOEXEC` is always added.
 pub fn open_in_root(root: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32) -> io::Result<OwnedFd> {
+    open_how(root, path, flags, mode, libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS)
+}
+
+fn open_how(root: BorrowedFd<'_>, path: &Path, flags: i32, mode: u32, resolve: u64) -> io::Result<OwnedFd> {
     let path = c_string(path)?;
     // SAFETY: open_how is plain data for which all zeroes is a valid value.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
     how.flags = (flags | libc::O_CLOEXEC) as u64;
     how.mode = if flags & libc::O_CREAT != 0 { u64::from(mode) } else { 0 };
-    how.resolve = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+    how.resolve = resolve;
     loop {
         // SAFETY: the path is NUL-terminated and `how` outlives the call; its size is passed.
         let result = owned(unsafe {
@@ -168,4 +172,24 @@ pub fn set_attribute(path: &Path, key: &str, value: &[u8]) -> io::Result<()> {
 pub fn sync_file_system(file: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: takes an integer.
     check(i64::from(unsafe { libc::syncfs(file.as_raw_fd()) })).map(drop)
+}
+
+/// Leaves the session keyring of whoever started this process, for a new and empty one (keyctl(2)).
+pub fn new_session_keyring() -> io::Result<()> {
+    let anonymous: *const libc::c_char = std::ptr::null();
+    // SAFETY: a null name is allowed and means a keyring without one.
+    check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, anonymous) }).map(drop)
+}
+
+/// As [`open_in_root`], but a symbolic link anywhere on the way is an error (`ELOOP`).
+pub fn open_without_links(root: BorrowedFd<'_>, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    open_how(root, path, flags, 0, libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS)
+}
+
+/// A copy of the mount that `source` is open on, with that file or directory as its root, and of those below it;
+/// attached nowhere yet.
+pub fn clone_mount_of(source: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | (libc::AT_RECURSIVE | libc::AT_EMPTY_PATH) as u32;
+    // SAFETY: the empty path is NUL-terminated; the descriptor says what is meant.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), flags) })
 }

@@ -52,6 +52,13 @@ pub fn v1(resources: &LinuxResources) -> Files {
     files
 }
 
+/// The sum over the numbers that follow this word in a text of statistics.
+pub fn sum(text: &str, word: &str) -> u64 {
+    let after = text.match_indices(word).map(|(at, _)| &text[at + word.len()..]);
+    let number = |rest: &str| rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok());
+    after.filter_map(number).fold(0, u64::saturating_add)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -59,6 +66,13 @@ mod tests {
 
     fn oci(limits: &Limits) -> LinuxResources {
         serde_json::from_value(resources(limits)).unwrap()
+    }
+
+    #[test]
+    fn statistics_of_both_versions_are_summed() {
+        assert_eq!(sum("8:0 rbytes=10 wbytes=2 rios=1\n8:16 rbytes=5 wbytes=1\n", "rbytes="), 15);
+        assert_eq!(sum("8:0 Read 7\n8:0 Write 3\n8:0 Total 10\nTotal 10\n", "Write "), 3);
+        assert_eq!(sum("", "Read "), 0);
     }
 
     #[test]

@@ -5,10 +5,13 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::LinuxResources;
+use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
+mod devices;
+mod end;
 mod limits;
 
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -26,44 +29,84 @@ pub struct Error {
 /// The group of one container, in each hierarchy of this host.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
-    unified: bool,
-    directories: Vec<PathBuf>,
+    mount: PathBuf,
+    hierarchies: Vec<Hierarchy>,
 }
 
-/// Figures of a group at one moment.
+/// One directory of the group. Version 2 has a single one, for all controllers.
+#[derive(Clone, Debug)]
+struct Hierarchy {
+    controller: Option<&'static str>,
+    directory: PathBuf,
+}
+
+/// Figures of a group at one moment; bytes, nanoseconds, counts. Zero where the kernel does not say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
     pub cpu_ns: u64,
+    /// Without the file cache that the kernel can drop at once, as other engines count.
     pub memory_bytes: u64,
+    /// `None` is unlimited.
+    pub memory_limit: Option<u64>,
     pub processes: u64,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
 }
 
 impl Cgroup {
     /// The group with this name, `stack-KEY/CONTAINER`, whether or not it exists.
     pub fn named(name: &str) -> Self {
-        let unified = Path::new(MOUNT).join("cgroup.controllers").exists();
-        let directories = if unified {
-            vec![Path::new(MOUNT).join(name)]
-        } else {
-            let mounted = V1_CONTROLLERS.iter().map(|controller| Path::new(MOUNT).join(controller));
-            mounted.filter(|directory| directory.is_dir()).map(|directory| directory.join(name)).collect()
-        };
-        Self { unified, directories }
+        Self::below(Path::new(MOUNT), name)
     }
 
-    /// Makes the group, in every hierarchy.
+    /// The same, of hierarchies that are mounted elsewhere.
+    fn below(mount: &Path, name: &str) -> Self {
+        let mount = mount.to_owned();
+        if mount.join("cgroup.controllers").exists() {
+            let directory = mount.join(name);
+            return Self { mount, hierarchies: vec![Hierarchy { controller: None, directory }] };
+        }
+        let mounted = V1_CONTROLLERS.into_iter().filter(|controller| mount.join(controller).is_dir());
+        let one = |controller| Hierarchy { controller: Some(controller), directory: mount.join(controller).join(name) };
+        let hierarchies = mounted.map(one).collect();
+        Self { mount, hierarchies }
+    }
+
+    fn is_unified(&self) -> bool {
+        matches!(self.hierarchies.as_slice(), [Hierarchy { controller: None, .. }])
+    }
+
+    /// The directory of the group in each hierarchy, with the controller's name, which version 2 has none of.
+    pub fn hierarchies(&self) -> Vec<(Option<&'static str>, &Path)> {
+        self.hierarchies.iter().map(|one| (one.controller, one.directory.as_path())).collect()
+    }
+
+    /// For clone3(2) with `CLONE_INTO_CGROUP`; version 1 has no such thing.
+    ///
+    /// # Errors
+    /// Where the group does not exist.
+    pub fn open(&self) -> io::Result<Option<OwnedFd>> {
+        match self.hierarchies.as_slice() {
+            [Hierarchy { controller: None, directory }] => Ok(Some(fs::File::open(directory)?.into())),
+            _ => Ok(None),
+        }
+    }
+
+    /// Makes the group, in every hierarchy. One that is there already stays.
     ///
     /// # Errors
     /// Where the kernel refuses, as when not root.
     pub fn create(&self) -> Result<(), Error> {
-        for directory in &self.directories {
+        for Hierarchy { controller, directory } in &self.hierarchies {
             fs::create_dir_all(directory).map_err(|source| Error { path: directory.clone(), source })?;
-            let parent = directory.parent().unwrap_or(Path::new(MOUNT));
-            if self.unified {
-                self.delegate(parent)?;
-            } else if directory.starts_with("/sys/fs/cgroup/cpuset") {
-                inherit_cpuset(parent)?;
-                inherit_cpuset(directory)?;
+            let parent = directory.parent().unwrap_or(&self.mount);
+            match controller {
+                None => self.delegate(parent)?,
+                Some("cpuset") => {
+                    inherit_cpuset(parent)?;
+                    inherit_cpuset(directory)?;
+                }
+                Some(_) => {}
             }
         }
         Ok(())
@@ -71,14 +114,13 @@ impl Cgroup {
 
     /// Version 2: the controllers must be switched on for the children of each group above.
     fn delegate(&self, parent: &Path) -> Result<(), Error> {
-        for group in [Path::new(MOUNT), parent] {
+        for group in [self.mount.as_path(), parent] {
             for controller in ["memory", "cpu", "cpuset", "pids", "io"] {
                 let file = group.join("cgroup.subtree_control");
                 match fs::write(&file, format!("+{controller}")) {
                     Ok(()) => {}
                     // The host's kernel lacks it; a limit that needs it fails by name later.
-                    Err(error)
-                        if error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::EINVAL) => {}
+                    Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {}
                     Err(source) => return Err(Error { path: file, source }),
                 }
             }
@@ -91,86 +133,137 @@ impl Cgroup {
     /// # Errors
     /// Where the kernel refuses a value, or lacks the controller for it.
     pub fn limit(&self, resources: &LinuxResources) -> Result<(), Error> {
-        let files = if self.unified { limits::v2(resources) } else { limits::v1(resources) };
+        let files = if self.is_unified() { limits::v2(resources) } else { limits::v1(resources) };
         for (file, value) in files {
-            let path = self.file(file);
-            fs::write(&path, &value).map_err(|source| Error { path, source })?;
+            self.write(file, &value)?;
+        }
+        match resources.devices() {
+            Some(rules) => self.limit_devices(rules),
+            None => Ok(()),
+        }
+    }
+
+    fn limit_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
+        if let [Hierarchy { controller: None, directory }] = self.hierarchies.as_slice() {
+            return devices::attach(directory, rules).map_err(|source| Error { path: directory.clone(), source });
+        }
+        for (file, value) in devices::v1(rules) {
+            self.write(file, &value)?;
         }
         Ok(())
+    }
+
+    fn write(&self, file: &str, value: &str) -> Result<(), Error> {
+        let path = self.file(file);
+        fs::write(&path, value).map_err(|source| Error { path, source })
     }
 
     /// Where the group has this file: in version 1, the part before the first dot names the hierarchy.
     fn file(&self, file: &str) -> PathBuf {
         let controller = file.split('.').next().unwrap_or(file);
-        let of_controller = |directory: &&PathBuf| directory.starts_with(Path::new(MOUNT).join(controller));
-        let directory = self.directories.iter().find(of_controller).or(self.directories.first());
-        directory.map(|directory| directory.join(file)).unwrap_or_else(|| Path::new(MOUNT).join(file))
+        let own = self.hierarchies.iter().find(|one| one.controller.is_none_or(|name| name == controller));
+        match own {
+            Some(Hierarchy { directory, .. }) => directory.join(file),
+            // Names what the host lacks in the error that follows.
+            None => self.mount.join(controller).join(file),
+        }
     }
 
     /// Puts a process into the group.
     pub fn add(&self, pid: i32) -> Result<(), Error> {
-        for directory in &self.directories {
+        for Hierarchy { directory, .. } in &self.hierarchies {
             let path = directory.join("cgroup.procs");
             fs::write(&path, pid.to_string()).map_err(|source| Error { path, source })?;
         }
         Ok(())
     }
 
-    /// The processes in the group, none when it does not exist.
+    /// The processes in the group and in the groups that these made below it, none when it does not exist.
     pub fn processes(&self) -> Vec<i32> {
-        let file = self.directories.first().map(|directory| directory.join("cgroup.procs"));
-        let text = file.and_then(|file| fs::read_to_string(file).ok()).unwrap_or_default();
-        text.lines().filter_map(|line| line.parse().ok()).collect()
+        let mut all: Vec<i32> = self.hierarchies.first().map(|one| processes_below(&one.directory)).unwrap_or_default();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
-    /// Stops every process of the group from running, or lets them go on.
+    /// Stops every process of the group from running, or lets them go on. Returns when that is so.
     pub fn freeze(&self, frozen: bool) -> Result<(), Error> {
-        let (file, value) = match (self.unified, frozen) {
-            (true, frozen) => ("cgroup.freeze", if frozen { "1" } else { "0" }),
-            (false, true) => ("freezer.state", "FROZEN"),
-            (false, false) => ("freezer.state", "THAWED"),
-        };
-        let path = if self.unified { self.directories[0].join(file) } else { self.file(file) };
-        fs::write(&path, value).map_err(|source| Error { path, source })
+        end::freeze(self, frozen)
+    }
+
+    /// Kills every process of the group, and waits until all have ended.
+    ///
+    /// # Errors
+    /// `TimedOut` where one does not end, as when it waits for a dead disk.
+    pub fn kill_all(&self) -> Result<(), Error> {
+        end::kill_all(self)
+    }
+
+    /// Removes the group in every hierarchy, with what its processes made below it; those that still run are killed.
+    /// Also the engine's own group above it when that was the last. A group that is not there is fine.
+    pub fn remove(&self) -> Result<(), Error> {
+        end::remove(self)
     }
 
     /// How often the kernel killed a process of the group for want of memory.
     pub fn oom_kills(&self) -> u64 {
-        let file = if self.unified { "memory.events" } else { "memory.oom_control" };
-        let text = fs::read_to_string(self.file(file)).unwrap_or_default();
-        text.lines().find_map(|line| line.strip_prefix("oom_kill ")).and_then(|n| n.trim().parse().ok()).unwrap_or(0)
+        let file = if self.is_unified() { "memory.events" } else { "memory.oom_control" };
+        self.keyed(file, "oom_kill")
     }
 
     /// What the group uses now.
     pub fn stats(&self) -> Stats {
-        let number = |file: &str| fs::read_to_string(self.file(file)).ok().and_then(|text| text.trim().parse().ok());
-        let (cpu_ns, memory_bytes) = if self.unified {
-            let text = fs::read_to_string(self.file("cpu.stat")).unwrap_or_default();
-            let usage =
-                text.lines().find_map(|line| line.strip_prefix("usage_usec ")).and_then(|n| n.parse::<u64>().ok());
-            (usage.unwrap_or(0) * 1000, number("memory.current").unwrap_or(0))
-        } else {
-            (number("cpuacct.usage").unwrap_or(0), number("memory.usage_in_bytes").unwrap_or(0))
-        };
-        Stats { cpu_ns, memory_bytes, processes: self.processes().len() as u64 }
+        let processes = self.processes().len() as u64;
+        if self.is_unified() {
+            let io = fs::read_to_string(self.file("io.stat")).unwrap_or_default();
+            return Stats {
+                cpu_ns: self.keyed("cpu.stat", "usage_usec") * 1000,
+                memory_bytes: self
+                    .number("memory.current")
+                    .unwrap_or(0)
+                    .saturating_sub(self.keyed("memory.stat", "inactive_file")),
+                memory_limit: self.number("memory.max"),
+                processes,
+                read_bytes: limits::sum(&io, "rbytes="),
+                written_bytes: limits::sum(&io, "wbytes="),
+            };
+        }
+        let io = fs::read_to_string(self.file("blkio.throttle.io_service_bytes")).unwrap_or_default();
+        let used = self.number("memory.usage_in_bytes").unwrap_or(0);
+        Stats {
+            cpu_ns: self.number("cpuacct.usage").unwrap_or(0),
+            memory_bytes: used.saturating_sub(self.keyed("memory.stat", "total_inactive_file")),
+            // Version 1 says "unlimited" as the largest number of pages.
+            memory_limit: self.number("memory.limit_in_bytes").filter(|limit| *limit < 1 << 60),
+            processes,
+            read_bytes: limits::sum(&io, "Read "),
+            written_bytes: limits::sum(&io, "Write "),
+        }
     }
 
-    /// Removes the group, which must be empty, in every hierarchy, and the engine's own group above it when that was
-    /// the last. A group that is not there is fine.
-    pub fn remove(&self) -> Result<(), Error> {
-        for directory in &self.directories {
-            match fs::remove_dir(directory) {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(source) => return Err(Error { path: directory.clone(), source }),
-            }
-            if let Some(parent) = directory.parent() {
-                // Fails while other containers are in it, which is what should keep it.
-                drop(fs::remove_dir(parent));
-            }
-        }
-        Ok(())
+    fn number(&self, file: &str) -> Option<u64> {
+        fs::read_to_string(self.file(file)).ok()?.trim().parse().ok()
     }
+
+    /// The value of a key of a file of lines `key value`.
+    fn keyed(&self, file: &str, key: &str) -> u64 {
+        let text = fs::read_to_string(self.file(file)).unwrap_or_default();
+        let value = text.lines().filter_map(|line| line.split_once(' ')).find(|(name, _)| *name == key);
+        value.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(0)
+    }
+}
+
+fn processes_below(directory: &Path) -> Vec<i32> {
+    let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+    let own = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0);
+    let below = children(directory).into_iter().flat_map(|child| processes_below(&child));
+    own.chain(below).collect()
+}
+
+/// The groups right below this one.
+fn children(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
 
 /// Version 1: a new cpuset is empty, and takes no process until it has processors and memory nodes.

@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::credentials::{self, Identity};
-use super::{Channel, InitError, JoinChild, LaunchChild, Stdio, files, mounts, namespace_path, terminal};
+use super::{Channel, InitError, JoinChild, LaunchChild, Stdio, files, has_namespace, mounts, terminal};
 use crate::runtime::sys;
 
 /// Becomes the container's program, or returns why not.
@@ -34,29 +34,29 @@ fn try_run(request: &LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result
     let spec = request.spec;
     let process = process(spec)?;
     at("wait for the control group", go(channel))?;
+    at("out-of-memory score", credentials::set_oom_score(process))?;
     at("lead a session", session())?;
-    join_namespaces(spec)?;
+    at("root of the user namespace", own_root(spec))?;
     at("control group namespace", new_cgroup_namespace(spec))?;
     at("stop mounts from leaking", mounts::make_private())?;
     let root = at("root file system", mounts::bind_root(request.rootfs))?;
-    mounts::mount_all(spec, root.as_fd())?;
+    mounts::mount_all(spec, root.as_fd(), request.cgroup)?;
     files::make_devices(spec, root.as_fd())?;
     let slave = open_terminal(&stdio, &root, channel)?;
+    if let Some(slave) = &slave {
+        at("make /dev/console", files::make_console(root.as_fd(), slave.as_fd()))?;
+    }
     let identity = credentials::lookup(root.as_fd(), request.user, request.groups)?;
+    let cwd = process.cwd().clone();
+    at(&format!("make the working directory {}", cwd.display()), files::make_directory(root.as_fd(), &cwd))?;
     at("change the root directory", mounts::pivot(&root))?;
     drop(root);
     at("host name", files::set_names(spec))?;
     files::set_sysctls(spec)?;
     mounts::restrict_paths(spec)?;
     at("read-only root", mounts::restrict_root(spec))?;
-    let cwd = process.cwd().clone();
-    at(&format!("working directory {}", cwd.display()), files::make_directory(&cwd))?;
-    at("stdio", attach(stdio, slave))?;
-    at("close descriptors", sys::close_on_exec_from(3))?;
-    if request.reaper {
-        at("process 1", super::reaper::split(channel.errors.as_raw_fd()))?;
-    }
-    become_program(process, &identity, &cwd, !request.reaper, super::spec::is_confined(spec))
+    at("stdio", attach(stdio, slave, &identity))?;
+    become_program(process, &identity, spec, channel, if request.reaper { Place::BehindReaper } else { Place::First })
 }
 
 fn try_join(
@@ -65,26 +65,24 @@ fn try_join(
     stdio: Stdio,
     channel: &Channel,
 ) -> Result<Infallible, InitError> {
+    let process = exec_process(request)?;
     at("wait for the control group", go(channel))?;
-    // From here until exec a process of the container could see this one, which still has the host's program mapped
-    // and host descriptors open (CVE-2016-9962, CVE-2019-5736): no one in there may trace or open it.
-    at("protect this process", credentials::not_dumpable())?;
+    at("out-of-memory score", credentials::set_oom_score(&process))?;
     at("lead a session", session())?;
-    let all = CloneFlags::CLONE_NEWNS
+    let mut all = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWCGROUP;
+    all.set(CloneFlags::CLONE_NEWUSER, has_namespace(request.spec, LinuxNamespaceType::User));
     at("join the container", setns(pidfd.as_fd(), all).map_err(io::Error::from))?;
+    at("root of the user namespace", own_root(request.spec))?;
     let root = at("root directory", open_directory(Path::new("/")))?;
     let slave = open_terminal(&stdio, &root, channel)?;
     let identity = credentials::lookup(root.as_fd(), request.user, request.groups)?;
     drop(root);
-    at("stdio", attach(stdio, slave))?;
-    at("close descriptors", sys::close_on_exec_from(3))?;
-    let process = exec_process(request)?;
-    let cwd = process.cwd().clone();
-    become_program(&process, &identity, &cwd, false, super::spec::is_confined(request.spec))
+    at("stdio", attach(stdio, slave, &identity))?;
+    become_program(&process, &identity, request.spec, channel, Place::Further)
 }
 
 fn process(spec: &Spec) -> Result<&Process, InitError> {
@@ -106,33 +104,24 @@ fn go(channel: &Channel) -> io::Result<()> {
     File::from(channel.go.try_clone()?).read_exact(&mut byte)
 }
 
+/// Also leaves the engine's session keyring, and its mask for new files.
 fn session() -> io::Result<()> {
-    Ok(nix::unistd::setsid().map(drop)?)
+    nix::unistd::setsid()?;
+    nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+    match sys::new_session_keyring() {
+        Err(error) if error.raw_os_error() == Some(libc::ENOSYS) => Ok(()),
+        other => other,
+    }
 }
 
-fn join_namespaces(spec: &Spec) -> Result<(), InitError> {
-    for kind in [LinuxNamespaceType::Network, LinuxNamespaceType::Ipc, LinuxNamespaceType::Uts] {
-        if let Some(path) = namespace_path(spec, kind) {
-            let joined = File::open(path).and_then(|file| Ok(setns(file, flag(kind))?));
-            at(&format!("join the namespace {}", path.display()), joined)?;
-        }
-    }
-    Ok(())
-}
-
-/// The kernel refuses a descriptor of another kind than was meant.
-fn flag(kind: LinuxNamespaceType) -> CloneFlags {
-    match kind {
-        LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
-        LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
-        _ => CloneFlags::CLONE_NEWUTS,
-    }
+/// A user namespace knows nothing of the ids that its first process had outside.
+fn own_root(spec: &Spec) -> io::Result<()> {
+    if has_namespace(spec, LinuxNamespaceType::User) { credentials::become_root() } else { Ok(()) }
 }
 
 /// Made from inside the container's group, so that the group is its root.
 fn new_cgroup_namespace(spec: &Spec) -> io::Result<()> {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    let wanted = namespaces.is_some_and(|all| all.iter().any(|one| one.typ() == LinuxNamespaceType::Cgroup));
+    let wanted = has_namespace(spec, LinuxNamespaceType::Cgroup);
     if wanted { Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?) } else { Ok(()) }
 }
 
@@ -151,14 +140,29 @@ fn open_terminal(stdio: &Stdio, root: &OwnedFd, channel: &Channel) -> Result<Opt
     }
 }
 
-fn attach(stdio: Stdio, slave: Option<OwnedFd>) -> io::Result<()> {
+fn attach(stdio: Stdio, slave: Option<OwnedFd>, identity: &Identity) -> io::Result<()> {
     if let Some(slave) = slave {
         terminal::control(&slave)?;
+        own(&slave, identity)?;
         return three(&slave, &slave, &slave);
     }
     let Stdio::Pipes { stdin, stdout, stderr } = stdio else { return Ok(()) };
-    let stdin = stdin.map_or_else(|| File::open("/dev/null").map(OwnedFd::from), Ok)?;
+    // So that a user other than root can open /dev/stderr.
+    for end in stdin.iter().chain([&stdout, &stderr]) {
+        own(end, identity)?;
+    }
+    let stdin = stdin.map_or_else(files::open_null, Ok)?;
     three(&stdin, &stdout, &stderr)
+}
+
+/// Gives a pipe or terminal, and nothing else, to the program's user.
+fn own(end: &OwnedFd, identity: &Identity) -> io::Result<()> {
+    let is_terminal = nix::unistd::isatty(end).unwrap_or(false);
+    let kind = nix::sys::stat::fstat(end)?.st_mode & libc::S_IFMT;
+    if identity.uid == 0 || !(is_terminal || kind == libc::S_IFIFO) {
+        return Ok(());
+    }
+    Ok(nix::unistd::fchown(end, Some(nix::unistd::Uid::from_raw(identity.uid)), None)?)
 }
 
 fn three(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> {
@@ -168,22 +172,33 @@ fn three(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> 
     Ok(())
 }
 
+/// Which process of the container the program becomes.
+enum Place {
+    First,
+    BehindReaper,
+    Further,
+}
+
 /// The last steps, the same for the first process and for further ones.
 fn become_program(
     process: &Process,
     identity: &Identity,
-    cwd: &Path,
-    ends_with_us: bool,
-    confined: bool,
+    spec: &Spec,
+    channel: &Channel,
+    place: Place,
 ) -> Result<Infallible, InitError> {
-    at("out-of-memory score", credentials::set_oom_score(process))?;
+    let cwd = process.cwd();
+    at("close descriptors", sys::close_on_exec_from(3))?;
+    at(&format!("working directory {}", cwd.display()), files::enter(cwd))?;
     credentials::set_rlimits(process)?;
     at("signals", credentials::reset_signals())?;
-    credentials::drop_privileges(process, identity, confined)?;
-    at(&format!("working directory {}", cwd.display()), files::enter(cwd))?;
-    if ends_with_us {
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
+    credentials::drop_privileges(process, identity, super::spec::is_confined(spec))?;
+    match place {
+        Place::BehindReaper => at("process 1", super::reaper::split(channel.errors.as_raw_fd()))?,
         // After the change of user, which would clear it again.
-        at("end with the supervisor", credentials::die_with_parent())?;
+        Place::First => at("end with the supervisor", credentials::die_with_parent())?,
+        Place::Further => {}
     }
-    files::exec(process, identity)
+    files::exec(process, identity, channel)
 }

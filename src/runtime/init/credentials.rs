@@ -32,13 +32,18 @@ pub fn lookup(root: BorrowedFd<'_>, user: &str, groups: &[String]) -> Result<Ide
     resolve(user, groups, &passwd, &group).map_err(|reason| InitError::User { user: user.to_owned(), reason })
 }
 
-/// An image need not have the file, and it may be anything: only a regular one is read.
+/// An image need not have the file, and it may be anything: only a regular one is opened for reading.
 fn read(root: BorrowedFd<'_>, path: &str) -> String {
     let open = || -> io::Result<String> {
-        let file = File::from(sys::open_in_root(root, Path::new(path), libc::O_RDONLY | libc::O_NONBLOCK, 0)?);
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let regular = |file: &File| file.metadata().map(|found| found.is_file());
+        let looked = File::from(sys::open_in_root(root, Path::new(path), libc::O_PATH, 0)?);
         let mut text = Vec::new();
-        if file.metadata()?.is_file() {
-            file.take(LARGEST).read_to_end(&mut text)?;
+        if regular(&looked)? {
+            let file = File::from(sys::open_in_root(root, Path::new(path), flags, 0)?);
+            if regular(&file)? {
+                file.take(LARGEST).read_to_end(&mut text)?;
+            }
         }
         Ok(String::from_utf8_lossy(&text).into_owned())
     };
@@ -49,8 +54,21 @@ fn field(line: &str, index: usize) -> Option<&str> {
     line.split(':').nth(index)
 }
 
+/// 2^32 - 1 means "leave it" to setresuid(2), and half of the range is more than any image needs.
+const LARGEST_ID: u32 = i32::MAX as u32;
+
 fn id(line: &str, index: usize) -> Option<u32> {
-    field(line, index)?.parse().ok()
+    field(line, index)?.parse().ok().filter(|id| *id <= LARGEST_ID)
+}
+
+/// A number is never looked up as a name: an image could call root so (CVE-2026-46680). `None` for a name.
+fn as_number(text: &str) -> Result<Option<u32>, String> {
+    let digits = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Ok(None);
+    }
+    let number = text.parse().ok().filter(|id| *id <= LARGEST_ID && digits == text);
+    number.map(Some).ok_or_else(|| format!("an id is a number from 0 to {LARGEST_ID}"))
 }
 
 /// Docker's rules: a name must be found, a number need not; the group defaults to the user's own, or 0; supplementary
@@ -58,10 +76,13 @@ fn id(line: &str, index: usize) -> Option<u32> {
 fn resolve(user: &str, groups: &[String], passwd: &str, group: &str) -> Result<Identity, String> {
     let (name, group_name) = user.split_once(':').map_or((user, None), |(name, group)| (name, Some(group)));
     let name = if name.is_empty() { "0" } else { name };
-    let number: Option<u32> = name.parse().ok();
-    let by_name = passwd.lines().find(|line| field(line, 0) == Some(name));
-    let line = by_name.or_else(|| passwd.lines().find(|line| number.is_some() && id(line, 2) == number));
-    let uid = line.and_then(|line| id(line, 2)).or(number).ok_or("no such user in the container's /etc/passwd")?;
+    let number = as_number(name)?;
+    let is_meant = |line: &&str| match number {
+        Some(number) => id(line, 2) == Some(number),
+        None => field(line, 0) == Some(name),
+    };
+    let line = passwd.lines().find(is_meant);
+    let uid = number.or_else(|| id(line?, 2)).ok_or("no such user in the container's /etc/passwd")?;
     let gid = match group_name.filter(|name| !name.is_empty()) {
         Some(name) => group_id(name, group)?,
         None => line.and_then(|line| id(line, 3)).unwrap_or(0),
@@ -79,9 +100,11 @@ fn resolve(user: &str, groups: &[String], passwd: &str, group: &str) -> Result<I
 }
 
 fn group_id(name: &str, group: &str) -> Result<u32, String> {
+    if let Some(number) = as_number(name)? {
+        return Ok(number);
+    }
     let line = group.lines().find(|line| field(line, 0) == Some(name));
-    let found = line.and_then(|line| id(line, 2)).or_else(|| name.parse().ok());
-    found.ok_or_else(|| format!("no group {name:?} in the container's /etc/group"))
+    line.and_then(|line| id(line, 2)).ok_or_else(|| format!("no group {name:?} in the container's /etc/group"))
 }
 
 /// Nobody without `CAP_SYS_PTRACE` over this process may open its memory, descriptors or program.
@@ -141,18 +164,22 @@ fn set_rlimit(limit: &PosixRlimit) -> io::Result<()> {
         Kind::RlimitRtprio => libc::RLIMIT_RTPRIO,
         Kind::RlimitRttime => libc::RLIMIT_RTTIME,
     };
-    let wanted = libc::rlimit { rlim_cur: limit.soft(), rlim_max: limit.hard() };
-    match apply_rlimit(resource, wanted) {
-        // A host that withholds CAP_SYS_RESOURCE lets nobody raise it. Fewer open files than the default are no danger.
-        Err(error) if limit.typ() == Kind::RlimitNofile && error.raw_os_error() == Some(libc::EPERM) => {
-            let most = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)?.1;
-            apply_rlimit(resource, libc::rlimit { rlim_cur: wanted.rlim_cur.min(most), rlim_max: most })
+    match apply_rlimit(resource, limit.soft(), limit.hard()) {
+        // An engine that may not raise its own limit gives what it has: stricter than asked, never laxer.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let mut own = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: the kernel writes one rlimit into `own`.
+            if unsafe { libc::getrlimit(resource, &raw mut own) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            apply_rlimit(resource, limit.soft().min(own.rlim_max), limit.hard().min(own.rlim_max))
         }
-        done => done,
+        other => other,
     }
 }
 
-fn apply_rlimit(resource: libc::__rlimit_resource_t, value: libc::rlimit) -> io::Result<()> {
+fn apply_rlimit(resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io::Result<()> {
+    let value = libc::rlimit { rlim_cur: soft, rlim_max: hard };
     // SAFETY: the limit outlives the call.
     if unsafe { libc::setrlimit(resource, &raw const value) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
@@ -161,26 +188,32 @@ fn apply_rlimit(resource: libc::__rlimit_resource_t, value: libc::rlimit) -> io:
 pub fn drop_privileges(process: &Process, identity: &Identity, confined: bool) -> Result<(), InitError> {
     let sets = process.capabilities().as_ref();
     let set = |wanted: Option<&std::collections::HashSet<Capability>>| wanted.map_or(0, mask);
+    let held = held_capabilities().map_err(InitError::step("own capabilities"))?;
     let bounding = set(sets.and_then(|sets| sets.bounding().as_ref()));
     drop_bounding(bounding).map_err(InitError::step("bounding capabilities"))?;
-    let nobody = identity.uid != 0;
-    let permitted = set(sets.and_then(|sets| sets.permitted().as_ref()));
-    let no_new_privileges = process.no_new_privileges().unwrap_or(false);
-    let filter = || match confined {
-        true => seccomp::install(&seccomp_filter(process)).map_err(InitError::step("system call filter")),
-        false => Ok(()),
-    };
-    // Without no_new_privs the kernel takes a filter only from a privileged process.
-    if !no_new_privileges {
-        filter()?;
-    }
+    prctl::set_keepcaps(true).map_err(|error| InitError::step("keep capabilities")(error.into()))?;
     change_ids(identity).map_err(InitError::step("user and groups"))?;
-    // A user other than root gets its capabilities by exec of a file that has them, within the bounding set.
-    set_capabilities(if nobody { 0 } else { permitted }).map_err(InitError::step("capabilities"))?;
-    if no_new_privileges {
+    // A change of the user made them ineffective, and the filter may need one.
+    set_capabilities(held).map_err(InitError::step("capabilities"))?;
+    if process.no_new_privileges().unwrap_or(false) {
         prctl::set_no_new_privs().map_err(|error| InitError::step("no_new_privs")(error.into()))?;
-        filter()?;
     }
+    // Last but for what takes the rest away: without no_new_privs the kernel takes a filter only from the privileged.
+    if confined {
+        seccomp::install(&seccomp_filter(process)).map_err(InitError::step("system call filter"))?;
+    }
+    // A user other than root gets its capabilities by exec of a file that has them, within the bounding set; root can't
+    // get what the engine itself does not hold.
+    let permitted = set(sets.and_then(|sets| sets.permitted().as_ref()));
+    let kept = if identity.uid == 0 { permitted & held } else { 0 };
+    set_capabilities(kept).map_err(InitError::step("capabilities"))
+}
+
+/// All ids become 0, which a new user namespace has mapped to an id of the host.
+pub fn become_root() -> io::Result<()> {
+    setgroups(&[])?;
+    setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
+    setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?;
     Ok(())
 }
 
@@ -227,22 +260,38 @@ fn drop_bounding(keep: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Effective and permitted become this; inheritable and ambient nothing (capset(2), version 3).
+#[repr(C)]
+struct CapHeader {
+    version: u32,
+    pid: i32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct CapData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Version 3 of capget(2) and capset(2), of this process.
+const CAP_HEADER: CapHeader = CapHeader { version: 0x2008_0522, pid: 0 };
+
+/// The permitted set.
+fn held_capabilities() -> io::Result<u64> {
+    let mut data = [CapData::default(); 2];
+    let header = CAP_HEADER;
+    // SAFETY: version 3 reads one header and writes two data structures, which outlive the call.
+    let done = unsafe { libc::syscall(libc::SYS_capget, &raw const header, data.as_mut_ptr()) };
+    let held = u64::from(data[0].permitted) | u64::from(data[1].permitted) << 32;
+    if done < 0 { Err(io::Error::last_os_error()) } else { Ok(held) }
+}
+
+/// Effective and permitted become this; inheritable and, by that, ambient nothing.
 fn set_capabilities(mask: u64) -> io::Result<()> {
-    #[repr(C)]
-    struct Header {
-        version: u32,
-        pid: i32,
-    }
-    #[repr(C)]
-    struct Data {
-        effective: u32,
-        permitted: u32,
-        inheritable: u32,
-    }
-    let header = Header { version: 0x2008_0522, pid: 0 };
     let half = |shift: u32| (mask >> shift) as u32;
-    let data = [0, 32].map(|shift| Data { effective: half(shift), permitted: half(shift), inheritable: 0 });
+    let data = [0, 32].map(|shift| CapData { effective: half(shift), permitted: half(shift), inheritable: 0 });
+    let header = CAP_HEADER;
     // SAFETY: version 3 reads one header and two data structures, which outlive the call.
     let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
@@ -265,6 +314,11 @@ mod tests {
         assert_eq!(of("4242"), Ok((4242, 0, vec![0, 44])));
         assert_eq!(of("4242:7"), Ok((4242, 7, vec![7, 44])));
         assert!(of("nosuch").is_err());
+        assert_eq!(of("0"), Ok((0, 0, vec![0, 44])));
+        for wrong in ["99999999999999999999", "4294967296", "4294967295", "2147483648:0", "-1", "+1", "0:4294967295"] {
+            let evil = format!("{wrong}:x:0:0::/:/bin/sh\n{PASSWD}");
+            assert!(resolve(wrong, &[], &evil, GROUP).is_err(), "{wrong}");
+        }
         assert!(of("app:nosuch").is_err());
     }
 

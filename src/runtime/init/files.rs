@@ -2,9 +2,8 @@
 
 use std::convert::Infallible;
 use std::ffi::CString;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
@@ -13,7 +12,7 @@ use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
 
 use super::credentials::Identity;
-use super::{InitError, mounts, namespace_path};
+use super::{Channel, InitError, has_namespace, mounts, namespace_path};
 use crate::runtime::sys;
 
 /// Devices that every container has: name, major, minor.
@@ -28,63 +27,92 @@ const LINKS: [(&str, &str); 5] = [
 ];
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The standard devices and links below `/dev`, then those that the specification adds.
-pub fn make_devices(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), InitError> {
-    let dev = mounts::directory(root, Path::new("dev"), 0o755).map_err(InitError::step("open /dev"))?;
+/// The standard devices and links, on the file system that becomes /dev, which is empty: nothing of the image or of a
+/// volume is touched. Devices of the specification whose parent is /dev itself go there too.
+pub fn fill_dev(spec: &Spec, dev: BorrowedFd<'_>) -> Result<(), InitError> {
     for (name, major, minor) in DEVICES {
-        node(dev.as_fd(), name, SFlag::S_IFCHR, 0o666, makedev(major, minor))
-            .map_err(InitError::step(format!("make /dev/{name}")))?;
-    }
-    for (target, name) in LINKS {
-        let made = already(symlinkat(target, &dev, name));
+        let made = node(spec, dev, Path::new(name), SFlag::S_IFCHR, 0o666, makedev(major, minor));
         made.map_err(InitError::step(format!("make /dev/{name}")))?;
     }
-    for device in spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
-        own_device(device, root).map_err(InitError::step(format!("make {}", device.path().display())))?;
+    for (target, name) in LINKS {
+        let made = symlinkat(target, dev, name).map_err(io::Error::from);
+        made.map_err(InitError::step(format!("make /dev/{name}")))?;
     }
     Ok(())
 }
 
-fn already(result: nix::Result<()>) -> io::Result<()> {
-    match result {
-        Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
-        Err(error) => Err(error.into()),
+/// The devices that the specification adds to those that every container has.
+pub fn make_devices(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), InitError> {
+    for device in spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
+        own_device(spec, device, root).map_err(InitError::step(format!("make {}", device.path().display())))?;
     }
+    Ok(())
 }
 
-fn node(directory: BorrowedFd<'_>, name: &str, kind: SFlag, mode: u32, device: u64) -> io::Result<()> {
-    already(mknodat(directory, name, kind, Mode::from_bits_truncate(mode), device))?;
-    let file = sys::open_in_root(directory, Path::new(name), libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-    // The mask of this process took bits from the mode.
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+/// In a user namespace nobody may make nodes: the host's own is bound there.
+fn node(spec: &Spec, directory: BorrowedFd<'_>, name: &Path, kind: SFlag, mode: u32, device: u64) -> io::Result<()> {
+    if !has_namespace(spec, LinuxNamespaceType::User) {
+        return Ok(mknodat(directory, name, kind, Mode::from_bits_truncate(mode), device)?);
+    }
+    let source = open(&Path::new("/dev").join(name), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    if nix::sys::stat::fstat(&source)?.st_rdev != device {
+        return Err(io::Error::other("the host's device of this name is another one"));
+    }
+    let target = mounts::file(directory, name)?;
+    sys::attach_mount(sys::clone_mount_of(source.as_fd())?.as_fd(), target.as_fd())
 }
 
-fn own_device(device: &LinuxDevice, root: BorrowedFd<'_>) -> io::Result<()> {
+fn own_device(spec: &Spec, device: &LinuxDevice, root: BorrowedFd<'_>) -> io::Result<()> {
     let path = device.path().strip_prefix("/").unwrap_or(device.path());
-    let (Some(parent), Some(name)) = (path.parent(), path.file_name().and_then(|name| name.to_str())) else {
+    let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let directory = mounts::directory(root, parent, 0o755)?;
     let kind = if device.typ() == LinuxDeviceType::B { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
     let number = makedev(device.major() as u64, device.minor() as u64);
-    node(directory.as_fd(), name, kind, device.file_mode().unwrap_or(0o666), number)?;
+    match node(spec, directory.as_fd(), Path::new(name), kind, device.file_mode().unwrap_or(0o666), number) {
+        // One that is there already is not ours to change; it must be the very device that was meant.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            let found = sys::open_in_root(directory.as_fd(), Path::new(name), libc::O_PATH | libc::O_NOFOLLOW, 0)?;
+            let found = nix::sys::stat::fstat(&found)?;
+            let same = found.st_rdev == number && found.st_mode & libc::S_IFMT == kind.bits();
+            return if same { Ok(()) } else { Err(error) };
+        }
+        other => other?,
+    }
     let owner = (Uid::from_raw(device.uid().unwrap_or(0)), Gid::from_raw(device.gid().unwrap_or(0)));
-    fchownat(&directory, name, Some(owner.0), Some(owner.1), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    Ok(())
+    if has_namespace(spec, LinuxNamespaceType::User) || (owner.0.is_root() && owner.1.as_raw() == 0) {
+        return Ok(());
+    }
+    Ok(fchownat(&directory, name, Some(owner.0), Some(owner.1), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?)
 }
 
-/// Masking with a file that an image put at /dev/null would show that file (CVE-2025-31133).
-pub fn check_null(path: &Path) -> io::Result<()> {
-    let found = std::fs::symlink_metadata(path)?;
-    let is_null = found.file_type().is_char_device() && found.rdev() == makedev(1, 3);
-    if is_null { Ok(()) } else { Err(io::Error::other("/dev/null is not the null device")) }
+/// The terminal under the name that system programs write to. It is bound by its descriptor, never by a name that
+/// could be swapped (CVE-2025-52565).
+pub fn make_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> io::Result<()> {
+    let target = mounts::file(root, Path::new("dev/console"))?;
+    sys::attach_mount(sys::clone_mount_of(terminal)?.as_fd(), target.as_fd())
+}
+
+/// The null device of the container. An image that puts something else there would have masks show that
+/// (CVE-2025-31133), so what was opened is checked to be it.
+pub fn null_path() -> io::Result<OwnedFd> {
+    let null = open("/dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    let found = nix::sys::stat::fstat(&null)?;
+    let is_null = found.st_mode & libc::S_IFMT == libc::S_IFCHR && found.st_rdev == makedev(1, 3);
+    if is_null { Ok(null) } else { Err(io::Error::other("/dev/null is not the null device")) }
+}
+
+/// The null device, to read end of file from.
+pub fn open_null() -> io::Result<OwnedFd> {
+    let null = null_path()?;
+    let path = format!("/proc/self/fd/{}", null.as_raw_fd());
+    Ok(open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 /// Host and domain name, where the container has names of its own.
 pub fn set_names(spec: &Spec) -> io::Result<()> {
-    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
-    let own = namespaces.is_some_and(|all| all.iter().any(|one| one.typ() == LinuxNamespaceType::Uts));
+    let own = has_namespace(spec, LinuxNamespaceType::Uts);
     if !own || namespace_path(spec, LinuxNamespaceType::Uts).is_some() {
         return Ok(());
     }
@@ -97,44 +125,58 @@ pub fn set_names(spec: &Spec) -> io::Result<()> {
     }
 }
 
-/// Only settings that belong to a namespace of the container's own: others would change the host.
+/// The namespace that a kernel setting belongs to, if it belongs to one at all (man 7 namespaces).
+fn owner(key: &str) -> Option<LinuxNamespaceType> {
+    let ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
+    match key {
+        "kernel.hostname" | "kernel.domainname" => Some(LinuxNamespaceType::Uts),
+        key if key.starts_with("net.") => Some(LinuxNamespaceType::Network),
+        key if ipc.iter().any(|prefix| key.starts_with(prefix)) => Some(LinuxNamespaceType::Ipc),
+        _ => None,
+    }
+}
+
+/// Only settings that belong to a namespace of the container's own: others would change the host. They are written in
+/// a procfs of their own, which no mount of the container can have covered (CVE-2025-52881).
 pub fn set_sysctls(spec: &Spec) -> Result<(), InitError> {
     let settings = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
-    for (key, value) in settings.into_iter().flatten() {
-        let path = PathBuf::from("/proc/sys").join(key.replace('.', "/"));
-        let own =
-            ["net.", "kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue.", "kernel.domainname", "kernel.hostname"];
+    let Some(settings) = settings.filter(|settings| !settings.is_empty()) else { return Ok(()) };
+    let proc = sys::make_mount("proc", &[], 0).map_err(InitError::step("make a procfs"))?;
+    for (key, value) in settings {
         let refused = || io::Error::new(io::ErrorKind::PermissionDenied, "it is not a container's own setting");
-        let allowed = own.iter().any(|prefix| key.starts_with(prefix)) && !key.contains("..");
-        let result = if allowed { std::fs::write(&path, value) } else { Err(refused()) };
-        result.map_err(InitError::step(format!("sysctl {key}")))?;
+        let allowed = owner(key).is_some_and(|namespace| has_namespace(spec, namespace));
+        let written = if allowed { set_sysctl(proc.as_fd(), key, value) } else { Err(refused()) };
+        written.map_err(InitError::step(format!("sysctl {key}")))?;
     }
     Ok(())
 }
 
-/// Docker makes a working directory that an image does not have.
-pub fn make_directory(path: &Path) -> io::Result<()> {
-    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    let relative = path.strip_prefix("/").unwrap_or(path);
+fn set_sysctl(proc: BorrowedFd<'_>, key: &str, value: &str) -> io::Result<()> {
+    let path = PathBuf::from("sys").join(key.replace('.', "/"));
+    let file = sys::open_in_root(proc, &path, libc::O_WRONLY, 0)?;
+    std::fs::File::from(file).write_all(value.as_bytes())
+}
+
+/// Docker makes a working directory that an image does not have, and so do we, inside the root (CVE-2026-55686).
+pub fn make_directory(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let relative = path.strip_prefix("/").map_err(|_| io::Error::other("it is not an absolute path"))?;
     if relative.as_os_str().is_empty() {
         return Ok(());
     }
-    match mounts::directory(root.as_fd(), relative, 0o755) {
-        // A read-only root that lacks it: entering it says so.
-        Err(error) if error.raw_os_error() == Some(libc::EROFS) => Ok(()),
-        other => other.map(drop),
-    }
+    mounts::directory(root, relative, 0o755).map(drop)
 }
 
 /// Enters the working directory, and makes sure that it is inside the root: a descriptor to the host's file system
-/// that leaked would let `/proc/self/fd/N` be one (CVE-2024-21626).
+/// that leaked would let `/proc/self/fd/N` be one (CVE-2024-21626), so such links are not followed at all.
 pub fn enter(path: &Path) -> io::Result<()> {
-    std::env::set_current_dir(path)?;
+    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let directory = sys::open_in_root(root.as_fd(), path, libc::O_PATH | libc::O_DIRECTORY, 0)?;
+    nix::unistd::fchdir(&directory)?;
     std::env::current_dir().map(drop)
 }
 
 /// Becomes the program; returns only why not.
-pub fn exec(process: &Process, identity: &Identity) -> Result<Infallible, InitError> {
+pub fn exec(process: &Process, identity: &Identity, channel: &Channel) -> Result<Infallible, InitError> {
     let args = process.args().clone().unwrap_or_default();
     let program = args.first().cloned().unwrap_or_default();
     let mut env = process.env().clone().unwrap_or_default();
@@ -148,6 +190,8 @@ pub fn exec(process: &Process, identity: &Identity) -> Result<Infallible, InitEr
     let (Ok(args), Ok(env)) = (c_strings(&args), c_strings(&env)) else {
         return Err(failed("an argument or variable holds a NUL byte".to_owned(), true));
     };
+    let said = nix::unistd::write(&channel.errors, &[super::EXEC]);
+    said.map_err(|error| InitError::step("announce exec")(error.into()))?;
     let mut last = nix::Error::ENOENT;
     for candidate in candidates(&program, &path) {
         let Ok(candidate) = CString::new(candidate.into_os_string().into_encoded_bytes()) else { continue };

@@ -113,14 +113,14 @@ impl InitError {
 /// # Errors
 /// See [`InitError`]; the process is gone then.
 pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
-    let flags = new_namespaces(launch.spec);
-    process::enter_pid_namespace(launch.spec).map_err(InitError::step("join the pid namespace"))?;
-    let cgroup = launch.cgroup.clone();
-    start(&cgroup, flags, launch.stdio, |stdio, channel| {
+    let join = process::namespaces_by_path(launch.spec)?;
+    let birth = process::Birth { flags: new_namespaces(launch.spec), join, cgroup: None };
+    start(launch.cgroup, launch.spec, birth, launch.stdio, |stdio, channel| {
         child::run(
             &LaunchChild {
                 spec: launch.spec,
                 rootfs: launch.rootfs,
+                cgroup: launch.cgroup,
                 user: launch.user,
                 groups: launch.groups,
                 reaper: launch.reaper,
@@ -136,10 +136,10 @@ pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
 /// # Errors
 /// See [`InitError`]; the process is gone then.
 pub fn join(join: Join<'_>) -> Result<Launched, InitError> {
-    let cgroup = join.cgroup.clone();
-    // The container's pid namespace takes only children: the middle process enters it and makes one.
-    process::enter_pid_namespace_of(join.pidfd).map_err(InitError::step("join the pid namespace"))?;
     let pidfd = join.pidfd;
+    let container = pidfd.try_clone().map_err(InitError::step("join the pid namespace"))?;
+    let join_pid = vec![(container, CloneFlags::CLONE_NEWPID)];
+    let birth = process::Birth { flags: CloneFlags::empty(), join: join_pid, cgroup: None };
     let request = JoinChild {
         spec: join.spec,
         args: join.args,
@@ -148,16 +148,14 @@ pub fn join(join: Join<'_>) -> Result<Launched, InitError> {
         user: join.user,
         groups: join.groups,
     };
-    let started =
-        start(&cgroup, CloneFlags::empty(), join.stdio, |stdio, channel| child::join(&request, pidfd, stdio, channel));
-    process::leave_pid_namespace().map_err(InitError::step("leave the pid namespace"))?;
-    started
+    start(join.cgroup, join.spec, birth, join.stdio, |stdio, channel| child::join(&request, pidfd, stdio, channel))
 }
 
 /// What the child of [`launch`] works on.
 struct LaunchChild<'a> {
     spec: &'a Spec,
     rootfs: &'a Path,
+    cgroup: &'a Cgroup,
     user: &'a str,
     groups: &'a [String],
     reaper: bool,
@@ -177,52 +175,69 @@ struct JoinChild<'a> {
 struct Channel {
     /// Says "go on" by one byte, once the child is in its control group.
     go: OwnedFd,
-    /// Takes the error, or is closed by exec.
+    /// Takes [`EXEC`] right before exec, then is closed by it; or takes the error.
     errors: OwnedFd,
     /// Takes the terminal.
     terminal: OwnedFd,
 }
 
+/// Without it, a child that was killed on its way would look like one whose pipe was closed by exec.
+const EXEC: u8 = b'x';
+
 /// Forks into new namespaces, puts the child into the group before it does anything, and waits for exec or the error.
-fn start<F>(cgroup: &Cgroup, flags: CloneFlags, stdio: Stdio, body: F) -> Result<Launched, InitError>
+fn start<F>(
+    cgroup: &Cgroup,
+    spec: &Spec,
+    mut birth: process::Birth,
+    stdio: Stdio,
+    body: F,
+) -> Result<Launched, InitError>
 where
     F: FnOnce(Stdio, &Channel) -> InitError,
 {
+    // The child is in sight of the container before its first instruction; it must be closed to it by then.
+    credentials::not_dumpable().map_err(InitError::step("protect this process"))?;
+    birth.cgroup = cgroup.open().map_err(InitError::step("open the control group"))?;
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from);
     let (go_read, go_write) = pipe().map_err(InitError::step("pipe"))?;
     let (errors_read, errors_write) = pipe().map_err(InitError::step("pipe"))?;
     let (terminal, terminal_child) = terminal::channel().map_err(InitError::step("socketpair"))?;
     let wants_terminal = matches!(stdio, Stdio::Terminal { .. });
-    let Some((pid, pidfd)) = process::fork_into(flags).map_err(InitError::step("clone into new namespaces"))? else {
+    let Some((pid, pidfd)) = process::fork_into(&birth).map_err(InitError::step("clone into new namespaces"))? else {
         drop((go_write, errors_read, terminal));
         let channel = Channel { go: go_read, errors: errors_write, terminal: terminal_child };
         let error = body(stdio, &channel);
         process::report_and_exit(&channel.errors, &error);
     };
     drop((go_read, errors_write, terminal_child, stdio));
-    let finished = supervise(cgroup, pid, go_write, errors_read);
-    if let Err(error) = finished {
-        process::end(&pidfd);
-        return Err(error);
+    let entered = if birth.cgroup.is_some() { Ok(()) } else { cgroup.add(pid) };
+    let entered = entered.map_err(|error| InitError::Step { step: "control group".into(), reason: error.to_string() });
+    let is_new = birth.flags.contains(CloneFlags::CLONE_NEWUSER);
+    let entered = entered.and_then(|()| if is_new { process::map_ids(spec, pid) } else { Ok(()) });
+    let finished = entered.and_then(|()| supervise(go_write, errors_read)).and_then(|()| match wants_terminal {
+        true => terminal::receive(terminal.as_fd()).map(Some).map_err(InitError::step("receive the terminal")),
+        false => Ok(None),
+    });
+    match finished {
+        Ok(terminal) => Ok(Launched { pid, pidfd, terminal }),
+        Err(error) => {
+            process::end(&pidfd);
+            Err(error)
+        }
     }
-    let terminal = if wants_terminal {
-        Some(terminal::receive(terminal.as_fd()).map_err(InitError::step("receive the terminal"))?)
-    } else {
-        None
-    };
-    Ok(Launched { pid, pidfd, terminal })
 }
 
-fn supervise(cgroup: &Cgroup, pid: i32, go: OwnedFd, errors: OwnedFd) -> Result<(), InitError> {
-    cgroup.add(pid).map_err(|error| InitError::Step { step: "control group".into(), reason: error.to_string() })?;
+fn supervise(go: OwnedFd, errors: OwnedFd) -> Result<(), InitError> {
     File::from(go).write_all(b"g").map_err(InitError::step("let the process go on"))?;
-    let mut text = String::new();
-    File::from(errors).read_to_string(&mut text).map_err(InitError::step("wait for the program"))?;
+    let mut words = Vec::new();
+    File::from(errors).read_to_end(&mut words).map_err(InitError::step("wait for the program"))?;
+    let text = words.strip_prefix(&[EXEC]).unwrap_or(&words);
     if text.is_empty() {
-        return Ok(());
+        let killed = || InitError::Step { step: "start".into(), reason: "the process was killed on its way".into() };
+        return if words.is_empty() { Err(killed()) } else { Ok(()) };
     }
     let lost = |error: serde_json::Error| InitError::Step { step: "start".into(), reason: error.to_string() };
-    Err(serde_json::from_str(&text).map_err(lost)?)
+    Err(serde_json::from_slice(text).map_err(lost)?)
 }
 
 /// The namespaces that the specification asks to be new. The control group's comes later: it must be made from inside
@@ -235,16 +250,34 @@ fn new_namespaces(spec: &Spec) -> CloneFlags {
         LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
         LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
         LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
+        LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
         _ => CloneFlags::empty(),
     };
     let new = wanted.into_iter().flatten().filter(|namespace| namespace.path().is_none());
     new.fold(CloneFlags::empty(), |flags, namespace| flags | flag(namespace.typ()))
 }
 
+/// Whether the container has a namespace of this kind that is not the host's: new or by path.
+fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+    let wanted = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    wanted.into_iter().flatten().any(|namespace| namespace.typ() == kind)
+}
+
 /// The path of the namespace of this kind, where the specification names one.
 fn namespace_path(spec: &Spec, kind: LinuxNamespaceType) -> Option<&Path> {
     let wanted = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     wanted.into_iter().flatten().find(|namespace| namespace.typ() == kind)?.path().as_deref()
+}
+
+/// The engine's own binary behind a read-only mount of its own, which is attached nowhere: what a shim is to be executed
+/// from (`/proc/self/fd/N`), so that no container can write to the engine through `/proc/PID/exe` (CVE-2019-5736).
+///
+/// # Errors
+/// Where the kernel refuses to clone the mount, as without CAP_SYS_ADMIN.
+pub fn sealed_engine() -> io::Result<OwnedFd> {
+    let binary = sys::clone_mount(Path::new("/proc/self/exe"))?;
+    sys::restrict_mount(binary.as_fd(), mounts::READ_ONLY, true)?;
+    Ok(binary)
 }
 
 /// A signal to the process, for callers that hold a [`Launched`].
@@ -261,3 +294,6 @@ impl Launched {
         self.pidfd.as_raw_fd()
     }
 }
+
+#[cfg(test)]
+mod tests;

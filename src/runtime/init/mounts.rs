@@ -1,10 +1,9 @@
 //! The container's mount tree. Each target is opened inside the new root, so that no symbolic link of a hostile image
 //! leads out of it, and mounts are attached to what was opened, not to its path (CVE-2025-31133 and its kin).
 
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -12,56 +11,110 @@ use nix::sys::stat::Mode;
 use oci_spec::runtime::{Mount, Spec};
 
 use super::InitError;
+use crate::runtime::cgroup::Cgroup;
 use crate::runtime::sys;
 
-const READ_ONLY: u64 = 0x1;
+pub const READ_ONLY: u64 = 0x1;
 const NO_SUID: u64 = 0x2;
 const NO_DEV: u64 = 0x4;
 const NO_EXEC: u64 = 0x8;
 /// `PROC_SUPER_MAGIC` of statfs(2).
 const PROC_MAGIC: i64 = 0x9fa0;
 
-/// Nothing mounted from now on is seen outside this namespace.
+/// Nothing mounted from now on is seen outside this namespace. What the host mounts later below a source that is bound
+/// with `rslave` still comes in.
 pub fn make_private() -> io::Result<()> {
-    Ok(mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?)
+    Ok(mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?)
 }
 
 /// The root as a mount of its own, which pivot_root(2) asks for; opened, since its path ends at the pivot.
 pub fn bind_root(rootfs: &Path) -> io::Result<OwnedFd> {
     mount(Some(rootfs), rootfs, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
-    Ok(open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+    let root = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    sys::set_propagation(root.as_fd(), libc::MS_PRIVATE)?;
+    Ok(root)
 }
 
 /// All mounts of the specification, in its order.
-pub fn mount_all(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), InitError> {
+pub fn mount_all(spec: &Spec, root: BorrowedFd<'_>, group: &Cgroup) -> Result<(), InitError> {
     for wanted in spec.mounts().iter().flatten() {
-        let step = || format!("mount {}", wanted.destination().display());
-        one(wanted, root).map_err(|error| InitError::step(step())(error))?;
+        let destination = wanted.destination();
+        let step = || InitError::step(format!("mount {}", destination.display()));
+        one(wanted, root, group).map_err(step())?;
+        if destination == Path::new("/dev") && kind_of(wanted) == "tmpfs" {
+            let dev = directory(root, Path::new("dev"), 0o755).map_err(step())?;
+            super::files::fill_dev(spec, dev.as_fd())?;
+        }
     }
-    let proc = sys::open_in_root(root, Path::new("proc"), libc::O_PATH, 0).map_err(InitError::step("open /proc"))?;
+    let proc = sys::open_without_links(root, Path::new("proc"), libc::O_PATH).map_err(InitError::step("open /proc"))?;
     check_proc(&proc).map_err(InitError::step("check /proc"))
 }
 
-/// Later steps write below /proc: it must be the kernel's, not a directory of the image (CVE-2019-19921).
+/// Later steps read below /proc: it must be the kernel's, not a directory of the image (CVE-2019-19921).
 fn check_proc(proc: &OwnedFd) -> io::Result<()> {
     let found = nix::sys::statfs::fstatfs(proc)?.filesystem_type().0;
     if found as i64 == PROC_MAGIC { Ok(()) } else { Err(io::Error::other("it is not the kernel's procfs")) }
 }
 
-fn one(wanted: &Mount, root: BorrowedFd<'_>) -> io::Result<()> {
+fn kind_of(wanted: &Mount) -> &str {
+    wanted.typ().as_deref().unwrap_or("bind")
+}
+
+fn one(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result<()> {
     let empty = Vec::new();
     let options: Vec<&str> = wanted.options().as_ref().unwrap_or(&empty).iter().map(String::as_str).collect();
-    let kind = wanted.typ().as_deref().unwrap_or("bind");
+    let kind = kind_of(wanted);
     let relative = wanted.destination().strip_prefix("/").unwrap_or(wanted.destination());
+    if kind != "proc" && !may_cover(relative) {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "nothing may be mounted on /proc or below it"));
+    }
     match kind {
         "bind" => bind(wanted.source().as_deref().unwrap_or(Path::new("")), root, relative, &options),
-        "cgroup" => cgroup(root, relative, attributes(&options)),
+        "cgroup" => cgroup(root, relative, group, attributes(&options)),
+        "proc" | "sysfs" => {
+            let made = kernel_files(kind, attributes(&options))?;
+            sys::attach_mount(made.as_fd(), directory_without_links(root, relative)?.as_fd())
+        }
         _ => {
             let parameters: Vec<(&str, Option<&str>)> = parameters(kind, &options);
             let made = sys::make_mount(kind, &parameters, attributes(&options))?;
             let target = directory(root, relative, 0o755)?;
             sys::attach_mount(made.as_fd(), target.as_fd())
         }
+    }
+}
+
+/// Files that programs of the container are told their limits by; below /proc all else stays the kernel's
+/// (CVE-2019-16884).
+fn may_cover(target: &Path) -> bool {
+    let known = ["cpuinfo", "diskstats", "loadavg", "meminfo", "slabinfo", "stat", "swaps", "uptime"];
+    match target.strip_prefix("proc") {
+        Err(_) => !target.components().any(|part| part == std::path::Component::ParentDir),
+        Ok(below) => known.iter().any(|name| below == Path::new(name)),
+    }
+}
+
+/// In a user namespace, sysfs can only be made by who owns the network namespace too: the host's is bound then.
+fn kernel_files(kind: &str, attributes: u64) -> io::Result<OwnedFd> {
+    match sys::make_mount(kind, &[], attributes) {
+        Err(error) if kind == "sysfs" && error.raw_os_error() == Some(libc::EPERM) => {
+            let copy = sys::clone_mount(Path::new("/sys"))?;
+            sys::restrict_mount(copy.as_fd(), attributes | READ_ONLY, true)?;
+            Ok(copy)
+        }
+        made => made,
+    }
+}
+
+/// An image whose /proc is a symbolic link wants later steps to look elsewhere (CVE-2023-28642): refused.
+fn directory_without_links(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+    let open = || sys::open_without_links(root, path, libc::O_PATH | libc::O_DIRECTORY);
+    match open() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            directory(root, path, 0o755)?;
+            open()
+        }
+        found => found,
     }
 }
 
@@ -79,7 +132,28 @@ fn attributes(options: &[&str]) -> u64 {
 
 /// Options of the file system: all that are not of the mount.
 fn parameters<'a>(kind: &str, options: &[&'a str]) -> Vec<(&'a str, Option<&'a str>)> {
-    let of_mount = ["ro", "rw", "nosuid", "nodev", "noexec", "suid", "dev", "exec", "relatime", "rprivate", "private"];
+    let of_mount = [
+        "ro",
+        "rw",
+        "nosuid",
+        "nodev",
+        "noexec",
+        "suid",
+        "dev",
+        "exec",
+        "relatime",
+        "atime",
+        "noatime",
+        "nodiratime",
+        "strictatime",
+        "sync",
+        "async",
+        "dirsync",
+        "rprivate",
+        "private",
+        "rslave",
+        "slave",
+    ];
     let own = options.iter().filter(|option| !of_mount.contains(option));
     let split = own.map(|option| option.split_once('=').map_or((*option, None), |(key, value)| (key, Some(value))));
     let mut all: Vec<_> = split.collect();
@@ -108,21 +182,23 @@ fn bind(source: &Path, root: BorrowedFd<'_>, target: &Path, options: &[&str]) ->
     sys::attach_mount(copy.as_fd(), target.as_fd())
 }
 
-/// Version 2: the hierarchy as the container's namespace shows it. Version 1 and hybrid: an empty read-only directory
-/// with a view of each controller, which the namespace cuts off at the container's own group.
-fn cgroup(root: BorrowedFd<'_>, target: &Path, attributes: u64) -> io::Result<()> {
-    if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
-        let made = sys::make_mount("cgroup2", &[], attributes)?;
-        return sys::attach_mount(made.as_fd(), directory(root, target, 0o755)?.as_fd());
+/// The container's own group, read-only unless it may do all. Version 1 and hybrid: an empty read-only directory with
+/// the group of each controller.
+fn cgroup(root: BorrowedFd<'_>, target: &Path, group: &Cgroup, attributes: u64) -> io::Result<()> {
+    let view = |source: &Path| {
+        let copy = sys::clone_mount(source)?;
+        sys::restrict_mount(copy.as_fd(), attributes, true)?;
+        Ok::<_, io::Error>(copy)
+    };
+    let mount_point = directory(root, target, 0o755)?;
+    if let [(None, source)] = group.hierarchies().as_slice() {
+        return sys::attach_mount(view(source)?.as_fd(), mount_point.as_fd());
     }
     let holder = sys::make_mount("tmpfs", &[("mode", Some("755")), ("size", Some("64k"))], attributes & !READ_ONLY)?;
-    sys::attach_mount(holder.as_fd(), directory(root, target, 0o755)?.as_fd())?;
-    for controller in ["memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio"] {
-        if !Path::new("/sys/fs/cgroup").join(controller).is_dir() {
-            continue;
-        }
-        let made = sys::make_mount("cgroup", &[(controller, None)], attributes)?;
-        sys::attach_mount(made.as_fd(), directory(root, &target.join(controller), 0o755)?.as_fd())?;
+    sys::attach_mount(holder.as_fd(), mount_point.as_fd())?;
+    for (controller, source) in group.hierarchies() {
+        let below = directory(root, &target.join(controller.unwrap_or("unified")), 0o755)?;
+        sys::attach_mount(view(source)?.as_fd(), below.as_fd())?;
     }
     let holder = sys::open_in_root(root, target, libc::O_PATH | libc::O_DIRECTORY, 0)?;
     sys::restrict_mount(holder.as_fd(), READ_ONLY, false)
@@ -131,9 +207,7 @@ fn cgroup(root: BorrowedFd<'_>, target: &Path, attributes: u64) -> io::Result<()
 /// Opens the directory inside the root, making what is missing of its path.
 pub fn directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;
-    if path.as_os_str().is_empty() {
-        return sys::open_in_root(root, Path::new("."), flags, 0);
-    }
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
     match sys::open_in_root(root, path, flags, 0) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         found => return found,
@@ -147,7 +221,7 @@ pub fn directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<Own
 }
 
 /// Opens the file inside the root, making it, empty, where it is missing.
-fn file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+pub fn file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     match sys::open_in_root(root, path, libc::O_PATH, 0) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         found => return found,
@@ -182,7 +256,7 @@ fn existing(path: &Path) -> io::Result<Option<OwnedFd>> {
     let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     match sys::open_in_root(root.as_fd(), path, libc::O_PATH | libc::O_NOFOLLOW, 0) {
         Ok(found) => Ok(Some(found)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
         Err(error) => Err(error),
     }
 }
@@ -190,23 +264,21 @@ fn existing(path: &Path) -> io::Result<Option<OwnedFd>> {
 /// A directory is covered by an empty read-only one, a file by the kernel's null device, which is checked to be it.
 fn mask(path: &Path) -> io::Result<()> {
     let Some(target) = existing(path)? else { return Ok(()) };
-    let is_directory = File::from(target.try_clone()?).metadata()?.is_dir();
+    let is_directory = nix::sys::stat::fstat(&target)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
     let cover = if is_directory {
-        sys::make_mount(
-            "tmpfs",
-            &[("size", Some("0")), ("nr_inodes", Some("2"))],
-            READ_ONLY | NO_SUID | NO_DEV | NO_EXEC,
-        )?
+        let none = [("size", Some("4k")), ("nr_inodes", Some("2"))];
+        sys::make_mount("tmpfs", &none, READ_ONLY | NO_SUID | NO_DEV | NO_EXEC)?
     } else {
-        super::files::check_null(Path::new("/dev/null"))?;
-        sys::clone_mount(Path::new("/dev/null"))?
+        let null = sys::clone_mount_of(super::files::null_path()?.as_fd())?;
+        sys::restrict_mount(null.as_fd(), READ_ONLY, false)?;
+        null
     };
     sys::attach_mount(cover.as_fd(), target.as_fd())
 }
 
 fn protect(path: &Path) -> io::Result<()> {
     let Some(target) = existing(path)? else { return Ok(()) };
-    let copy = sys::clone_mount(&PathBuf::from(format!("/proc/self/fd/{}", target.as_raw_fd())))?;
+    let copy = sys::clone_mount_of(target.as_fd())?;
     sys::restrict_mount(copy.as_fd(), READ_ONLY, true)?;
     sys::attach_mount(copy.as_fd(), target.as_fd())
 }

@@ -8,7 +8,8 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 use super::credentials;
 
-/// Forks: the child returns and becomes the program, this process stays as process 1 and never returns. `errors` is
+/// Forks: the child returns and becomes the program, this process, which has no more rights than the program, stays as
+/// process 1 and never returns. `errors` is
 /// the pipe on which the starter waits: only the program's own exec may close it last.
 pub fn split(errors: i32) -> io::Result<()> {
     // Taken by sigwait below, so that none is lost between fork and the loop.
@@ -16,7 +17,10 @@ pub fn split(errors: i32) -> io::Result<()> {
     all.thread_block()?;
     // SAFETY: this process has one thread, so the child may do whatever the parent could.
     match unsafe { fork() }? {
-        ForkResult::Child => Ok(()),
+        ForkResult::Child => {
+            lead_foreground()?;
+            Ok(SigSet::empty().thread_set_mask()?)
+        }
         ForkResult::Parent { child } => {
             // This program is the engine's: the container must not open it through /proc/1/exe (CVE-2019-5736).
             credentials::not_dumpable()?;
@@ -27,6 +31,15 @@ pub fn split(errors: i32) -> io::Result<()> {
             unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
             serve(child, &all)
         }
+    }
+}
+
+/// Keys like Ctrl-C are for the program alone, not for process 1 to pass on a second time.
+fn lead_foreground() -> io::Result<()> {
+    nix::unistd::setpgid(Pid::from_raw(0), Pid::from_raw(0))?;
+    match nix::unistd::tcsetpgrp(io::stdin(), nix::unistd::getpgrp()) {
+        Ok(()) | Err(nix::Error::ENOTTY) => Ok(()),
+        Err(error) => Err(error.into()),
     }
 }
 

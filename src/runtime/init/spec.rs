@@ -211,7 +211,7 @@ pub fn build(request: &Request) -> Result<Spec, BuildError> {
             "namespaces": namespaces(request),
             "sysctl": sysctls(request),
             "devices": request.devices.iter().map(device).collect::<Vec<_>>(),
-            "resources": resources(&request.limits),
+            "resources": with_devices(resources(&request.limits), request),
             "maskedPaths": masked_paths(request),
             "readonlyPaths": if unmasked(request) { &[][..] } else { &READONLY_PATHS[..] },
         },
@@ -313,6 +313,20 @@ fn sysctls(request: &Request) -> BTreeMap<String, String> {
     let ours = [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")];
     let defaults = ours.into_iter().filter(|_| own).map(|(key, value)| (key.to_owned(), value.to_owned()));
     defaults.chain(request.sysctls.clone()).collect()
+}
+
+/// Which devices may be opened: those that every container has, terminals, and those that it was given. Making nodes is
+/// left to the capability.
+fn with_devices(mut resources: Value, request: &Request) -> Value {
+    let any = json!({"allow": request.privileged, "access": "rwm"});
+    let rule = |kind: char, major: i64, minor: Option<i64>, access: &str| json!({"allow": true, "type": kind.to_string(), "major": major, "minor": minor, "access": access});
+    let every = ['c', 'b'].map(|kind| json!({"allow": true, "type": kind.to_string(), "access": "m"}));
+    let common = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)];
+    let common = common.map(|(major, minor)| rule('c', major, Some(minor), "rwm"));
+    let given = request.devices.iter().map(|one| rule(one.kind, one.major, Some(one.minor), &one.access));
+    let rules = every.into_iter().chain(common).chain([rule('c', 136, None, "rwm")]).chain(given);
+    resources["devices"] = [any].into_iter().chain(rules.filter(|_| !request.privileged)).collect();
+    resources
 }
 
 fn device(device: &Device) -> Value {

@@ -11,6 +11,9 @@ use nix::sys::socket::{
 
 use crate::runtime::sys;
 
+/// `DEVPTS_SUPER_MAGIC` of statfs(2).
+const DEVPTS_MAGIC: i64 = 0x1cd1;
+
 /// Two ends, to hand a descriptor over.
 pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)?)
@@ -20,6 +23,10 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
 /// `root` is the container's root directory.
 pub fn open(root: BorrowedFd<'_>, rows: u16, columns: u16, channel: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let master = sys::open_in_root(root, Path::new("dev/pts/ptmx"), libc::O_RDWR | libc::O_NOCTTY, 0)?;
+    // Nothing that the container put there instead may be taken for one.
+    if nix::sys::statfs::fstatfs(&master)?.filesystem_type().0 as i64 != DEVPTS_MAGIC {
+        return Err(io::Error::other("/dev/pts/ptmx is not of the kernel's devpts"));
+    }
     let unlocked: libc::c_int = 0;
     // SAFETY: the argument points at an int that outlives the call.
     check(unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSPTLCK, &raw const unlocked) })?;

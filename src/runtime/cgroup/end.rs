@@ -1,0 +1,155 @@
+//! Freezing, killing and removing a group: all wait for the kernel to have done it, for a bounded time.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Cgroup, Error, children};
+use crate::runtime::sys;
+
+/// How long any of these waits at most.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to let the kernel work where version 1 has no event to wait for.
+const PAUSE: Duration = Duration::from_millis(1);
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> Error {
+    let path = path.to_owned();
+    move |source| Error { path, source }
+}
+
+/// Stops every process, or lets them go on, and returns when that is so.
+pub fn freeze(group: &Cgroup, frozen: bool) -> Result<(), Error> {
+    let deadline = Instant::now() + PATIENCE;
+    if group.is_unified() {
+        group.write("cgroup.freeze", if frozen { "1" } else { "0" })?;
+        let path = group.file("cgroup.events");
+        let wanted = if frozen { "frozen 1" } else { "frozen 0" };
+        return wait_for_event(&path, wanted, deadline).map_err(failed(&path));
+    }
+    let wanted = if frozen { "FROZEN" } else { "THAWED" };
+    let path = group.file("freezer.state");
+    loop {
+        // Writing again helps version 1 with processes that were forked meanwhile.
+        fs::write(&path, wanted).map_err(failed(&path))?;
+        let state = fs::read_to_string(&path).map_err(failed(&path))?;
+        if state.trim() == wanted {
+            return Ok(());
+        }
+        pause(deadline).map_err(failed(&path))?;
+    }
+}
+
+fn pause(deadline: Instant) -> io::Result<()> {
+    if Instant::now() >= deadline {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    std::thread::sleep(PAUSE);
+    Ok(())
+}
+
+fn left(deadline: Instant) -> PollTimeout {
+    let left = deadline.saturating_duration_since(Instant::now());
+    PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)
+}
+
+/// Waits until the file holds this line; version 2 tells of each change by poll(2).
+fn wait_for_event(path: &Path, line: &str, deadline: Instant) -> io::Result<()> {
+    let mut file = File::open(path)?;
+    loop {
+        let mut text = String::new();
+        file.rewind()?;
+        file.read_to_string(&mut text)?;
+        if text.lines().any(|found| found == line) {
+            return Ok(());
+        }
+        let mut polled = [PollFd::new(file.as_fd(), PollFlags::POLLPRI)];
+        if poll(&mut polled, left(deadline))? == 0 {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+}
+
+/// Kills every process of the group and waits for their ends.
+pub fn kill_all(group: &Cgroup) -> Result<(), Error> {
+    let deadline = Instant::now() + PATIENCE;
+    let path = group.hierarchies.first().map(|one| one.directory.clone()).unwrap_or_default();
+    loop {
+        let found = group.processes();
+        if found.is_empty() {
+            return Ok(());
+        }
+        let opened = found.iter().filter_map(|pid| Some((*pid, sys::pidfd_open(*pid).ok()?)));
+        let processes: Vec<(i32, OwnedFd)> = opened.collect();
+        kill_once(group, &processes)?;
+        for (_, process) in &processes {
+            let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
+            let ended = poll(&mut polled, left(deadline)).map_err(|error| failed(&path)(error.into()))?;
+            if ended == 0 {
+                return Err(failed(&path)(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        // What was not opened is about to vanish from the list, or was forked meanwhile.
+        pause(deadline).map_err(failed(&path))?;
+    }
+}
+
+/// Version 2 kills all at once. In version 1 the group is frozen, so that none can fork away.
+fn kill_once(group: &Cgroup, processes: &[(i32, OwnedFd)]) -> Result<(), Error> {
+    if group.is_unified() {
+        match group.write("cgroup.kill", "1") {
+            // Linux before 5.14.
+            Err(error) if error.source.kind() == io::ErrorKind::NotFound => {}
+            done => return done,
+        }
+    }
+    let frozen = freeze(group, true);
+    // A number could have passed to another process between reading the list and opening it.
+    let still: BTreeSet<i32> = group.processes().into_iter().collect();
+    for (_, process) in processes.iter().filter(|(pid, _)| still.contains(pid)) {
+        // It may have ended by itself, which is what is wanted.
+        drop(sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL));
+    }
+    // Frozen processes take the signal only when they run again; a host without a freezer has just done its best.
+    let thawed = freeze(group, false);
+    match frozen.and(thawed) {
+        Err(error) if error.source.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the group in every hierarchy; goes on to the end, and says the first failure.
+pub fn remove(group: &Cgroup) -> Result<(), Error> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut first = kill_all(group);
+    for one in &group.hierarchies {
+        let removed = remove_tree(&one.directory, deadline).map_err(failed(&one.directory));
+        if removed.is_ok()
+            && let Some(parent) = one.directory.parent().filter(|parent| *parent != group.mount)
+        {
+            // Fails while other containers are in it, which is what should keep it.
+            drop(fs::remove_dir(parent));
+        }
+        first = first.and(removed);
+    }
+    first
+}
+
+fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
+    for child in children(directory) {
+        remove_tree(&child, deadline)?;
+    }
+    loop {
+        match fs::remove_dir(directory) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            // The last process has ended, but the kernel still lets go of it.
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => pause(deadline).map_err(|_| error)?,
+            Err(error) => return Err(error),
+        }
+    }
+}

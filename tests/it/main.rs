@@ -2,6 +2,7 @@
 mod applying;
 mod conformance;
 mod convergence;
+mod examples;
 mod executing;
 mod image;
 mod layering;

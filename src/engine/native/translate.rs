@@ -38,6 +38,8 @@ pub enum TranslateError {
         "security_opt {0:?} is not known here\n  help: no-new-privileges, seccomp=unconfined or systempaths=unconfined"
     )]
     SecurityOption(String),
+    #[error("{0}: joining another container's namespace is not there yet\n  help: leave it out, or say `host`")]
+    Joined(&'static str),
     #[error("health check {0:?}: expected CMD, CMD-SHELL or NONE first")]
     Healthcheck(String),
     #[error("logging {key} {value:?} is not known here\n  help: {help}")]
@@ -47,6 +49,11 @@ pub enum TranslateError {
 /// The runtime's configuration of this container.
 pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Result<container::Config, TranslateError> {
     let own = image.config.config().as_ref();
+    for (mode, path, what) in [(&wanted.pid, &facts.pid, "pid"), (&wanted.ipc, &facts.ipc, "ipc")] {
+        if matches!(mode, NamespaceMode::Container(_)) && path.is_none() {
+            return Err(TranslateError::Joined(what));
+        }
+    }
     let security = security(wanted)?;
     let hostname = wanted.hostname.clone().unwrap_or_else(|| wanted.name.chars().take(63).collect());
     let request = Request {

@@ -149,14 +149,17 @@ fn clean(path: &Path) -> PathBuf {
     })
 }
 
-/// `TARGET[:size=…,mode=…]`; other options keep their safe default.
+/// `TARGET[:size=…,mode=…,…]`; what is not said keeps its safe default.
 fn tmpfs(text: &str) -> Mount {
     let (target, options) = text.split_once(':').unwrap_or((text, ""));
     let option = |key: &str| options.split(',').find_map(|option| option.strip_prefix(key));
     let size = option("size=").and_then(|text| bytes(text).ok());
     let mode = option("mode=").and_then(|text| u32::from_str_radix(text, 8).ok());
     let read_only = options.split(',').any(|option| option == "ro");
-    Mount { target: target.to_owned(), read_only, source: MountSource::Tmpfs { size, mode } }
+    let known = |option: &&str| ["size=", "mode="].iter().any(|key| option.starts_with(key));
+    let own = options.split(',').filter(|option| !matches!(*option, "" | "ro" | "rw") && !known(option));
+    let options = own.map(str::to_owned).collect();
+    Mount { target: target.to_owned(), read_only, source: MountSource::Tmpfs { size, mode, options } }
 }
 
 /// No `--network` is the engine's `default` network, as docker's `bridge`.

@@ -80,7 +80,13 @@ struct Held {
 
 impl Default for Simulated {
     fn default() -> Self {
-        let capabilities = Capabilities { name: "simulated", change: linux_change, renames: true, not_honoured: &[] };
+        let capabilities = Capabilities {
+            name: "simulated",
+            change: linux_change,
+            renames: true,
+            not_honoured: &[],
+            unsupported: |_| Vec::new(),
+        };
         Self { capabilities, world: Mutex::default(), hints: watch::Sender::new(0) }
     }
 }

@@ -148,7 +148,13 @@ mod tests {
 
     #[test]
     fn the_dearest_field_tells_the_cost() {
-        let capabilities = Capabilities { name: "test", change: linux_change, renames: true, not_honoured: &[] };
+        let capabilities = Capabilities {
+            name: "test",
+            change: linux_change,
+            renames: true,
+            not_honoured: &[],
+            unsupported: |_| Vec::new(),
+        };
         let field = |path: &str| FieldChange { path: path.to_owned(), old: Value::Null, new: Value::Null };
         let table = [
             (Kind::Container, vec![], None),

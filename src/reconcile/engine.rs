@@ -54,14 +54,26 @@ pub struct Capabilities {
     pub renames: bool,
     /// Keys of the file that this engine does not carry out, by their path in a container: `gpus`.
     pub not_honoured: &'static [&'static str],
+    /// What of this resource the engine does not carry out although it holds such resources.
+    pub unsupported: fn(&Config) -> Vec<Unsupported>,
+}
+
+/// A value that an engine takes and does nothing with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unsupported {
+    /// The key below its container, network or volume, as the file writes it: `logging.driver`.
+    pub key: String,
+    pub reason: String,
 }
 
 /// What a change costs on an engine of single containers over Linux: limits, labels, restart policy and health check in
 /// place, content of files by a restart, data of volumes never. For engines to use or to refine.
 pub fn linux_change(kind: Kind, field: &str) -> Change {
-    const IN_PLACE: [&str; 8] = [
+    const IN_PLACE: [&str; 10] = [
         "labels",
         "restart",
+        "restart_delay_ms",
+        "restart_window_ms",
         "healthcheck",
         "on_unhealthy",
         "resources",

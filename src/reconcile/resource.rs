@@ -174,6 +174,10 @@ pub struct ContainerConfig {
     pub cgroup_host: bool,
     pub runtime: Option<String>,
     pub restart: Restart,
+    /// The pause before a restart; unset: the engine's back-off.
+    pub restart_delay_ms: Option<u64>,
+    /// How long a start must hold to count as a success; unset: the engine's rule.
+    pub restart_window_ms: Option<u64>,
     pub healthcheck: Option<Healthcheck>,
     pub on_unhealthy: OnUnhealthy,
     pub stop_signal: Option<String>,
@@ -241,6 +245,9 @@ pub enum MountSource {
     Tmpfs {
         size: Option<u64>,
         mode: Option<u32>,
+        /// Options beside these two, as mount(8) writes them: `exec`, `uid=1000`.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        options: Vec<String>,
     },
 }
 
@@ -291,6 +298,9 @@ pub struct Endpoint {
     pub ipv4_address: Option<String>,
     pub mac_address: Option<String>,
     pub gw_priority: i64,
+    /// Higher is connected earlier, and so has the lower interface number.
+    #[serde(default)]
+    pub priority: i64,
     pub interface_name: Option<String>,
 }
 

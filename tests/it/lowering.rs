@@ -227,7 +227,7 @@ fn what_has_no_effect_is_noted() {
     assert_eq!(
         desired.not_honoured,
         [
-            "containers.web.storage_opt: not carried out by the simulated engine",
+            "containers.web.storage_opt: the file system of a container has no options",
             "containers.web.userns_mode: not carried out by the simulated engine",
         ]
     );

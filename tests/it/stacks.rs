@@ -114,7 +114,13 @@ pub fn with(mut container: Container, change: impl FnOnce(&mut Container)) -> Co
 }
 
 pub fn capabilities() -> Capabilities {
-    Capabilities { name: "simulated", change: linux_change, renames: true, not_honoured: &[] }
+    Capabilities {
+        name: "simulated",
+        change: linux_change,
+        renames: true,
+        not_honoured: &[],
+        unsupported: |_| Vec::new(),
+    }
 }
 
 pub fn desired(stack: &Stack) -> Desired {

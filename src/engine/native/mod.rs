@@ -25,6 +25,7 @@ mod names;
 mod networks;
 mod observe;
 mod translate;
+mod unsupported;
 mod volumes;
 
 pub use images::ensure as ensure_image;
@@ -53,8 +54,13 @@ pub struct Native {
 impl Native {
     /// The engine with these roots.
     pub fn new(roots: &Roots) -> Self {
-        let capabilities =
-            Capabilities { name: "native", change: linux_change, renames: false, not_honoured: NOT_HONOURED };
+        let capabilities = Capabilities {
+            name: "native",
+            change: linux_change,
+            renames: false,
+            not_honoured: NOT_HONOURED,
+            unsupported: unsupported::unsupported,
+        };
         Self { roots: roots.clone(), capabilities: Arc::new(capabilities) }
     }
 }

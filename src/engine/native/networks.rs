@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use super::containers::Error;
+use super::unsupported::MTU;
 use crate::reconcile::resource::{self, ContainerConfig, NetworkMode};
 use crate::runtime::container::Start;
 use crate::runtime::network::{self, Attachment, Connect, Join, NetworkConfig, Port, netd, sandbox};
@@ -12,7 +13,6 @@ use crate::runtime::roots::Roots;
 pub const DEFAULT_NETWORK: &str = "default";
 /// Where `netd` answers questions for names, in each namespace.
 const NAME_SERVER: &str = "127.0.0.11";
-const MTU: &str = "com.docker.network.driver.mtu";
 
 fn config(wanted: &resource::NetworkConfig) -> Result<NetworkConfig, Error> {
     let subnet = wanted.subnet.as_ref().map(|text| text.parse()).transpose()?;
@@ -110,7 +110,10 @@ fn joins(wanted: &ContainerConfig) -> Vec<Join> {
             gateway_priority: endpoint.gw_priority,
         }
     };
-    networks.iter().map(join).collect()
+    // Connected in this order: the first is eth0.
+    let mut networks: Vec<_> = networks.iter().collect();
+    networks.sort_by_key(|(name, endpoint)| (std::cmp::Reverse(endpoint.priority), *name));
+    networks.into_iter().map(join).collect()
 }
 
 fn hardware_address(text: &str) -> Option<[u8; 6]> {

@@ -34,10 +34,6 @@ pub struct Facts {
 pub enum TranslateError {
     #[error("image {0} names no program, and neither does the container\n  help: give `command:` or `entrypoint:`")]
     NoProgram(String),
-    #[error(
-        "security_opt {0:?} is not known here\n  help: no-new-privileges, seccomp=unconfined or systempaths=unconfined"
-    )]
-    SecurityOption(String),
     #[error("{0}: joining another container's namespace is not there yet\n  help: leave it out, or say `host`")]
     Joined(&'static str),
     #[error("health check {0:?}: expected CMD, CMD-SHELL or NONE first")]
@@ -54,7 +50,7 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
             return Err(TranslateError::Joined(what));
         }
     }
-    let security = security(wanted)?;
+    let security = security(wanted);
     let hostname = wanted.hostname.clone().unwrap_or_else(|| wanted.name.chars().take(63).collect());
     let request = Request {
         args: args(wanted, image)?,
@@ -94,6 +90,8 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         init: wanted.init,
         stdin_open: wanted.stdin_open,
         restart: restart(&wanted.restart),
+        restart_delay_ms: wanted.restart_delay_ms,
+        restart_window_ms: wanted.restart_window_ms,
         health: wanted.healthcheck.as_ref().map(health).transpose()?.flatten(),
         restart_unhealthy: wanted.on_unhealthy == OnUnhealthy::Restart,
         stop_signal: stop_signal.unwrap_or_default(),
@@ -142,34 +140,35 @@ struct Security {
     systempaths_unconfined: bool,
 }
 
-fn security(wanted: &ContainerConfig) -> Result<Security, TranslateError> {
+/// Options that mean nothing here were named by [`super::unsupported`].
+fn security(wanted: &ContainerConfig) -> Security {
     let mut security = Security::default();
     for option in &wanted.security_opt {
         match option.replacen('=', ":", 1).as_str() {
             "no-new-privileges" | "no-new-privileges:true" => security.no_new_privileges = true,
-            "no-new-privileges:false" | "seccomp:builtin" => {}
             "seccomp:unconfined" => security.seccomp_unconfined = true,
             "systempaths:unconfined" => security.systempaths_unconfined = true,
-            // What they switch off is not there to begin with.
-            "apparmor:unconfined" | "label:disable" => {}
-            _ => return Err(TranslateError::SecurityOption(option.clone())),
+            _ => {}
         }
     }
-    Ok(security)
+    security
 }
 
 fn mounts(wanted: &ContainerConfig, facts: &Facts) -> Vec<spec::Mount> {
-    let bind = |target: &str, source: PathBuf, read_only: bool| spec::Mount {
+    let bind_as = |target: &str, source: PathBuf, read_only: bool, propagation: Option<String>| spec::Mount {
         target: PathBuf::from(target),
         read_only,
-        source: spec::MountSource::Bind { source },
+        source: spec::MountSource::Bind { source, propagation },
     };
+    let bind = |target: &str, source: PathBuf, read_only: bool| bind_as(target, source, read_only, None);
     let declared = wanted.mounts.iter().filter_map(|mount| match &mount.source {
-        MountSource::Bind { source, .. } => Some(bind(&mount.target, source.clone(), mount.read_only)),
-        MountSource::Tmpfs { size, mode } => Some(spec::Mount {
+        MountSource::Bind { source, propagation, .. } => {
+            Some(bind_as(&mount.target, source.clone(), mount.read_only, propagation.clone()))
+        }
+        MountSource::Tmpfs { size, mode, options } => Some(spec::Mount {
             target: PathBuf::from(&mount.target),
             read_only: mount.read_only,
-            source: spec::MountSource::Tmpfs { size: *size, mode: *mode },
+            source: spec::MountSource::Tmpfs { size: *size, mode: *mode, options: options.clone() },
         }),
         MountSource::Volume { .. } => {
             Some(bind(&mount.target, facts.volumes.get(&mount.target)?.clone(), mount.read_only))
@@ -194,6 +193,8 @@ fn limits(resources: &Resources) -> Limits {
         memory_reservation: resources.memory_reservation,
         memory_swap: resources.memory_swap,
         nano_cpus: resources.nano_cpus,
+        cpu_quota_us: resources.cpu_quota_us,
+        cpu_period_us: resources.cpu_period_us,
         cpu_shares: resources.cpu_shares,
         cpuset: resources.cpuset.clone(),
         pids: resources.pids,
@@ -230,17 +231,12 @@ fn health(wanted: &Healthcheck) -> Result<Option<container::HealthCheck>, Transl
 
 fn log(wanted: &Logging) -> Result<Log, TranslateError> {
     let wrong = |key, value: &str, help| TranslateError::Logging { key, value: value.to_owned(), help };
-    let keep = match wanted.driver.as_deref() {
-        None | Some("json-file" | "local") => true,
-        Some("none") => false,
-        Some(other) => return Err(wrong("driver", other, "json-file or none")),
-    };
-    let mut log = Log { keep, ..Log::default() };
+    // Other drivers were named by [`super::unsupported`].
+    let mut log = Log { keep: wanted.driver.as_deref() != Some("none"), ..Log::default() };
     for (key, value) in &wanted.options {
         match key.as_str() {
             "max-size" => log.max_size = bytes(value).ok_or_else(|| wrong("max-size", value, "bytes, such as 10m"))?,
             "max-file" => log.max_files = value.parse().map_err(|_| wrong("max-file", value, "a number of files"))?,
-            // Labels in each line and compression change nothing that a reader here sees.
             _ => {}
         }
     }
@@ -262,6 +258,7 @@ fn bytes(text: &str) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::unsupported::unsupported;
     use super::*;
     use crate::runtime::image::{Digest, ImageConfiguration};
 
@@ -287,6 +284,78 @@ mod tests {
             let wanted =
                 ContainerConfig { entrypoint: words(entrypoint), command: words(command), ..Default::default() };
             assert_eq!(args(&wanted, &image).unwrap(), expected);
+        }
+    }
+
+    /// Every field of a container, with a value that is not the default one.
+    const SAMPLES: &str = r#"{
+        "name": "n", "image": "other", "command": ["x"], "entrypoint": ["x"], "environment": {"A": "b"},
+        "labels": {"a": "b"}, "user": "1", "group_add": ["7"], "working_dir": "/w", "hostname": "h", "domainname": "d",
+        "tty": true, "stdin_open": true, "init": true, "read_only": true, "privileged": true, "cap_add": ["NET_RAW"],
+        "cap_drop": ["KILL"], "security_opt": ["no-new-privileges:true"], "sysctls": {"a": "b"},
+        "ulimits": {"core": [1, 1]},
+        "mounts": [{"type": "bind", "target": "/t", "source": "/s", "read_only": false, "create": true, "propagation": null}],
+        "pid": "host", "ipc": "host", "uts_host": true, "cgroup_host": true, "restart": "always",
+        "restart_delay_ms": 1, "restart_window_ms": 1, "healthcheck": {"test": ["CMD", "x"]}, "on_unhealthy": "restart",
+        "stop_signal": "SIGINT", "stop_grace_ms": 1, "logging": {"driver": "none", "options": {}},
+        "resources": {"memory": 1}, "shm_size": 1, "oom_score_adj": 1,
+        "network": "host"
+    }"#;
+
+    /// Fields that do their work elsewhere: the network room, files, what was looked up, and what only readers need.
+    const ELSEWHERE: [&str; 14] = [
+        "annotations",
+        "bind_contents",
+        "device_cgroup_rules",
+        "devices",
+        "dns",
+        "dns_opt",
+        "dns_search",
+        "expose",
+        "extra_hosts",
+        "files",
+        "image_digest",
+        "number",
+        "ports",
+        "service",
+    ];
+
+    #[test]
+    fn every_field_reaches_the_runtime_or_is_named() {
+        let image = image(r#"{"Cmd":["c"]}"#);
+        let samples: BTreeMap<String, serde_json::Value> = serde_json::from_str(SAMPLES).unwrap();
+        let plain = serde_json::to_value(ContainerConfig::default()).unwrap();
+        let base = translate(&ContainerConfig::default(), &image, &Facts::default()).unwrap();
+        for field in plain.as_object().unwrap().keys() {
+            let known = ELSEWHERE.contains(&field.as_str()) || super::super::NOT_HONOURED.contains(&field.as_str());
+            let Some(value) = samples.get(field) else {
+                assert!(known, "{field}: add a sample, or say where it is carried out");
+                continue;
+            };
+            let mut tree = plain.clone();
+            tree[field] = value.clone();
+            let wanted: ContainerConfig = serde_json::from_value(tree).unwrap();
+            let named = unsupported(&crate::reconcile::resource::Config::Container(Box::new(wanted.clone())));
+            let changed = translate(&wanted, &image, &Facts::default()).unwrap() != base;
+            assert!(changed || !named.is_empty(), "{field} is dropped silently");
+        }
+    }
+
+    /// As [`every_field_reaches_the_runtime_or_is_named`], for the limits.
+    #[test]
+    fn every_limit_reaches_the_runtime_or_is_named() {
+        let image = image(r#"{"Cmd":["c"]}"#);
+        let base = translate(&ContainerConfig::default(), &image, &Facts::default()).unwrap();
+        let plain = serde_json::to_value(Resources::default()).unwrap();
+        for field in plain.as_object().unwrap().keys() {
+            let value = if field == "cpuset" { serde_json::json!("0") } else { serde_json::json!(7) };
+            let mut tree = plain.clone();
+            tree[field] = value;
+            let resources = serde_json::from_value(tree).unwrap();
+            let wanted = ContainerConfig { resources, ..ContainerConfig::default() };
+            let named = unsupported(&crate::reconcile::resource::Config::Container(Box::new(wanted.clone())));
+            let changed = translate(&wanted, &image, &Facts::default()).unwrap() != base;
+            assert!(changed || !named.is_empty(), "{field} is dropped silently");
         }
     }
 

@@ -19,8 +19,32 @@ const STOP_GRACE_MS: u64 = 10_000;
 /// Read by anyone: the mode of a config or secret that says nothing.
 const FILE_MODE: u32 = 0o444;
 
-/// Keys of a container that no engine of this room gets to see.
-const DROPPED: [&str; 6] = ["storage_opt", "pre_start", "post_start", "pre_stop", "gpus", "external_links"];
+/// What of a container no engine of this room gets to see: where it is in the value, the key as it is written, why.
+const DROPPED: [(&str, &str, &str); 17] = [
+    ("/storage_opt", "storage_opt", "the file system of a container has no options"),
+    ("/pre_start", "pre_start", HOOKS),
+    ("/post_start", "post_start", HOOKS),
+    ("/pre_stop", "pre_stop", HOOKS),
+    ("/gpus", "gpus", "devices are given by their path, under `devices`"),
+    ("/external_links", "external_links", "join the network of that container instead"),
+    ("/resources/nano_cpus_reservation", "deploy.resources.reservations.cpus", "CPUs can be limited, not reserved"),
+    (
+        "/deploy/reserved_devices",
+        "deploy.resources.reservations.devices",
+        "devices are given by their path, under `devices`",
+    ),
+    ("/deploy/mode", "deploy.mode", "there is one host: the number of replicas counts"),
+    ("/deploy/endpoint_mode", "deploy.endpoint_mode", "names resolve to the addresses of all replicas"),
+    ("/deploy/labels", "deploy.labels", "there is no object but the containers; label these"),
+    ("/deploy/placement", "deploy.placement", "there is one host"),
+    ("/deploy/rollback_config", "deploy.rollback_config", "nothing is rolled back by itself"),
+    ("/update/delay_ms", "update.delay", "the next replica follows at once"),
+    ("/update/failure_action", "update.failure_action", "a failed step ends the update; the next apply goes on"),
+    ("/update/monitor_ms", "update.monitor", UNWATCHED),
+    ("/update/max_failure_ratio_millionths", "update.max_failure_ratio", UNWATCHED),
+];
+const HOOKS: &str = "hooks are not run";
+const UNWATCHED: &str = "an update ends when the container runs, or is healthy where others wait for that";
 
 /// What lowering one stack carries along.
 pub(super) struct Context<'a> {
@@ -95,6 +119,8 @@ pub(super) fn lower_container(
         cgroup_host: container.cgroup == Some(spec::NamespaceMode::Host),
         runtime: container.runtime.clone(),
         restart: restart(container.restart.policy),
+        restart_delay_ms: container.restart.delay_ms,
+        restart_window_ms: container.restart.window_ms,
         healthcheck: container.healthcheck.as_ref().map(healthcheck),
         on_unhealthy: on_unhealthy(container),
         stop_signal: container.stop_signal.clone(),
@@ -137,20 +163,29 @@ fn labels(
 
 /// Notes every key that has a value other than its default and that is not carried out.
 fn note_unused(context: &mut Context, service: &str, container: &spec::Container) {
-    let keys: BTreeSet<&str> = DROPPED.iter().chain(context.capabilities.not_honoured).copied().collect();
     let tree = |it: &spec::Container| serde_json::to_value(it).expect("a container has only string keys");
     let (written, default) = (tree(container), tree(&spec::Container::default()));
-    let section = context.stack.format.containers_key();
+    let differs = |pointer: &str| written.pointer(pointer) != default.pointer(pointer);
+    let by_deploy = container.deploy.update_config.as_ref() == Some(&container.update);
+    for (_, key, reason) in DROPPED.iter().filter(|(pointer, ..)| differs(pointer)) {
+        let key = match key.strip_prefix("update.") {
+            Some(key) if by_deploy => format!("deploy.update_config.{key}"),
+            _ => (*key).to_owned(),
+        };
+        context.note(format!("containers.{service}.{key}"), reason);
+    }
     let engine = context.capabilities.name;
-    for key in keys {
-        let pointer = format!("/{}", key.replace('.', "/"));
-        if written.pointer(&pointer) != default.pointer(&pointer) {
-            context.note(format!("{section}.{service}.{key}"), &format!("not carried out by the {engine} engine"));
+    for key in context.capabilities.not_honoured {
+        if differs(&format!("/{}", key.replace('.', "/"))) {
+            context.note(format!("containers.{service}.{key}"), &format!("not carried out by the {engine} engine"));
         }
+    }
+    if container.ipc == Some(spec::NamespaceMode::None) {
+        context.note(format!("containers.{service}.ipc"), "`none` is a namespace of its own, with /dev/shm");
     }
     let stop = container.healthcheck.as_ref().is_some_and(|it| it.on_failure == spec::HealthAction::Stop);
     if stop {
-        context.note(format!("{section}.{service}.healthcheck.on_failure"), "`stop` is only reported");
+        context.note(format!("containers.{service}.healthcheck.on_failure"), "`stop` is only reported");
     }
 }
 
@@ -161,7 +196,7 @@ fn lower_mounts(context: &mut Context, service: &str, container: &spec::Containe
     }
     for from in &container.volumes_from {
         let spec::ContainerReference::Service(source) = &from.source else {
-            let path = format!("{}.{service}.volumes_from", context.stack.format.containers_key());
+            let path = format!("containers.{service}.volumes_from");
             context.note(path, "only containers of the same stack can lend their volumes");
             continue;
         };
@@ -177,9 +212,12 @@ fn lower_mounts(context: &mut Context, service: &str, container: &spec::Containe
 }
 
 fn lower_mount(context: &mut Context, service: &str, mount: &spec::Mount) -> Option<Mount> {
-    let path = |word: &str| format!("{}.{service}.volumes.{word}", context.stack.format.containers_key());
+    let path = |word: &str| format!("containers.{service}.volumes.{word}");
     let source = match &mount.kind {
-        spec::MountKind::Volume { name, nocopy, subpath, .. } => {
+        spec::MountKind::Volume { name, nocopy, subpath, labels } => {
+            if !labels.is_empty() {
+                context.note(path("volume.labels"), "label the volume where it is declared");
+            }
             let volume = match name {
                 None => None,
                 Some(key) => Some(volume_name(context, service, key)?),
@@ -195,11 +233,7 @@ fn lower_mount(context: &mut Context, service: &str, mount: &spec::Mount) -> Opt
             MountSource::Bind { source: source.clone(), create: *create_host_path, propagation }
         }
         spec::MountKind::Tmpfs { size_bytes, mode, options } => {
-            if !options.is_empty() {
-                let path = path("tmpfs");
-                context.note(path, "options other than size and mode have no effect");
-            }
-            MountSource::Tmpfs { size: *size_bytes, mode: *mode }
+            MountSource::Tmpfs { size: *size_bytes, mode: *mode, options: options.clone() }
         }
         spec::MountKind::Image { reference, .. } => {
             let path = path("image");
@@ -316,9 +350,12 @@ fn network_mode(context: &mut Context, service: &str, container: &spec::Containe
 }
 
 fn note_attachment(context: &mut Context, service: &str, key: &str, attachment: &spec::NetworkAttachment) {
-    let path = format!("{}.{service}.networks.{key}", context.stack.format.containers_key());
-    if attachment.ipv6_address.is_some() || !attachment.link_local_ips.is_empty() {
+    let path = format!("containers.{service}.networks.{key}");
+    if attachment.ipv6_address.is_some() {
         context.note(format!("{path}.ipv6_address"), "endpoints have one IPv4 address");
+    }
+    if !attachment.link_local_ips.is_empty() {
+        context.note(format!("{path}.link_local_ips"), "endpoints have one IPv4 address");
     }
     if !attachment.driver_opts.is_empty() {
         context.note(format!("{path}.driver_opts"), "endpoints have no options");
@@ -347,6 +384,7 @@ fn endpoint(
         ipv4_address: attachment.ipv4_address.filter(|_| number == 1).map(|address| address.to_string()),
         mac_address: attachment.mac_address.clone().or(own_mac).filter(|_| number == 1),
         gw_priority: attachment.gw_priority,
+        priority: attachment.priority,
         interface_name: attachment.interface_name.clone(),
     }
 }

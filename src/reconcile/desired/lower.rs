@@ -63,8 +63,29 @@ pub fn lower(stack: &spec::Stack, capabilities: &Capabilities, files: &Files) ->
     if !context.errors.is_empty() {
         return Err(context.errors);
     }
-    let not_honoured = context.notes.iter().map(|(path, reason)| format!("{path}: {reason}")).collect();
+    let not_honoured = not_honoured(&mut context, &resources);
     Ok(Desired { stack: name, resources, external: used.external(stack), not_honoured })
+}
+
+/// One line for each key that has no effect, in the words of the file's format.
+fn not_honoured(context: &mut Context, resources: &BTreeMap<ResourceId, DesiredResource>) -> Vec<String> {
+    for (id, resource) in resources {
+        let place = match &resource.config {
+            Config::Container(config) => format!("containers.{}", config.service),
+            Config::Network(_) => format!("networks.{}", id.name),
+            Config::Volume(_) => format!("volumes.{}", id.name),
+            Config::Image(_) => format!("images.{}", id.name),
+        };
+        for one in (context.capabilities.unsupported)(&resource.config) {
+            context.note(format!("{place}.{}", one.key), &one.reason);
+        }
+    }
+    let section = context.stack.format.containers_key();
+    let line = |(path, reason): (&String, &String)| match path.strip_prefix("containers.") {
+        Some(rest) => format!("{section}.{rest}: {reason}"),
+        None => format!("{path}: {reason}"),
+    };
+    context.notes.iter().map(line).collect()
 }
 
 /// Keys of the networks and volumes that are made. A Compose file's unused ones are not, as with Compose.
@@ -111,11 +132,20 @@ fn lower_network(key: &str, network: &spec::Network, context: &mut Context) -> N
     if network.ipam.pools.len() > 1 {
         context.note(path("ipam.config"), "only the first address pool is used");
     }
-    if network.ipam.driver.as_deref().is_some_and(|driver| driver != "default") || !network.ipam.options.is_empty() {
+    if network.ipam.driver.as_deref().is_some_and(|driver| driver != "default") {
         context.note(path("ipam.driver"), "addresses are managed by the engine's own rules");
+    }
+    if !network.ipam.options.is_empty() {
+        context.note(path("ipam.options"), "addresses are managed by the engine's own rules");
+    }
+    if network.ipam.pools.iter().any(|pool| !pool.aux_addresses.is_empty()) {
+        context.note(path("ipam.config.aux_addresses"), "no address is kept free");
     }
     if network.enable_ipv6 == Some(true) {
         context.note(path("enable_ipv6"), "networks have IPv4 addresses only");
+    }
+    if network.enable_ipv4 == Some(false) {
+        context.note(path("enable_ipv4"), "networks have IPv4 addresses");
     }
     NetworkConfig {
         name: network.name.clone(),

@@ -31,6 +31,10 @@ pub struct Config {
     /// Keep standard input open for a client that attaches.
     pub stdin_open: bool,
     pub restart: Restart,
+    /// The pause before each restart; unset: the back-off.
+    pub restart_delay_ms: Option<u64>,
+    /// How long a run must last to count as a success; unset: the back-off's own.
+    pub restart_window_ms: Option<u64>,
     pub health: Option<HealthCheck>,
     pub restart_unhealthy: bool,
     /// A signal's name or number; SIGTERM when empty.

@@ -55,8 +55,19 @@ pub struct Mount {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum MountSource {
-    Bind { source: PathBuf },
-    Tmpfs { size: Option<u64>, mode: Option<u32> },
+    Bind {
+        source: PathBuf,
+        /// mount(8)'s word for how mounts below are shared; `rprivate` when unset.
+        #[serde(default)]
+        propagation: Option<String>,
+    },
+    Tmpfs {
+        size: Option<u64>,
+        mode: Option<u32>,
+        /// Others, in mount(8)'s words; `exec`, `suid` and `dev` lift what is forbidden otherwise.
+        #[serde(default)]
+        options: Vec<String>,
+    },
 }
 
 /// A device node of the host, given to the container.
@@ -90,6 +101,9 @@ pub struct Limits {
     /// Memory and swap together; -1 is unlimited.
     pub memory_swap: Option<i64>,
     pub nano_cpus: Option<u64>,
+    /// Microseconds of run time in each period, where `nano_cpus` does not say it; -1 is unlimited.
+    pub cpu_quota_us: Option<i64>,
+    pub cpu_period_us: Option<u64>,
     pub cpu_shares: Option<u64>,
     pub cpuset: Option<String>,
     pub pids: Option<i64>,
@@ -337,11 +351,16 @@ fn device(device: &Device) -> Value {
 /// The limits in the specification's words. A CPU is 100,000 µs of quota in 100,000 µs.
 pub fn resources(limits: &Limits) -> Value {
     let quota = limits.nano_cpus.map(|cpus| (cpus / 10_000) as i64);
+    let (quota, period) = match quota {
+        Some(quota) => (Some(quota), Some(100_000)),
+        None if limits.cpu_quota_us.is_some() => (limits.cpu_quota_us, Some(limits.cpu_period_us.unwrap_or(100_000))),
+        None => (None, limits.cpu_period_us),
+    };
     json!({
         "memory": {"limit": limits.memory.map(|bytes| bytes as i64),
                    "reservation": limits.memory_reservation.map(|bytes| bytes as i64),
                    "swap": limits.memory_swap.or(limits.memory.map(|bytes| 2 * bytes as i64))},
-        "cpu": {"shares": limits.cpu_shares, "quota": quota, "period": quota.map(|_| 100_000),
+        "cpu": {"shares": limits.cpu_shares, "quota": quota, "period": period,
                 "cpus": limits.cpuset},
         "pids": {"limit": limits.pids.unwrap_or(4096)},
     })
@@ -371,15 +390,19 @@ fn mounts(request: &Request) -> Vec<Value> {
 fn mount(mount: &Mount) -> Value {
     let access = if mount.read_only { "ro" } else { "rw" };
     match &mount.source {
-        MountSource::Bind { source } => {
-            json!({"destination": mount.target, "type": "bind", "source": source, "options": ["rbind", "rprivate", access]})
+        MountSource::Bind { source, propagation } => {
+            let propagation = propagation.as_deref().unwrap_or("rprivate");
+            json!({"destination": mount.target, "type": "bind", "source": source, "options": ["rbind", propagation, access]})
         }
-        MountSource::Tmpfs { size, mode } => {
+        MountSource::Tmpfs { size, mode, options } => {
             let size = size.map(|bytes| format!("size={bytes}"));
-            let options = ["nosuid", "noexec", "nodev", access].map(str::to_owned).into_iter();
+            let forbidden = ["nosuid", "noexec", "nodev"].into_iter();
+            let lifted = |word: &&str| options.iter().any(|option| word.strip_prefix("no") == Some(option));
+            let words = forbidden.filter(|word| !lifted(word)).chain([access]).map(str::to_owned);
             let mode = format!("mode={:o}", mode.unwrap_or(0o1777));
+            let own = options.iter().filter(|option| !["exec", "suid", "dev"].contains(&option.as_str())).cloned();
             json!({"destination": mount.target, "type": "tmpfs", "source": "tmpfs",
-                   "options": options.chain([mode]).chain(size).collect::<Vec<_>>()})
+                   "options": words.chain([mode]).chain(size).chain(own).collect::<Vec<_>>()})
         }
     }
 }

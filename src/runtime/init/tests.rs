@@ -201,7 +201,11 @@ impl Drop for Case {
 }
 
 fn mount(source: &Path, target: &str, read_only: bool) -> Mount {
-    Mount { target: target.into(), read_only, source: MountSource::Bind { source: source.to_owned() } }
+    Mount {
+        target: target.into(),
+        read_only,
+        source: MountSource::Bind { source: source.to_owned(), propagation: None },
+    }
 }
 
 #[track_caller]
@@ -360,7 +364,7 @@ fn a_read_only_root_and_mounts_of_all_kinds() {
         Mount {
             target: "/scratch".into(),
             read_only: false,
-            source: MountSource::Tmpfs { size: Some(4096), mode: None },
+            source: MountSource::Tmpfs { size: Some(4096), mode: None, options: Vec::new() },
         },
     ];
     let out = ok(&case);

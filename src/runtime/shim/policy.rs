@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::runtime::container::{Health, HealthCheck, Restart};
+use crate::runtime::container::{Config, Health, HealthCheck, Restart};
 
 /// A run at least this long counts as a success: the next pause is short again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
@@ -11,20 +11,22 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long to pause before the next start, or `None` when there is none. `failures` counts starts in a row that
-/// ended before [`GOOD_RUN`]; docker's back-off: 100 ms, doubled each time, a minute at most.
-pub fn restart_after(policy: &Restart, code: i32, by_hand: bool, restarts: u32, failures: u32) -> Option<Duration> {
-    let again = match policy {
+/// ended too early; the pause is the one that is asked for, else docker's back-off: 100 ms, doubled each time, a minute
+/// at most.
+pub fn restart_after(config: &Config, code: i32, by_hand: bool, restarts: u32, failures: u32) -> Option<Duration> {
+    let again = match &config.restart {
         Restart::No => false,
         Restart::Always | Restart::UnlessStopped => true,
         Restart::OnFailure { max_retries } => code != 0 && max_retries.is_none_or(|max| restarts < max),
     };
-    let pause = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
-    (again && !by_hand).then_some(pause)
+    let back_off = FIRST_PAUSE.saturating_mul(1 << failures.min(16)).min(LONGEST_PAUSE);
+    (again && !by_hand).then_some(config.restart_delay_ms.map_or(back_off, Duration::from_millis))
 }
 
 /// How many starts in a row have failed, after one that ran this long.
-pub fn failures_after(failures: u32, ran: Duration) -> u32 {
-    if ran >= GOOD_RUN { 0 } else { failures + 1 }
+pub fn failures_after(config: &Config, failures: u32, ran: Duration) -> u32 {
+    let good = config.restart_window_ms.map_or(GOOD_RUN, Duration::from_millis);
+    if ran >= good { 0 } else { failures + 1 }
 }
 
 /// What is known of a container's health.
@@ -77,16 +79,30 @@ mod tests {
             (on_failure(Some(2)), 1, false, 1, true),
             (on_failure(Some(2)), 1, false, 2, false),
         ] {
-            assert_eq!(restart_after(&policy, code, by_hand, restarts, 0).is_some(), again, "{policy:?} {code}");
+            let config = Config { restart: policy, ..Config::default() };
+            assert_eq!(restart_after(&config, code, by_hand, restarts, 0).is_some(), again, "{config:?} {code}");
         }
     }
 
     #[test]
     fn pauses_double_up_to_a_minute() {
-        let pause = |failures| restart_after(&Restart::Always, 1, false, 0, failures).unwrap().as_millis();
+        let config = Config { restart: Restart::Always, ..Config::default() };
+        let pause = |failures| restart_after(&config, 1, false, 0, failures).unwrap().as_millis();
         assert_eq!([0, 1, 2, 9, 10, 40].map(pause), [100, 200, 400, 51_200, 60_000, 60_000]);
-        assert_eq!(failures_after(5, Duration::from_secs(10)), 0);
-        assert_eq!(failures_after(5, Duration::from_secs(1)), 6);
+        assert_eq!(failures_after(&config, 5, Duration::from_secs(10)), 0);
+        assert_eq!(failures_after(&config, 5, Duration::from_secs(1)), 6);
+    }
+
+    #[test]
+    fn a_pause_and_a_window_that_are_asked_for_win() {
+        let config = Config {
+            restart: Restart::Always,
+            restart_delay_ms: Some(5000),
+            restart_window_ms: Some(500),
+            ..Config::default()
+        };
+        assert_eq!(restart_after(&config, 1, false, 0, 9), Some(Duration::from_secs(5)));
+        assert_eq!(failures_after(&config, 5, Duration::from_secs(1)), 0);
     }
 
     #[test]

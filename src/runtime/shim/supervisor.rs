@@ -133,7 +133,7 @@ impl Supervisor {
         for (target, source, empty) in texts {
             let target = PathBuf::from(target);
             if !empty && !request.mounts.iter().any(|mount| mount.target == target) {
-                let source = MountSource::Bind { source: source.clone() };
+                let source = MountSource::Bind { source: source.clone(), propagation: None };
                 request.mounts.push(Mount { target, read_only: false, source });
             }
         }
@@ -339,10 +339,10 @@ impl Supervisor {
         self.clients.input = None;
         drop(self.writer.finish());
         self.set_exited(code, self.cgroup.oom_kills() > 0);
-        self.failures = policy::failures_after(self.failures, ran);
+        self.failures = policy::failures_after(&self.config, self.failures, ran);
         let by_hand = self.status.by_hand;
         let failures = self.failures.saturating_sub(1);
-        let mut pause = policy::restart_after(&self.config.restart, code, by_hand, self.status.restarts, failures);
+        let mut pause = policy::restart_after(&self.config, code, by_hand, self.status.restarts, failures);
         if std::mem::take(&mut self.unhealthy) && !by_hand {
             pause = pause.or(Some(Duration::ZERO));
         }
@@ -390,7 +390,7 @@ impl Supervisor {
             self.start_failed(&error);
             self.failures += 1;
             let code = i32::from(error.exit_code());
-            let pause = policy::restart_after(&self.config.restart, code, false, self.status.restarts, self.failures);
+            let pause = policy::restart_after(&self.config, code, false, self.status.restarts, self.failures);
             self.next(pause);
         }
     }

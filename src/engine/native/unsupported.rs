@@ -1,0 +1,103 @@
+//! What a declared resource asks for and this engine does not do, beside the keys that it never does: pure. Named in the
+//! plan, so that nothing is dropped silently.
+
+use crate::reconcile::engine::Unsupported;
+use crate::reconcile::resource::{Config, ContainerConfig, Logging, NetworkConfig, VolumeConfig};
+
+/// The one option of a bridge that has an effect.
+pub const MTU: &str = "com.docker.network.driver.mtu";
+
+/// All of them, in no particular order.
+pub fn unsupported(config: &Config) -> Vec<Unsupported> {
+    match config {
+        Config::Image(_) => Vec::new(),
+        Config::Network(network) => of_network(network),
+        Config::Volume(volume) => of_volume(volume),
+        Config::Container(container) => of_container(container),
+    }
+}
+
+fn one(key: impl Into<String>, reason: impl Into<String>) -> Unsupported {
+    Unsupported { key: key.into(), reason: reason.into() }
+}
+
+fn of_network(network: &NetworkConfig) -> Vec<Unsupported> {
+    let mut found = Vec::new();
+    if network.driver != "bridge" {
+        found.push(one("driver", format!("there is no driver `{}`: it is a bridge", network.driver)));
+    }
+    for key in network.options.keys().filter(|key| *key != MTU) {
+        found.push(one("driver_opts", format!("the option `{key}` has no effect")));
+    }
+    if network.ip_range.is_some() {
+        found.push(one("ipam.config.ip_range", "addresses come from the whole subnet"));
+    }
+    found
+}
+
+fn of_volume(volume: &VolumeConfig) -> Vec<Unsupported> {
+    let other = volume.driver != "local";
+    let reason = || format!("there is no driver `{}`: it is a directory of this host", volume.driver);
+    other.then(|| one("driver", reason())).into_iter().collect()
+}
+
+fn of_container(container: &ContainerConfig) -> Vec<Unsupported> {
+    let mut found = of_logging(&container.logging);
+    found.extend(container.security_opt.iter().filter_map(|option| of_security(option)));
+    if container.cgroup_host {
+        found.push(one("cgroup", "containers have control groups of their own"));
+    }
+    if container.resources.memory_swappiness.is_some() {
+        found.push(one("mem_swappiness", "the kernel's own rule holds"));
+    }
+    found
+}
+
+fn of_logging(logging: &Logging) -> Vec<Unsupported> {
+    let mut found = Vec::new();
+    match logging.driver.as_deref() {
+        None | Some("json-file" | "local" | "none") => {}
+        Some(other) => {
+            found.push(one("logging.driver", format!("there is no driver `{other}`: logs are kept as files")))
+        }
+    }
+    for key in logging.options.keys().filter(|key| !matches!(key.as_str(), "max-size" | "max-file")) {
+        found.push(one("logging.options", format!("the option `{key}` has no effect")));
+    }
+    found
+}
+
+/// What lifts a protection that is not there needs no doing; a protection that is not given is named.
+fn of_security(option: &str) -> Option<Unsupported> {
+    let text = option.replacen('=', ":", 1);
+    let reason = match text.split_once(':').unwrap_or((&text, "")) {
+        ("no-new-privileges", _) | ("seccomp", "unconfined" | "builtin") | ("systempaths", _) => return None,
+        ("apparmor", "unconfined") | ("label", "disable") => return None,
+        ("seccomp", _) => "system calls are filtered by the engine's own profile",
+        ("apparmor", _) => "AppArmor profiles are not loaded",
+        ("label", _) => "SELinux labels are not set",
+        _ => "it has no effect",
+    };
+    Some(one("security_opt", format!("`{option}`: {reason}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_done_is_named_and_what_is_done_is_not() {
+        let named = |option: &str| of_security(option).is_some();
+        let done = ["no-new-privileges:true", "seccomp=unconfined", "label=disable", "apparmor=unconfined"];
+        assert!(!done.into_iter().any(named));
+        assert!(
+            ["seccomp=/p.json", "apparmor=docker-default", "label=type:x", "writable-cgroups=true"]
+                .into_iter()
+                .all(named)
+        );
+        let network =
+            NetworkConfig { driver: "macvlan".into(), ip_range: Some("10.0.0.0/8".into()), ..Default::default() };
+        let keys: Vec<String> = of_network(&network).into_iter().map(|it| it.key).collect();
+        assert_eq!(keys, ["driver", "ipam.config.ip_range"]);
+    }
+}

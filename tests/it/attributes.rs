@@ -1,0 +1,231 @@
+//! Every attribute of the Compose specification has an effect, or is named in the plan, or is refused: none is dropped
+//! silently. `attributes/table.txt` lists them, each with a sample; the table in docs/compose.md is what comes out.
+//!
+//! `UPDATE_EXPECT=1` writes the table anew.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use stack::engine::native::Native;
+use stack::reconcile::desired::{self, Desired};
+use stack::reconcile::engine::Engine;
+use stack::reconcile::facts;
+use stack::spec::{self, LoadOptions};
+
+use crate::support::World;
+
+const TABLE: &str = include_str!("attributes/table.txt");
+const DOCUMENT: &str = "docs/compose.md";
+const BEGIN: &str = "<!-- made by tests/it/attributes.rs, from here -->\n";
+const END: &str = "<!-- to here -->\n";
+
+/// One line of the table.
+struct Row {
+    path: &'static str,
+    sample: &'static str,
+    /// Why the attribute has nothing to change.
+    nothing: Option<&'static str>,
+}
+
+/// What becomes of an attribute.
+#[derive(Debug, PartialEq)]
+enum Outcome {
+    CarriedOut,
+    Named(String),
+    Refused(String),
+    Nothing(&'static str),
+}
+
+fn rows() -> Vec<Row> {
+    let lines = TABLE.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let row = |line: &'static str| {
+        let (path, rest) = line.split_once("  ").unwrap_or_else(|| panic!("{line}"));
+        let (sample, nothing) = match rest.split_once(" ## ") {
+            Some((sample, reason)) => (sample, Some(reason.trim())),
+            None => (rest, None),
+        };
+        Row { path, sample: sample.trim(), nothing }
+    };
+    lines.map(row).collect()
+}
+
+/// The sample with (or without) what the attribute adds.
+fn sample(text: &str, with: bool) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('«') {
+        let (marked, tail) = after.split_once('»').unwrap_or_else(|| panic!("{text}"));
+        let (yes, no) = marked.split_once('|').unwrap_or((marked, ""));
+        out.push_str(before);
+        out.push_str(if with { yes } else { no });
+        rest = tail;
+    }
+    out + rest
+}
+
+/// A whole file around the sample.
+fn document(path: &str, sample: &str) -> String {
+    let mut sections: BTreeMap<&str, String> = BTreeMap::from([
+        ("name", "shop".to_owned()),
+        (
+            "networks",
+            "{back: {ipam: {config: [{subnet: 10.5.0.0/16}, {subnet: \"fd00:5::/64\"}]}}, front: {}}".to_owned(),
+        ),
+        ("volumes", "{data: {}}".to_owned()),
+        ("configs", "{settings: {content: x}, other: {content: y}}".to_owned()),
+        ("secrets", "{token: {file: app.env}, key: {file: other.env}}".to_owned()),
+    ]);
+    let (section, inner) = path.split_once('.').unwrap_or((path, ""));
+    let mut web = "image: \"builtin:whoami\", networks: [back], configs: [settings], secrets: [token]".to_owned();
+    let mut more = String::new();
+    match section {
+        "services" if inner.is_empty() => more = sample.to_owned(),
+        "services" => {
+            let image = if sample.starts_with("image:") { "" } else { "image: \"builtin:whoami\", " };
+            web = format!("{image}{sample}");
+        }
+        "networks" | "volumes" | "configs" | "secrets" if !inner.is_empty() => {
+            let key = match section {
+                "networks" => "back",
+                "volumes" => "data",
+                "configs" => "settings",
+                _ => "token",
+            };
+            sections.insert(section, format!("{{{key}: {{{sample}}}}}"));
+        }
+        _ => {
+            let (key, value) = sample.split_once(':').map_or(("x-none", ""), |(key, value)| (key.trim(), value));
+            sections.insert(key, value.trim().to_owned());
+        }
+    }
+    // Whatever the container under test does: somebody uses the network and the volume.
+    let health = "healthcheck: {test: \"true\"}";
+    if section == "x-stack" {
+        web = "image: own".to_owned();
+    }
+    let db = format!("{{image: \"builtin:whoami\", networks: [back], volumes: [\"data:/data\"], {health}}}");
+    let mut text: String = sections.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
+    text.push_str(&format!(
+        "services: {{web: {{{web}}}, db: {db}, web3: {{image: \"builtin:whoami\", tty: true}}, {more}}}\n"
+    ));
+    text
+}
+
+/// What the engine would hold, or what is wrong with the file.
+fn read(world: &World, text: &str) -> Result<Desired, String> {
+    let file = world.file("compose.yaml", text);
+    let environment = [("TOKEN", "x"), ("HOME", "/root")].map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let options = LoadOptions {
+        files: vec![file],
+        start: world.directory.clone(),
+        environment: environment.into(),
+        ..LoadOptions::default()
+    };
+    let loaded = spec::load(&options).map_err(|faults| faults.to_string())?;
+    let engine = Native::new(&world.roots);
+    let files = facts::collect(&desired::files(&loaded.stack));
+    let lowered = desired::lower(&loaded.stack, engine.capabilities(), &files);
+    lowered.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+}
+
+/// Whether a note about `note` (`services.web.gpus`) says what becomes of the attribute `path` (`services.gpus.count`).
+fn names(note: &str, path: &str) -> bool {
+    let words: Vec<&str> = note.split('.').collect();
+    let section = words[0];
+    let written: Vec<&str> = path.split('.').filter(|word| *word != "x-stack").collect();
+    // Without the name of the container, and without indexes and names below it.
+    let words: Vec<&str> = words.iter().skip(2).copied().filter(|word| word.parse::<u32>().is_err()).collect();
+    let words: Vec<&str> = words.into_iter().filter(|word| !matches!(*word, "back" | "front" | "db" | "llm")).collect();
+    let below = &written[1.min(written.len())..];
+    section == written[0] && below.starts_with(&words)
+}
+
+fn outcome(world: &World, row: &Row) -> Result<Outcome, String> {
+    let texts = [true, false].map(|with| document(row.path, &sample(row.sample, with)));
+    let with = match read(world, &texts[0]) {
+        Ok(with) => with,
+        Err(error) => return Ok(Outcome::Refused(error)),
+    };
+    let without = read(world, &texts[1]).map_err(|error| format!("without it: {error}\n{}", texts[1]))?;
+    let note = with.not_honoured.iter().find_map(|note| {
+        let (place, reason) = note.split_once(": ")?;
+        names(place, row.path).then(|| reason.to_owned())
+    });
+    let changed =
+        with.resources != without.resources || with.external != without.external || with.stack != without.stack;
+    match (note, changed, row.nothing) {
+        (Some(note), ..) => Ok(Outcome::Named(note)),
+        (None, true, None) => Ok(Outcome::CarriedOut),
+        (None, false, Some(reason)) => Ok(Outcome::Nothing(reason)),
+        (None, true, Some(_)) => Err("it is said to change nothing, and changes something".to_owned()),
+        (None, false, None) => Err("it is dropped silently".to_owned()),
+    }
+}
+
+fn world() -> World {
+    let world = World::new();
+    world.file("app.env", "A='x'\n");
+    world.file("other.env", "B=y\n");
+    let extra = "image: \"builtin:whoami\", command: [\"${B:-none}\"], volumes: [\"./v:/v\"]";
+    world.file("other.yaml", &format!("services: {{extra: {{{extra}}}}}\n"));
+    world.file("more.yaml", "services: {extra: {tty: true}}\n");
+    world.file("base.yaml", "services: {db: {image: \"builtin:whoami\", tty: true}}\n");
+    world
+}
+
+#[test]
+fn no_attribute_is_dropped_silently() {
+    let world = world();
+    let mut silent = Vec::new();
+    let mut told: Vec<(&str, Outcome)> = Vec::new();
+    let mut table = String::from("| attribute | what becomes of it | why |\n|---|---|---|\n");
+    for row in rows() {
+        match outcome(&world, &row) {
+            Err(reason) => silent.push(format!("{}: {reason}", row.path)),
+            // The row of the whole speaks for the part.
+            Ok(outcome) if told.iter().any(|(path, whole)| is_below(row.path, path) && *whole == outcome) => {}
+            Ok(outcome) => {
+                table.push_str(&line(&row, &outcome));
+                told.push((row.path, outcome));
+            }
+        }
+    }
+    assert!(silent.is_empty(), "{}", silent.join("\n"));
+    compare(&table);
+}
+
+fn is_below(path: &str, whole: &str) -> bool {
+    path.strip_prefix(whole).is_some_and(|rest| rest.starts_with('.')) && whole.contains('.')
+}
+
+fn line(row: &Row, outcome: &Outcome) -> String {
+    let (word, remark) = match outcome {
+        Outcome::CarriedOut => ("carried out", ""),
+        Outcome::Named(reason) => ("named", reason.as_str()),
+        Outcome::Refused(reason) => ("refused", first_line(reason)),
+        Outcome::Nothing(reason) => ("no effect", *reason),
+    };
+    format!("| `{}` | {word} | {} |\n", row.path, remark.replace('|', "\\|"))
+}
+
+fn first_line(text: &str) -> &str {
+    text.lines().next().unwrap_or_default().trim_start_matches("error: ")
+}
+
+/// The part of the document between the marks is the table.
+fn compare(table: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(DOCUMENT);
+    let text = fs::read_to_string(&path).unwrap();
+    let (before, rest) = text.split_once(BEGIN).unwrap_or_else(|| panic!("{DOCUMENT} lacks {BEGIN}"));
+    let (found, after) = rest.split_once(END).unwrap_or_else(|| panic!("{DOCUMENT} lacks {END}"));
+    if found == table {
+        return;
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        fs::write(&path, format!("{before}{BEGIN}{table}{END}{after}")).unwrap();
+        return;
+    }
+    let wrong: Vec<&str> = table.lines().filter(|line| !found.lines().any(|old| old == *line)).collect();
+    panic!("{DOCUMENT} is not true any more (UPDATE_EXPECT=1 writes it anew):\n{}", wrong.join("\n"));
+}

@@ -3,8 +3,8 @@
 //! Version 2 (one hierarchy) is the main case; version 1 and hybrid hosts mount a hierarchy a controller, and the same
 //! name is made in each. See Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,29 @@ pub struct Cgroup {
 struct Hierarchy {
     controller: Option<&'static str>,
     directory: PathBuf,
+}
+
+/// How a child comes into a group before it does anything else.
+#[derive(Debug)]
+pub struct Entrance {
+    /// Version 2: the child is born in it, by clone3(2) with `CLONE_INTO_CGROUP`.
+    pub birth: Option<OwnedFd>,
+    /// Version 1: the files that the child writes itself into.
+    tasks: Vec<(PathBuf, File)>,
+}
+
+impl Entrance {
+    /// What is left to be done by the child itself, which has one thread. A thread that moves itself alone is the one
+    /// case in which the kernel does not wait for all processors first, which takes milliseconds.
+    ///
+    /// # Errors
+    /// What the kernel says; the child must not go on then.
+    pub fn enter(self) -> Result<(), Error> {
+        for (path, mut file) in self.tasks {
+            file.write_all(b"0").map_err(|source| Error { path, source })?;
+        }
+        Ok(())
+    }
 }
 
 /// Figures of a group at one moment; bytes, nanoseconds, counts. Zero where the kernel does not say.
@@ -81,15 +104,25 @@ impl Cgroup {
         self.hierarchies.iter().map(|one| (one.controller, one.directory.as_path())).collect()
     }
 
-    /// For clone3(2) with `CLONE_INTO_CGROUP`; version 1 has no such thing.
+    /// The way in for a child that is about to be forked.
     ///
     /// # Errors
     /// Where the group does not exist.
-    pub fn open(&self) -> io::Result<Option<OwnedFd>> {
-        match self.hierarchies.as_slice() {
-            [Hierarchy { controller: None, directory }] => Ok(Some(fs::File::open(directory)?.into())),
-            _ => Ok(None),
+    pub fn entrance(&self) -> Result<Entrance, Error> {
+        if let [Hierarchy { controller: None, directory }] = self.hierarchies.as_slice() {
+            let opened = File::open(directory);
+            let group = opened.map_err(|source| Error { path: directory.clone(), source })?;
+            return Ok(Entrance { birth: Some(group.into()), tasks: Vec::new() });
         }
+        let open = |one: &Hierarchy| {
+            let path = one.directory.join("tasks");
+            match File::options().write(true).open(&path) {
+                Ok(file) => Ok((path, file)),
+                Err(source) => Err(Error { path, source }),
+            }
+        };
+        let tasks = self.hierarchies.iter().map(open).collect::<Result<_, _>>()?;
+        Ok(Entrance { birth: None, tasks })
     }
 
     /// Makes the group, in every hierarchy. One that is there already stays.
@@ -167,15 +200,6 @@ impl Cgroup {
             // Names what the host lacks in the error that follows.
             None => self.mount.join(controller).join(file),
         }
-    }
-
-    /// Puts a process into the group.
-    pub fn add(&self, pid: i32) -> Result<(), Error> {
-        for Hierarchy { directory, .. } in &self.hierarchies {
-            let path = directory.join("cgroup.procs");
-            fs::write(&path, pid.to_string()).map_err(|source| Error { path, source })?;
-        }
-        Ok(())
     }
 
     /// The processes in the group and in the groups that these made below it, none when it does not exist.

@@ -33,7 +33,7 @@ fn at<T>(step: &str, result: io::Result<T>) -> Result<T, InitError> {
 fn try_run(request: &LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<Infallible, InitError> {
     let spec = request.spec;
     let process = process(spec)?;
-    at("wait for the control group", go(channel))?;
+    at("wait for the starter", go(channel))?;
     at("out-of-memory score", credentials::set_oom_score(process))?;
     at("lead a session", session())?;
     at("root of the user namespace", own_root(spec))?;
@@ -66,7 +66,7 @@ fn try_join(
     channel: &Channel,
 ) -> Result<Infallible, InitError> {
     let process = exec_process(request)?;
-    at("wait for the control group", go(channel))?;
+    at("wait for the starter", go(channel))?;
     at("out-of-memory score", credentials::set_oom_score(&process))?;
     at("lead a session", session())?;
     let mut all = CloneFlags::CLONE_NEWNS

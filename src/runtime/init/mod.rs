@@ -173,7 +173,7 @@ struct JoinChild<'a> {
 
 /// The child's end of the conversation with its starter.
 struct Channel {
-    /// Says "go on" by one byte, once the child is in its control group.
+    /// Says "go on" by one byte, once the ids of a new user namespace are mapped.
     go: OwnedFd,
     /// Takes [`EXEC`] right before exec, then is closed by it; or takes the error.
     errors: OwnedFd,
@@ -184,7 +184,7 @@ struct Channel {
 /// Without it, a child that was killed on its way would look like one whose pipe was closed by exec.
 const EXEC: u8 = b'x';
 
-/// Forks into new namespaces, puts the child into the group before it does anything, and waits for exec or the error.
+/// Forks into new namespaces; the child enters the group before it does anything. Waits for exec or the error.
 fn start<F>(
     cgroup: &Cgroup,
     spec: &Spec,
@@ -197,7 +197,8 @@ where
 {
     // The child is in sight of the container before its first instruction; it must be closed to it by then.
     credentials::not_dumpable().map_err(InitError::step("protect this process"))?;
-    birth.cgroup = cgroup.open().map_err(InitError::step("open the control group"))?;
+    let mut entrance = cgroup.entrance().map_err(group_failed)?;
+    birth.cgroup = entrance.birth.take();
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from);
     let (go_read, go_write) = pipe().map_err(InitError::step("pipe"))?;
     let (errors_read, errors_write) = pipe().map_err(InitError::step("pipe"))?;
@@ -206,15 +207,13 @@ where
     let Some((pid, pidfd)) = process::fork_into(&birth).map_err(InitError::step("clone into new namespaces"))? else {
         drop((go_write, errors_read, terminal));
         let channel = Channel { go: go_read, errors: errors_write, terminal: terminal_child };
-        let error = body(stdio, &channel);
+        let error = entrance.enter().map_err(group_failed).map_or_else(|error| error, |()| body(stdio, &channel));
         process::report_and_exit(&channel.errors, &error);
     };
-    drop((go_read, errors_write, terminal_child, stdio));
-    let entered = if birth.cgroup.is_some() { Ok(()) } else { cgroup.add(pid) };
-    let entered = entered.map_err(|error| InitError::Step { step: "control group".into(), reason: error.to_string() });
+    drop((go_read, errors_write, terminal_child, stdio, entrance));
     let is_new = birth.flags.contains(CloneFlags::CLONE_NEWUSER);
-    let entered = entered.and_then(|()| if is_new { process::map_ids(spec, pid) } else { Ok(()) });
-    let finished = entered.and_then(|()| supervise(go_write, errors_read)).and_then(|()| match wants_terminal {
+    let mapped = if is_new { process::map_ids(spec, pid) } else { Ok(()) };
+    let finished = mapped.and_then(|()| supervise(go_write, errors_read)).and_then(|()| match wants_terminal {
         true => terminal::receive(terminal.as_fd()).map(Some).map_err(InitError::step("receive the terminal")),
         false => Ok(None),
     });
@@ -225,6 +224,10 @@ where
             Err(error)
         }
     }
+}
+
+fn group_failed(error: crate::runtime::cgroup::Error) -> InitError {
+    InitError::Step { step: "control group".into(), reason: error.to_string() }
 }
 
 fn supervise(go: OwnedFd, errors: OwnedFd) -> Result<(), InitError> {

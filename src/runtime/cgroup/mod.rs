@@ -18,6 +18,9 @@ const MOUNT: &str = "/sys/fs/cgroup";
 /// Controllers of version 1 that a container is put under, where the host has them.
 const V1_CONTROLLERS: [&str; 8] = ["memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio"];
 
+/// How often to make a group again whose parent is removed at the same time, before that is an error.
+const MAKE_TURNS: u32 = 1000;
+
 /// What failed, and on which file.
 #[derive(Debug, thiserror::Error)]
 #[error("control group {path}: {source}")]
@@ -131,7 +134,7 @@ impl Cgroup {
     /// Where the kernel refuses, as when not root.
     pub fn create(&self) -> Result<(), Error> {
         for Hierarchy { controller, directory } in &self.hierarchies {
-            fs::create_dir_all(directory).map_err(|source| Error { path: directory.clone(), source })?;
+            make(directory).map_err(|source| Error { path: directory.clone(), source })?;
             let parent = directory.parent().unwrap_or(&self.mount);
             match controller {
                 None => self.delegate(parent)?,
@@ -277,6 +280,18 @@ impl Cgroup {
     }
 }
 
+/// Makes the directory and those above it. The one above is removed with its last group, which may happen between our
+/// making that one and this: then it is made once more. Each turn needs another removal at that very moment.
+fn make(directory: &Path) -> io::Result<()> {
+    let mut turns = 0;
+    loop {
+        match fs::create_dir_all(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && turns < MAKE_TURNS => turns += 1,
+            done => return done,
+        }
+    }
+}
+
 fn processes_below(directory: &Path) -> Vec<i32> {
     let text = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
     let own = text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0);
@@ -302,4 +317,30 @@ fn inherit_cpuset(directory: &Path) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_are_made_while_the_last_of_others_are_removed() {
+        let parent = format!("stack-race-{}", std::process::id());
+        let churn = |number: usize| {
+            let group = Cgroup::named(&format!("{parent}/{number}"));
+            for round in 0..300 {
+                group.create().unwrap_or_else(|error| panic!("group {number}, round {round}: {error}"));
+                assert!(group.hierarchies().iter().all(|(_, directory)| directory.is_dir()));
+                group.remove().unwrap_or_else(|error| panic!("group {number}, round {round}: {error}"));
+            }
+        };
+        std::thread::scope(|scope| {
+            for number in 0..4 {
+                let churn = &churn;
+                scope.spawn(move || churn(number));
+            }
+        });
+        let left = Cgroup::named(&parent);
+        assert!(left.hierarchies().iter().all(|(_, directory)| !directory.exists()));
+    }
 }

@@ -291,7 +291,8 @@ impl Writer<'_> {
         Ok(self.store.image(reference, record))
     }
 
-    /// Removes the layers that no image of the index has.
+    /// Removes the layers that no image of the index has. Each leaves its place in one step, since whatever is at its
+    /// place is believed to be whole.
     fn sweep(&self, index: &Index) -> Result<(), Error> {
         let used: BTreeSet<&str> =
             index.images.values().flat_map(|record| record.layers.iter().map(Digest::hex)).collect();
@@ -305,7 +306,9 @@ impl Writer<'_> {
             let path = entry.map_err(io_at(&layers))?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             if !used.contains(name) {
-                fs::remove_dir_all(&path).map_err(io_at(&path))?;
+                let going = self.temporary().join(format!("going-{name}"));
+                fs::rename(&path, &going).map_err(io_at(&path))?;
+                fs::remove_dir_all(&going).map_err(io_at(&going))?;
             }
         }
         Ok(())

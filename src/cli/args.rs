@@ -353,6 +353,15 @@ pub struct Run {
     pub security_opt: Vec<String>,
     #[arg(long)]
     pub privileged: bool,
+    /// `private` (or `auto`) for a user namespace of its own: root inside is nobody outside
+    #[arg(long, value_name = "host|private")]
+    pub userns: Option<String>,
+    /// Whose processes it sees
+    #[arg(long, value_name = "host|container:NAME")]
+    pub pid: Option<String>,
+    /// Whose shared memory it uses
+    #[arg(long, value_name = "host|private|shareable|container:NAME")]
+    pub ipc: Option<String>,
     #[arg(long)]
     pub read_only: bool,
     #[arg(long)]

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::args::Run;
 use crate::reconcile::resource::{
-    ContainerConfig, Endpoint, Mount, MountSource, NetworkMode, Port, Resources, Restart, label,
+    ContainerConfig, Endpoint, Mount, MountSource, NamespaceMode, NetworkMode, Port, Resources, Restart, label,
 };
 
 /// A flag's value that can't be understood.
@@ -58,6 +58,9 @@ pub fn container(
         security_opt: run.security_opt.clone(),
         mounts,
         network: network(run),
+        userns: users(run.userns.as_deref())?,
+        pid: namespace("--pid", run.pid.as_deref())?,
+        ipc: namespace("--ipc", run.ipc.as_deref())?,
         ports: run.publish.iter().map(|text| ports(text)).collect::<Result<Vec<_>, _>>()?.concat(),
         restart: restart(&run.restart)?,
         stop_signal: run.stop_signal.clone(),
@@ -172,6 +175,27 @@ fn network(run: &Run) -> NetworkMode {
         Some(other) => match other.strip_prefix("container:") {
             Some(container) => NetworkMode::Container(container.to_owned()),
             None => NetworkMode::Networks(BTreeMap::from([(other.to_owned(), endpoint)])),
+        },
+    }
+}
+
+fn users(text: Option<&str>) -> Result<Option<String>, FlagError> {
+    match text {
+        None | Some("" | "host") => Ok(None),
+        Some("private" | "auto") => Ok(Some("private".to_owned())),
+        Some(other) => Err(wrong("--userns", other, "expected host, private or auto")),
+    }
+}
+
+fn namespace(flag: &'static str, text: Option<&str>) -> Result<NamespaceMode, FlagError> {
+    match text {
+        None | Some("" | "private") => Ok(NamespaceMode::Private),
+        // Every namespace of ours may be joined.
+        Some("shareable") if flag == "--ipc" => Ok(NamespaceMode::Private),
+        Some("host") => Ok(NamespaceMode::Host),
+        Some(other) => match other.strip_prefix("container:") {
+            Some(name) if !name.is_empty() => Ok(NamespaceMode::Container(name.to_owned())),
+            _ => Err(wrong(flag, other, "expected host, private or container:NAME")),
         },
     }
 }

@@ -13,4 +13,5 @@ pub mod seccomp;
 pub mod shim;
 pub mod state;
 pub mod sys;
+pub mod userns;
 pub mod volume;

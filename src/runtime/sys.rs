@@ -7,6 +7,8 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use nix::sched::CloneFlags;
+
 /// A path or name as the kernel takes it.
 ///
 /// # Errors
@@ -81,11 +83,7 @@ pub fn pivot_root_here() -> io::Result<()> {
 /// `MOUNT_ATTR_*` bits to set.
 pub fn restrict_mount(target: BorrowedFd<'_>, attributes: u64, recursive: bool) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
-    let size = std::mem::size_of_val(&attr);
-    // SAFETY: the empty path is NUL-terminated, `attr` outlives the call and its size is passed.
-    check(unsafe { libc::syscall(libc::SYS_mount_setattr, target.as_raw_fd(), c"".as_ptr(), flags, &attr, size) })
-        .map(drop)
+    set_mount_attributes(target, &attr, recursive)
 }
 
 /// Takes a copy of the mount at `source` (and of those below it), attached nowhere yet (open_tree(2)).
@@ -146,11 +144,7 @@ fn configure(context: &OwnedFd, key: Option<&str>, value: Option<&str>) -> io::R
 /// Sets how mounts and unmounts below this mount are passed on: `MS_PRIVATE`, `MS_SLAVE` or `MS_SHARED`, recursively.
 pub fn set_propagation(target: BorrowedFd<'_>, propagation: u64) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 };
-    let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
-    let size = std::mem::size_of_val(&attr);
-    // SAFETY: the empty path is NUL-terminated, `attr` outlives the call and its size is passed.
-    check(unsafe { libc::syscall(libc::SYS_mount_setattr, target.as_raw_fd(), c"".as_ptr(), flags, &attr, size) })
-        .map(drop)
+    set_mount_attributes(target, &attr, true)
 }
 
 /// The NIS domain name of this UTS namespace (setdomainname(2)).
@@ -192,4 +186,57 @@ pub fn clone_mount_of(source: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | (libc::AT_RECURSIVE | libc::AT_EMPTY_PATH) as u32;
     // SAFETY: the empty path is NUL-terminated; the descriptor says what is meant.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), flags) })
+}
+
+/// linux/sched.h; libc's has too narrow a type.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Forks into new namespaces, and into a group of version 2 where one is named (clone3(2)). The child, for which this
+/// returns `None`, has its own copy of memory, as after fork(2): where the process had other threads, it may only make
+/// system calls. With `CLONE_PARENT` the new process is its caller's sibling, and the descriptor is the caller's alone.
+pub fn clone_process(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Option<(i32, OwnedFd)>> {
+    let mut pidfd: i32 = -1;
+    // SAFETY: clone_args is plain data for which all zeroes is a valid value.
+    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
+    arguments.flags = flags.bits() as u64 | libc::CLONE_PIDFD as u64;
+    if let Some(cgroup) = cgroup {
+        arguments.flags |= CLONE_INTO_CGROUP;
+        arguments.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    arguments.pidfd = &raw mut pidfd as u64;
+    // A sibling ends with the signal that its caller would.
+    arguments.exit_signal = if flags.contains(CloneFlags::CLONE_PARENT) { 0 } else { libc::SIGCHLD as u64 };
+    // SAFETY: without CLONE_VM the child has its own copy of memory; what it may do with it is said above. The
+    // arguments outlive the call and their size is passed.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, std::mem::size_of_val(&arguments)) };
+    match pid {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        // SAFETY: the kernel has put a new descriptor there, and nobody else knows it.
+        pid => Ok(Some((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
+    }
+}
+
+/// The user namespace that owns this namespace (ioctl_ns(2), `NS_GET_USERNS`).
+pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    const NS_GET_USERNS: libc::Ioctl = 0xb701;
+    // SAFETY: takes no argument; returns a new descriptor.
+    owned(i64::from(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) }))
+}
+
+/// Shows the files of a mount that is attached nowhere yet, and of those below it, with the ids that this user
+/// namespace gives to theirs on the disk (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
+pub fn map_mount_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+    let users = users.as_raw_fd() as u64;
+    let attr = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd: users };
+    set_mount_attributes(mount, &attr, true)
+}
+
+fn set_mount_attributes(mount: BorrowedFd<'_>, attr: &libc::mount_attr, recursive: bool) -> io::Result<()> {
+    let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
+    let size = std::mem::size_of_val(attr);
+    let attr = std::ptr::from_ref(attr);
+    // SAFETY: the empty path is NUL-terminated, `attr` outlives the call and its size is passed.
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, mount.as_raw_fd(), c"".as_ptr(), flags, attr, size) })
+        .map(drop)
 }

@@ -87,7 +87,7 @@ pub struct Container {
     pub ipc: Option<NamespaceMode>,
     pub uts: Option<NamespaceMode>,
     pub cgroup: Option<NamespaceMode>,
-    pub userns_mode: Option<String>,
+    pub userns_mode: Option<UsersMode>,
     pub cgroup_parent: Option<String>,
     /// Name of an external OCI runtime; `None` = our own.
     pub runtime: Option<String>,
@@ -550,6 +550,15 @@ pub enum NamespaceMode {
     None,
     Service(String),
     Container(String),
+}
+
+/// `userns_mode`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum UsersMode {
+    Host,
+    /// A user namespace of its own, with ids that nobody else has. Also `auto`.
+    Private,
 }
 
 /// `deploy`, as far as one host has a meaning for it. Resources, replicas and restart are folded into [`Container`].

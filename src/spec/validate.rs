@@ -25,6 +25,7 @@ pub fn validate(stack: &Stack, paths: &BTreeMap<String, Span>, diagnostics: &mut
         check.names(name, container);
         check.health(name, container);
         check.ports_have_a_home(name, container);
+        check.users(name, container);
     }
     check.cycles();
     check.host_ports();
@@ -137,6 +138,24 @@ impl Check<'_> {
                 if grant.target.split('/').any(|part| part == "..") {
                     self.error(&path, format!("the {kind}'s target cannot have `..`"));
                 }
+            }
+        }
+    }
+
+    /// What a user namespace does not own it can't mount: /proc of other processes, queues of other containers.
+    fn users(&mut self, name: &str, container: &Container) {
+        if container.userns_mode != Some(UsersMode::Private) {
+            return;
+        }
+        let own = |mode: &Option<NamespaceMode>| {
+            matches!(mode, None | Some(NamespaceMode::Private | NamespaceMode::Shareable | NamespaceMode::None))
+        };
+        for (key, mode) in [("pid", &container.pid), ("ipc", &container.ipc)] {
+            if !own(mode) {
+                let path = format!("containers.{name}.{key}");
+                let help = "say `userns_mode: host`, or leave this out";
+                self.error(&path, format!("`{key}` of others can't be had in a user namespace of its own")).help =
+                    Some(help.to_owned());
             }
         }
     }

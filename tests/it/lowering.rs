@@ -218,17 +218,17 @@ fn what_cannot_be_is_told_all_at_once() {
 
 #[test]
 fn what_has_no_effect_is_noted() {
-    let engine = Capabilities { not_honoured: &["userns_mode"], ..capabilities() };
+    let engine = Capabilities { not_honoured: &["runtime"], ..capabilities() };
     let web = with(container(), |it| {
-        it.userns_mode = Some("host".into());
+        it.runtime = Some("runsc".into());
         it.storage_opt.insert("size".into(), "1g".into());
     });
     let desired = lower(&stack([("web", web), ("plain", container())]), &engine, &Files::new()).unwrap();
     assert_eq!(
         desired.not_honoured,
         [
+            "containers.web.runtime: not carried out by the simulated engine",
             "containers.web.storage_opt: the file system of a container has no options",
-            "containers.web.userns_mode: not carried out by the simulated engine",
         ]
     );
 }

@@ -14,4 +14,5 @@ mod running;
 mod stacks;
 mod support;
 mod tour;
+mod users;
 mod watching;

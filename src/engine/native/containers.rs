@@ -7,14 +7,15 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
-use super::{declared, files, images, names, networks, volumes};
+use super::{declared, files, images, names, networks, users, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode};
 use crate::runtime::container::{self, Config, Start};
 use crate::runtime::image::{self, Image, Store};
-use crate::runtime::init::spec::Device;
+use crate::runtime::init::spec::{Device, Request};
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
-use crate::runtime::volume;
+use crate::runtime::userns::IdRange;
+use crate::runtime::{state, volume};
 
 /// What failed with a declared container.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +38,12 @@ pub enum Error {
     NotRunning { what: &'static str, name: String },
     #[error("the content of {0:?} was lost with the last reboot\n  help: `stack apply` puts it back")]
     ContentLost(String),
+    #[error("{name:?}: its owner {uid}:{gid} is not among the ids of the container's user namespace")]
+    Owner { name: String, uid: u32, gid: u32 },
+    #[error(transparent)]
+    State(#[from] state::Error),
+    #[error("no range of ids is left on this host for another user namespace\n  help: `userns_mode: host` needs none")]
+    NoIds,
     #[error("the declaration can't be written down: {0}")]
     Declaration(#[from] serde_json::Error),
 }
@@ -49,13 +56,14 @@ pub fn create(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
 /// As [`create`], with a last word on what the runtime gets.
 pub fn create_with(roots: &Roots, wanted: &ContainerConfig, last: impl FnOnce(Config) -> Config) -> Result<(), Error> {
     let image = images::present(roots, &wanted.image)?;
-    let config = last(config(roots, wanted, &image)?);
+    let (users, _held) = users::allocate(roots, wanted)?;
+    let config = last(config(roots, wanted, &image, users)?);
     container::create(roots, &config)?;
     Ok(())
 }
 
-fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image) -> Result<Config, Error> {
-    let facts = facts(roots, wanted, image)?;
+fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<IdRange>) -> Result<Config, Error> {
+    let facts = facts(roots, wanted, image, users)?;
     let mut config = translate(wanted, image, &facts)?;
     config.declared =
         serde_json::to_value(ContainerConfig { image_digest: image.digest.to_string(), ..wanted.clone() })?;
@@ -63,7 +71,7 @@ fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image) -> Result<Conf
 }
 
 /// What the host has to be asked, or to provide, before the container can be described.
-fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image) -> Result<Facts, Error> {
+fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<IdRange>) -> Result<Facts, Error> {
     let mut volumes = BTreeMap::new();
     for mount in &wanted.mounts {
         match &mount.source {
@@ -90,8 +98,9 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image) -> Result<Facts
     Ok(Facts {
         devices: wanted.devices.iter().map(device).collect::<Result<_, _>>()?,
         volumes,
-        files: files::write(roots, wanted)?,
+        files: files::write(roots, wanted, users)?,
         image_volumes,
+        users,
         ..Facts::default()
     })
 }
@@ -107,7 +116,8 @@ fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
     };
     let (major, minor) = (nix::sys::stat::major(data.rdev()), nix::sys::stat::minor(data.rdev()));
     let access = mapping.permissions.clone();
-    Ok(Device { path: PathBuf::from(&mapping.target), kind, major: major as i64, minor: minor as i64, access })
+    let (major, minor) = (major as i64, minor as i64);
+    Ok(Device { source: path, path: PathBuf::from(&mapping.target), kind, major, minor, access })
 }
 
 /// Starts the container with the networks and ports that it is declared with.
@@ -117,14 +127,15 @@ pub fn start(roots: &Roots, name: &str) -> Result<(), Error> {
         return Ok(());
     }
     let wanted = declared(&found).ok_or_else(|| Error::Undeclared(name.to_owned()))?;
-    files::write(roots, &wanted)?;
+    let request = &found.config.request;
+    files::write(roots, &wanted, request.users)?;
     volumes::mount_all(roots, &wanted)?;
-    let start = prepare(roots, &wanted, &found.config.request.hostname)?;
+    let start = prepare(roots, &wanted, request)?;
     Ok(container::start(roots, &found.config.name, &start)?)
 }
 
 /// The network of a start, and the files that name it.
-fn prepare(roots: &Roots, wanted: &ContainerConfig, hostname: &str) -> Result<Start, Error> {
+fn prepare(roots: &Roots, wanted: &ContainerConfig, request: &Request) -> Result<Start, Error> {
     match &wanted.network {
         NetworkMode::Host => {
             let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -143,7 +154,7 @@ fn prepare(roots: &Roots, wanted: &ContainerConfig, hostname: &str) -> Result<St
             let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
             Ok(Start { netns: Some(netns), hosts: read(&paths.hosts), resolv_conf: read(&paths.resolv_conf) })
         }
-        NetworkMode::None | NetworkMode::Networks(_) => networks::connect(roots, wanted, hostname),
+        NetworkMode::None | NetworkMode::Networks(_) => networks::connect(roots, wanted, request),
     }
 }
 
@@ -152,7 +163,7 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     let present = container::get(roots, &wanted.name)?.config;
     let Some(image) = Store::open(roots).get(&present.image)? else { return create(roots, wanted) };
     let digest = declared_digest(&present);
-    let mut config = config(roots, wanted, &image)?;
+    let mut config = config(roots, wanted, &image, present.request.users)?;
     config.image_id = present.image_id;
     config.layers = present.layers;
     config.auto_remove = present.auto_remove;

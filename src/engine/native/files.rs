@@ -11,6 +11,7 @@ use super::containers::Error;
 use crate::reconcile::resource::{ContainerConfig, FileMount, FileSource};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;
+use crate::runtime::userns::IdRange;
 
 fn directory(roots: &Roots, container: &str) -> PathBuf {
     roots.volatile("files").join(container)
@@ -21,15 +22,20 @@ fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
     move |source| Error::Path { what: "file for the container", path, source }
 }
 
-/// Writes all files of the container. Returns them by target.
-pub fn write(roots: &Roots, wanted: &ContainerConfig) -> Result<BTreeMap<String, PathBuf>, Error> {
+/// Writes all files of the container; they belong to ids of its user namespace, where it has one. Returns them by
+/// target.
+pub fn write(
+    roots: &Roots,
+    wanted: &ContainerConfig,
+    users: Option<IdRange>,
+) -> Result<BTreeMap<String, PathBuf>, Error> {
     let mut written = BTreeMap::new();
     for (number, file) in wanted.files.iter().enumerate() {
         let directory = directory(roots, &wanted.name);
         state::make_directory(&directory).map_err(crate::runtime::container::Error::from)?;
         let path = directory.join(number.to_string());
         match content(file)? {
-            Some(bytes) => put(&path, &bytes, file)?,
+            Some(bytes) => put(&path, &bytes, file, users)?,
             None if path.exists() => {}
             None => return Err(Error::ContentLost(file.name.clone())),
         }
@@ -48,9 +54,13 @@ fn content(file: &FileMount) -> Result<Option<Vec<u8>>, Error> {
 }
 
 /// In place: a container that runs has this very file mounted.
-fn put(path: &Path, bytes: &[u8], file: &FileMount) -> Result<(), Error> {
+fn put(path: &Path, bytes: &[u8], file: &FileMount, users: Option<IdRange>) -> Result<(), Error> {
+    let outside = |id: u32| users.map_or(Some(id), |ids| ids.outside(id));
+    let (Some(uid), Some(gid)) = (outside(file.uid), outside(file.gid)) else {
+        return Err(Error::Owner { name: file.name.clone(), uid: file.uid, gid: file.gid });
+    };
     fs::write(path, bytes).map_err(at(path))?;
-    chown(path, Some(file.uid), Some(file.gid)).map_err(at(path))?;
+    chown(path, Some(uid), Some(gid)).map_err(at(path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(file.mode)).map_err(at(path))
 }
 

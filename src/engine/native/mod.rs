@@ -26,6 +26,7 @@ mod networks;
 mod observe;
 mod translate;
 mod unsupported;
+mod users;
 mod volumes;
 
 pub use images::ensure as ensure_image;
@@ -33,16 +34,8 @@ pub use networks::{DEFAULT_NETWORK, ensure_default as ensure_default_network};
 pub use volumes::users as volume_users;
 
 /// What a file may say and this engine does not do, by path in a container.
-const NOT_HONOURED: &[&str] = &[
-    "runtime",
-    "userns",
-    "userns_mode",
-    "oom_kill_disable",
-    "cgroup_parent",
-    "device_cgroup_rules",
-    "annotations",
-    "gpus",
-];
+const NOT_HONOURED: &[&str] =
+    &["runtime", "oom_kill_disable", "cgroup_parent", "device_cgroup_rules", "annotations", "gpus"];
 
 /// The engine of the host that this program runs on.
 #[derive(Clone)]

@@ -6,6 +6,7 @@ use super::containers::Error;
 use super::unsupported::MTU;
 use crate::reconcile::resource::{self, ContainerConfig, NetworkMode};
 use crate::runtime::container::Start;
+use crate::runtime::init::spec::Request;
 use crate::runtime::network::{self, Attachment, Connect, Join, NetworkConfig, Port, netd, sandbox};
 use crate::runtime::roots::Roots;
 
@@ -80,17 +81,18 @@ pub fn ports(wanted: &ContainerConfig) -> Vec<Port> {
 }
 
 /// Gives the container its namespace, addresses and ports.
-pub fn connect(roots: &Roots, wanted: &ContainerConfig, hostname: &str) -> Result<Start, Error> {
+pub fn connect(roots: &Roots, wanted: &ContainerConfig, request: &Request) -> Result<Start, Error> {
     let joins = joins(wanted);
     let lonely = joins.is_empty();
     let ports = if lonely { Vec::new() } else { ports(wanted) };
-    let connect = Connect { container: wanted.name.clone(), joins, ports, dns: wanted.dns.clone() };
+    let connect =
+        Connect { container: wanted.name.clone(), joins, ports, dns: wanted.dns.clone(), users: request.users };
     let attachment = network::connect(roots, &connect)?;
     settle(roots)?;
     let gateway = first_gateway(roots, &attachment);
     let resolv_conf = if lonely { String::new() } else { resolv_conf(wanted) };
     let netns = Some(sandbox::path(roots, &wanted.name));
-    Ok(Start { netns, hosts: hosts(wanted, hostname, &attachment, gateway), resolv_conf })
+    Ok(Start { netns, hosts: hosts(wanted, &request.hostname, &attachment, gateway), resolv_conf })
 }
 
 fn joins(wanted: &ContainerConfig) -> Vec<Join> {

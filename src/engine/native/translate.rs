@@ -10,6 +10,7 @@ use crate::reconcile::resource::{
 use crate::runtime::container::{self, Log};
 use crate::runtime::image::Image;
 use crate::runtime::init::spec::{self, Device, Limits, Namespace, Request};
+use crate::runtime::userns::IdRange;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_GRACE_MS: u64 = 10_000;
@@ -27,6 +28,8 @@ pub struct Facts {
     /// The namespaces of other containers that this one joins.
     pub pid: Option<PathBuf>,
     pub ipc: Option<PathBuf>,
+    /// The ids that its user namespace has, where it has one.
+    pub users: Option<IdRange>,
 }
 
 /// A request that this engine can't carry out.
@@ -36,6 +39,12 @@ pub enum TranslateError {
     NoProgram(String),
     #[error("{0}: joining another container's namespace is not there yet\n  help: leave it out, or say `host`")]
     Joined(&'static str),
+    #[error("userns_mode {0:?}: expected private, auto or host")]
+    Users(String),
+    #[error(
+        "userns_mode: private can't be had with {0}: what belongs to others is not its to mount\n  help: leave one of them out"
+    )]
+    UsersAndShared(&'static str),
     #[error("health check {0:?}: expected CMD, CMD-SHELL or NONE first")]
     Healthcheck(String),
     #[error("logging {key} {value:?} is not known here\n  help: {help}")]
@@ -50,6 +59,7 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
             return Err(TranslateError::Joined(what));
         }
     }
+    private_users(wanted)?;
     let security = security(wanted);
     let hostname = wanted.hostname.clone().unwrap_or_else(|| wanted.name.chars().take(63).collect());
     let request = Request {
@@ -71,9 +81,11 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         sysctls: wanted.sysctls.clone(),
         devices: facts.devices.clone(),
         network: if wanted.network == NetworkMode::Host { Namespace::Host } else { Namespace::New },
+        network_shared: matches!(wanted.network, NetworkMode::Container(_)),
         pid: namespace(&wanted.pid, facts.pid.as_ref()),
         ipc: namespace(&wanted.ipc, facts.ipc.as_ref()),
         uts_host: wanted.uts_host,
+        users: facts.users,
         limits: limits(&wanted.resources),
         shm_size: wanted.shm_size,
         oom_score_adj: wanted.oom_score_adj,
@@ -100,6 +112,23 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         labels: wanted.labels.clone(),
         ..container::Config::default()
     })
+}
+
+/// Whether the container asks for a user namespace of its own.
+///
+/// # Errors
+/// For words that are not known, and where it asks for namespaces of others, too.
+pub fn private_users(wanted: &ContainerConfig) -> Result<bool, TranslateError> {
+    match wanted.userns.as_deref() {
+        None | Some("" | "host") => return Ok(false),
+        Some("private" | "auto") => {}
+        Some(other) => return Err(TranslateError::Users(other.to_owned())),
+    }
+    let shared = [("pid: host", &wanted.pid), ("ipc: host", &wanted.ipc)];
+    match shared.into_iter().find(|(_, mode)| **mode != NamespaceMode::Private) {
+        Some((what, _)) => Err(TranslateError::UsersAndShared(what)),
+        None => Ok(true),
+    }
 }
 
 /// Docker's rule: an entrypoint of the container's own takes the image's command away.
@@ -158,7 +187,12 @@ fn mounts(wanted: &ContainerConfig, facts: &Facts) -> Vec<spec::Mount> {
     let bind_as = |target: &str, source: PathBuf, read_only: bool, propagation: Option<String>| spec::Mount {
         target: PathBuf::from(target),
         read_only,
-        source: spec::MountSource::Bind { source, propagation },
+        source: spec::MountSource::Bind { source, propagation, mapped: true },
+    };
+    let file = |target: &String, source: &PathBuf| spec::Mount {
+        target: PathBuf::from(target),
+        read_only: true,
+        source: spec::MountSource::Bind { source: source.clone(), propagation: None, mapped: false },
     };
     let bind = |target: &str, source: PathBuf, read_only: bool| bind_as(target, source, read_only, None);
     let declared = wanted.mounts.iter().filter_map(|mount| match &mount.source {
@@ -175,7 +209,7 @@ fn mounts(wanted: &ContainerConfig, facts: &Facts) -> Vec<spec::Mount> {
         }
     });
     let image = facts.image_volumes.iter().map(|(target, source)| bind(target, source.clone(), false));
-    let files = facts.files.iter().map(|(target, source)| bind(target, source.clone(), true));
+    let files = facts.files.iter().map(|(target, source)| file(target, source));
     image.chain(declared).chain(files).collect()
 }
 
@@ -303,7 +337,7 @@ mod tests {
     }"#;
 
     /// Fields that do their work elsewhere: the network room, files, what was looked up, and what only readers need.
-    const ELSEWHERE: [&str; 14] = [
+    const ELSEWHERE: [&str; 15] = [
         "annotations",
         "bind_contents",
         "device_cgroup_rules",
@@ -318,6 +352,7 @@ mod tests {
         "number",
         "ports",
         "service",
+        "userns",
     ];
 
     #[test]

@@ -115,7 +115,7 @@ pub(super) fn lower_container(
         pid: namespace(context.stack, container.pid.as_ref()),
         ipc: namespace(context.stack, container.ipc.as_ref()),
         uts_host: container.uts == Some(spec::NamespaceMode::Host),
-        userns: container.userns_mode.clone(),
+        userns: users(container),
         cgroup_host: container.cgroup == Some(spec::NamespaceMode::Host),
         runtime: container.runtime.clone(),
         restart: restart(container.restart.policy),
@@ -429,6 +429,11 @@ fn namespace(stack: &spec::Stack, mode: Option<&spec::NamespaceMode>) -> Namespa
             NamespaceMode::Private
         }
     }
+}
+
+/// The host's own is what every container has that says nothing.
+fn users(container: &spec::Container) -> Option<String> {
+    (container.userns_mode == Some(spec::UsersMode::Private)).then(|| "private".to_owned())
 }
 
 fn security_option(option: &spec::SecurityOption) -> String {

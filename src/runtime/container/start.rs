@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::os::fd::AsFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -38,6 +38,9 @@ pub fn start(roots: &Roots, name: &str, start: &Start) -> Result<(), Error> {
     ] {
         fs::write(path, text).map_err(io_at(path))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(io_at(path))?;
+        if let Some(ids) = request.users {
+            chown(path, Some(ids.first), Some(ids.first)).map_err(io_at(path))?;
+        }
     }
     supervise(roots, name)
 }

@@ -11,11 +11,11 @@ use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::credentials::{self, Identity};
-use super::{Channel, InitError, JoinChild, LaunchChild, Stdio, files, has_namespace, mounts, terminal};
+use super::{Channel, InitError, JoinChild, LaunchChild, Stdio, files, has_namespace, mounts, terminal, users};
 use crate::runtime::sys;
 
 /// Becomes the container's program, or returns why not.
-pub fn run(request: &LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> InitError {
+pub fn run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> InitError {
     let Err(error) = try_run(request, stdio, channel);
     error
 }
@@ -30,7 +30,7 @@ fn at<T>(step: &str, result: io::Result<T>) -> Result<T, InitError> {
     result.map_err(InitError::step(step))
 }
 
-fn try_run(request: &LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<Infallible, InitError> {
+fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<Infallible, InitError> {
     let spec = request.spec;
     let process = process(spec)?;
     at("wait for the starter", go(channel))?;
@@ -39,14 +39,18 @@ fn try_run(request: &LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result
     at("root of the user namespace", own_root(spec))?;
     at("control group namespace", new_cgroup_namespace(spec))?;
     at("stop mounts from leaking", mounts::make_private())?;
-    let root = at("root file system", mounts::bind_root(request.rootfs))?;
-    mounts::mount_all(spec, root.as_fd(), request.cgroup)?;
+    let mut prepared = request.prepared;
+    let root = match prepared.root.take() {
+        Some(root) => at("root file system", mounts::attach_root(root))?,
+        None => at("root file system", mounts::bind_root(request.rootfs))?,
+    };
+    mounts::mount_all(spec, root.as_fd(), request.cgroup, &prepared)?;
     files::make_devices(spec, root.as_fd())?;
     let slave = open_terminal(&stdio, &root, channel)?;
     if let Some(slave) = &slave {
         at("make /dev/console", files::make_console(root.as_fd(), slave.as_fd()))?;
     }
-    let identity = credentials::lookup(root.as_fd(), request.user, request.groups)?;
+    let identity = credentials::lookup(root.as_fd(), request.user, request.groups, users::ids(spec))?;
     let cwd = process.cwd().clone();
     at(&format!("make the working directory {}", cwd.display()), files::make_directory(root.as_fd(), &cwd))?;
     at("change the root directory", mounts::pivot(&root))?;
@@ -79,7 +83,7 @@ fn try_join(
     at("root of the user namespace", own_root(request.spec))?;
     let root = at("root directory", open_directory(Path::new("/")))?;
     let slave = open_terminal(&stdio, &root, channel)?;
-    let identity = credentials::lookup(root.as_fd(), request.user, request.groups)?;
+    let identity = credentials::lookup(root.as_fd(), request.user, request.groups, users::ids(request.spec))?;
     drop(root);
     at("stdio", attach(stdio, slave, &identity))?;
     become_program(&process, &identity, request.spec, channel, Place::Further)
@@ -114,9 +118,13 @@ fn session() -> io::Result<()> {
     }
 }
 
-/// A user namespace knows nothing of the ids that its first process had outside.
+/// A user namespace knows nothing of the ids that its processes had outside.
 fn own_root(spec: &Spec) -> io::Result<()> {
-    if has_namespace(spec, LinuxNamespaceType::User) { credentials::become_root() } else { Ok(()) }
+    if !has_namespace(spec, LinuxNamespaceType::User) {
+        return Ok(());
+    }
+    users::check(spec)?;
+    credentials::become_root()
 }
 
 /// Made from inside the container's group, so that the group is its root.

@@ -11,6 +11,7 @@ use oci_spec::runtime::{Capability, PosixRlimit, Process};
 
 use super::InitError;
 use super::spec::ALL_CAPABILITIES;
+use crate::runtime::userns::IdRange;
 use crate::runtime::{seccomp, sys};
 
 /// Ids to run with, and the home directory that `HOME` names when the container does not.
@@ -26,10 +27,28 @@ pub struct Identity {
 const LARGEST: u64 = 1 << 20;
 
 /// Finds `user[:group]` and the further groups in the container's own files.
-pub fn lookup(root: BorrowedFd<'_>, user: &str, groups: &[String]) -> Result<Identity, InitError> {
+///
+/// # Errors
+/// Also where one of the ids is not among those of the container's user namespace.
+pub fn lookup(
+    root: BorrowedFd<'_>,
+    user: &str,
+    groups: &[String],
+    ids: Option<IdRange>,
+) -> Result<Identity, InitError> {
     let passwd = read(root, "etc/passwd");
     let group = read(root, "etc/group");
-    resolve(user, groups, &passwd, &group).map_err(|reason| InitError::User { user: user.to_owned(), reason })
+    let found = resolve(user, groups, &passwd, &group).and_then(|identity| within(ids, identity));
+    found.map_err(|reason| InitError::User { user: user.to_owned(), reason })
+}
+
+fn within(ids: Option<IdRange>, identity: Identity) -> Result<Identity, String> {
+    let Some(ids) = ids else { return Ok(identity) };
+    let outside = [identity.uid].iter().chain(&identity.groups).find(|id| ids.outside(**id).is_none()).copied();
+    match outside {
+        None => Ok(identity),
+        Some(id) => Err(format!("id {id} is not in its user namespace, which has 0 to {}", ids.size - 1)),
+    }
 }
 
 /// An image need not have the file, and it may be anything: only a regular one is opened for reading.
@@ -278,7 +297,7 @@ struct CapData {
 const CAP_HEADER: CapHeader = CapHeader { version: 0x2008_0522, pid: 0 };
 
 /// The permitted set.
-fn held_capabilities() -> io::Result<u64> {
+pub fn held_capabilities() -> io::Result<u64> {
     let mut data = [CapData::default(); 2];
     let header = CAP_HEADER;
     // SAFETY: version 3 reads one header and writes two data structures, which outlive the call.
@@ -288,7 +307,7 @@ fn held_capabilities() -> io::Result<u64> {
 }
 
 /// Effective and permitted become this; inheritable and, by that, ambient nothing.
-fn set_capabilities(mask: u64) -> io::Result<()> {
+pub fn set_capabilities(mask: u64) -> io::Result<()> {
     let half = |shift: u32| (mask >> shift) as u32;
     let data = [0, 32].map(|shift| CapData { effective: half(shift), permitted: half(shift), inheritable: 0 });
     let header = CAP_HEADER;

@@ -9,7 +9,7 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
@@ -27,8 +27,11 @@ mod process;
 mod reaper;
 pub mod spec;
 mod terminal;
+mod users;
 
+pub use mounts::map_ids;
 pub use terminal::{resize, size as terminal_size};
+pub use users::with_files_of_root;
 
 /// What the first process of a container is made from.
 pub struct Launch<'a> {
@@ -43,6 +46,11 @@ pub struct Launch<'a> {
     pub groups: &'a [String],
     /// Put a small process 1 in front, that passes signals on and reaps orphans.
     pub reaper: bool,
+    /// The user namespace, where the specification asks for one; it has the ids that are written there.
+    pub users: Option<&'a OwnedFd>,
+    /// Mounts that were made beforehand, attached nowhere yet, by where they belong: there instead of what the
+    /// specification says.
+    pub mounts: Vec<(PathBuf, OwnedFd)>,
 }
 
 /// A further process of a running container.
@@ -114,21 +122,19 @@ impl InitError {
 /// See [`InitError`]; the process is gone then.
 pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
     let join = process::namespaces_by_path(launch.spec)?;
-    let birth = process::Birth { flags: new_namespaces(launch.spec), join, cgroup: None };
-    start(launch.cgroup, launch.spec, birth, launch.stdio, |stdio, channel| {
-        child::run(
-            &LaunchChild {
-                spec: launch.spec,
-                rootfs: launch.rootfs,
-                cgroup: launch.cgroup,
-                user: launch.user,
-                groups: launch.groups,
-                reaper: launch.reaper,
-            },
-            stdio,
-            channel,
-        )
-    })
+    let users = users::namespace(launch.spec, launch.users)?;
+    let prepared = mounts::prepare(launch.spec, launch.rootfs, users.as_ref(), launch.mounts)?;
+    let birth = process::Birth { flags: new_namespaces(launch.spec), join, cgroup: None, users };
+    let request = LaunchChild {
+        spec: launch.spec,
+        rootfs: launch.rootfs,
+        prepared,
+        cgroup: launch.cgroup,
+        user: launch.user,
+        groups: launch.groups,
+        reaper: launch.reaper,
+    };
+    start(launch.cgroup, launch.spec, birth, launch.stdio, |stdio, channel| child::run(request, stdio, channel))
 }
 
 /// Starts a further process in a running container; returns when it has become its program.
@@ -139,7 +145,7 @@ pub fn join(join: Join<'_>) -> Result<Launched, InitError> {
     let pidfd = join.pidfd;
     let container = pidfd.try_clone().map_err(InitError::step("join the pid namespace"))?;
     let join_pid = vec![(container, CloneFlags::CLONE_NEWPID)];
-    let birth = process::Birth { flags: CloneFlags::empty(), join: join_pid, cgroup: None };
+    let birth = process::Birth { flags: CloneFlags::empty(), join: join_pid, cgroup: None, users: None };
     let request = JoinChild {
         spec: join.spec,
         args: join.args,
@@ -155,6 +161,7 @@ pub fn join(join: Join<'_>) -> Result<Launched, InitError> {
 struct LaunchChild<'a> {
     spec: &'a Spec,
     rootfs: &'a Path,
+    prepared: mounts::Prepared,
     cgroup: &'a Cgroup,
     user: &'a str,
     groups: &'a [String],
@@ -199,6 +206,7 @@ where
     credentials::not_dumpable().map_err(InitError::step("protect this process"))?;
     let mut entrance = cgroup.entrance().map_err(group_failed)?;
     birth.cgroup = entrance.birth.take();
+    users::give(spec, &stdio).map_err(InitError::step("give the streams to the user namespace"))?;
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from);
     let (go_read, go_write) = pipe().map_err(InitError::step("pipe"))?;
     let (errors_read, errors_write) = pipe().map_err(InitError::step("pipe"))?;
@@ -211,9 +219,7 @@ where
         process::report_and_exit(&channel.errors, &error);
     };
     drop((go_read, errors_write, terminal_child, stdio, entrance));
-    let is_new = birth.flags.contains(CloneFlags::CLONE_NEWUSER);
-    let mapped = if is_new { process::map_ids(spec, pid) } else { Ok(()) };
-    let finished = mapped.and_then(|()| supervise(go_write, errors_read)).and_then(|()| match wants_terminal {
+    let finished = supervise(go_write, errors_read).and_then(|()| match wants_terminal {
         true => terminal::receive(terminal.as_fd()).map(Some).map_err(InitError::step("receive the terminal")),
         false => Ok(None),
     });
@@ -244,7 +250,7 @@ fn supervise(go: OwnedFd, errors: OwnedFd) -> Result<(), InitError> {
 }
 
 /// The namespaces that the specification asks to be new. The control group's comes later: it must be made from inside
-/// the container's group.
+/// the container's group. That of users is there already.
 fn new_namespaces(spec: &Spec) -> CloneFlags {
     let wanted = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     let flag = |kind: LinuxNamespaceType| match kind {
@@ -253,7 +259,6 @@ fn new_namespaces(spec: &Spec) -> CloneFlags {
         LinuxNamespaceType::Ipc => CloneFlags::CLONE_NEWIPC,
         LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
         LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
-        LinuxNamespaceType::User => CloneFlags::CLONE_NEWUSER,
         _ => CloneFlags::empty(),
     };
     let new = wanted.into_iter().flatten().filter(|namespace| namespace.path().is_none());

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -35,12 +35,59 @@ pub fn bind_root(rootfs: &Path) -> io::Result<OwnedFd> {
     Ok(root)
 }
 
+/// Mounts that the starter made, which the child only attaches. A process in a user namespace can neither reach what
+/// only root of the host may, nor map the ids of a mount.
+#[derive(Default)]
+pub struct Prepared {
+    pub root: Option<OwnedFd>,
+    pub mounts: Vec<(PathBuf, OwnedFd)>,
+}
+
+impl Prepared {
+    fn at(&self, destination: &Path) -> Option<&OwnedFd> {
+        self.mounts.iter().find(|(target, _)| target == destination).map(|(_, mount)| mount)
+    }
+}
+
+/// What the child can't make by itself: in a user namespace, the root and everything that is bound.
+pub fn prepare(
+    spec: &Spec,
+    rootfs: &Path,
+    users: Option<&OwnedFd>,
+    mounts: Vec<(PathBuf, OwnedFd)>,
+) -> Result<Prepared, InitError> {
+    let mut prepared = Prepared { root: None, mounts };
+    let Some(users) = users else { return Ok(prepared) };
+    prepared.root = Some(sys::clone_mount(rootfs).map_err(InitError::step("root file system"))?);
+    for wanted in spec.mounts().iter().flatten().filter(|wanted| kind_of(wanted) == "bind") {
+        let (destination, options) = (wanted.destination(), options_of(wanted));
+        if prepared.at(destination).is_none() {
+            let source = wanted.source().as_deref().unwrap_or(Path::new(""));
+            let made = bind_source(source, &options, Some(users));
+            let made = made.map_err(InitError::step(format!("mount {}", destination.display())))?;
+            prepared.mounts.push((destination.clone(), made));
+        }
+    }
+    Ok(prepared)
+}
+
+/// The root that the starter made, on top of the host's, which ends with the pivot.
+pub fn attach_root(root: OwnedFd) -> io::Result<OwnedFd> {
+    let here = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    sys::attach_mount(root.as_fd(), here.as_fd())?;
+    sys::set_propagation(root.as_fd(), libc::MS_PRIVATE)?;
+    Ok(root)
+}
+
 /// All mounts of the specification, in its order.
-pub fn mount_all(spec: &Spec, root: BorrowedFd<'_>, group: &Cgroup) -> Result<(), InitError> {
+pub fn mount_all(spec: &Spec, root: BorrowedFd<'_>, group: &Cgroup, prepared: &Prepared) -> Result<(), InitError> {
     for wanted in spec.mounts().iter().flatten() {
         let destination = wanted.destination();
         let step = || InitError::step(format!("mount {}", destination.display()));
-        one(wanted, root, group).map_err(step())?;
+        match prepared.at(destination) {
+            Some(mount) => attach(mount, root, destination).map_err(step())?,
+            None => one(wanted, root, group).map_err(step())?,
+        }
         if destination == Path::new("/dev") && kind_of(wanted) == "tmpfs" {
             let dev = directory(root, Path::new("dev"), 0o755).map_err(step())?;
             super::files::fill_dev(spec, dev.as_fd())?;
@@ -60,16 +107,30 @@ fn kind_of(wanted: &Mount) -> &str {
     wanted.typ().as_deref().unwrap_or("bind")
 }
 
-fn one(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result<()> {
-    let empty = Vec::new();
-    let options: Vec<&str> = wanted.options().as_ref().unwrap_or(&empty).iter().map(String::as_str).collect();
-    let kind = kind_of(wanted);
-    let relative = wanted.destination().strip_prefix("/").unwrap_or(wanted.destination());
-    if kind != "proc" && !may_cover(relative) {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "nothing may be mounted on /proc or below it"));
+fn options_of(wanted: &Mount) -> Vec<&str> {
+    wanted.options().iter().flatten().map(String::as_str).collect()
+}
+
+/// The path below the root, if something may be mounted there.
+fn place(destination: &Path) -> io::Result<&Path> {
+    let relative = destination.strip_prefix("/").unwrap_or(destination);
+    if may_cover(relative) {
+        return Ok(relative);
     }
+    Err(io::Error::new(io::ErrorKind::PermissionDenied, "nothing may be mounted on /proc or below it"))
+}
+
+fn one(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result<()> {
+    let options = options_of(wanted);
+    let kind = kind_of(wanted);
+    let destination = wanted.destination();
+    let relative =
+        if kind == "proc" { destination.strip_prefix("/").unwrap_or(destination) } else { place(destination)? };
     match kind {
-        "bind" => bind(wanted.source().as_deref().unwrap_or(Path::new("")), root, relative, &options),
+        "bind" => {
+            let made = bind_source(wanted.source().as_deref().unwrap_or(Path::new("")), &options, None)?;
+            attach(&made, root, destination)
+        }
         "cgroup" => cgroup(root, relative, group, attributes(&options)),
         "proc" | "sysfs" => {
             let made = kernel_files(kind, attributes(&options))?;
@@ -163,12 +224,13 @@ fn parameters<'a>(kind: &str, options: &[&'a str]) -> Vec<(&'a str, Option<&'a s
     all
 }
 
-fn bind(source: &Path, root: BorrowedFd<'_>, target: &Path, options: &[&str]) -> io::Result<()> {
-    let is_directory = std::fs::metadata(source)
-        .map_err(|error| io::Error::new(error.kind(), format!("source {}: {error}", source.display())))?
-        .is_dir();
-    let copy = sys::clone_mount(source)?;
-    let target = if is_directory { directory(root, target, 0o755)? } else { file(root, target)? };
+/// A copy of the source's mount with these options, attached nowhere yet.
+fn bind_source(source: &Path, options: &[&str], users: Option<&OwnedFd>) -> io::Result<OwnedFd> {
+    let about = |error: io::Error| io::Error::new(error.kind(), format!("source {}: {error}", source.display()));
+    let copy = sys::clone_mount(source).map_err(about)?;
+    if let Some(users) = users.filter(|_| options.contains(&"ridmap")) {
+        map_ids(&copy, source, users)?;
+    }
     let propagation = options.iter().find_map(|option| match *option {
         "rshared" | "shared" => Some(libc::MS_SHARED),
         "rslave" | "slave" => Some(libc::MS_SLAVE),
@@ -179,7 +241,30 @@ fn bind(source: &Path, root: BorrowedFd<'_>, target: &Path, options: &[&str]) ->
     if wanted != 0 {
         sys::restrict_mount(copy.as_fd(), wanted, true)?;
     }
-    sys::attach_mount(copy.as_fd(), target.as_fd())
+    Ok(copy)
+}
+
+/// Lets the container's ids be those on the disk.
+pub fn map_ids(mount: &OwnedFd, source: &Path, users: &OwnedFd) -> io::Result<()> {
+    sys::map_mount_ids(mount.as_fd(), users.as_fd()).map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => io::Error::new(
+            io::ErrorKind::Unsupported,
+            format!(
+                "the file system of {} can't be mounted with mapped ids, as a user namespace needs it \
+                 (on this kernel, or at all); `userns_mode: host` does without",
+                source.display()
+            ),
+        ),
+        _ => error,
+    })
+}
+
+/// Puts a mount where it belongs: on a file where it is one, else on a directory.
+fn attach(mount: &OwnedFd, root: BorrowedFd<'_>, destination: &Path) -> io::Result<()> {
+    let target = place(destination)?;
+    let is_directory = nix::sys::stat::fstat(mount)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let target = if is_directory { directory(root, target, 0o755)? } else { file(root, target)? };
+    sys::attach_mount(mount.as_fd(), target.as_fd())
 }
 
 /// The container's own group, read-only unless it may do all. Version 1 and hybrid: an empty read-only directory with

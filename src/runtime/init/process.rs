@@ -1,19 +1,17 @@
 //! Making and ending the child: the calls around fork.
 
 use std::fs::File;
-use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
-use nix::sched::{CloneFlags, setns};
+use nix::fcntl::OFlag;
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::{InitError, namespace_path};
 use crate::runtime::sys;
-
-/// linux/sched.h; libc's has too narrow a type.
-const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
 /// Where a child is to be born.
 pub struct Birth {
@@ -23,23 +21,70 @@ pub struct Birth {
     pub join: Vec<(OwnedFd, CloneFlags)>,
     /// A group of version 2 to be in from the first instruction.
     pub cgroup: Option<OwnedFd>,
+    /// The user namespace to be in; what is made new belongs to it.
+    pub users: Option<OwnedFd>,
 }
 
 /// Forks; the child, for which this returns `None`, is in its namespaces and group. The parent gets a descriptor that
 /// stands for the child from the first moment, and is itself where it was before.
-///
-/// Other's namespaces are entered by the parent, for a moment: only children can be in another pid namespace, and a
-/// child in a user namespace of its own may not enter what belongs to the host.
 pub fn fork_into(birth: &Birth) -> io::Result<Option<(i32, OwnedFd)>> {
+    match &birth.users {
+        Some(users) => fork_through(birth, users),
+        None => fork_from_here(birth),
+    }
+}
+
+/// Other's namespaces are entered by the parent, for a moment: only children can be in another pid namespace.
+fn fork_from_here(birth: &Birth) -> io::Result<Option<(i32, OwnedFd)>> {
     let own = |(_, kind): &(OwnedFd, CloneFlags)| Ok((File::open(own_path(*kind))?.into(), *kind));
     let own = birth.join.iter().map(own).collect::<io::Result<Vec<_>>>()?;
-    let child = enter(&birth.join).and_then(|()| clone3(birth));
+    let group = birth.cgroup.as_ref().map(AsFd::as_fd);
+    let child = enter(&birth.join).and_then(|()| sys::clone_process(birth.flags, group));
     if matches!(child, Ok(None)) {
         return child;
     }
     // Or the next container of this process would be born in these, or in what is left of them.
     enter(&own)?;
     child
+}
+
+/// Nobody comes back from a user namespace: a messenger enters it, and makes the child there, which is not the
+/// messenger's but this process's (`CLONE_PARENT`).
+fn fork_through(birth: &Birth, users: &OwnedFd) -> io::Result<Option<(i32, OwnedFd)>> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let Some((_, messenger)) = sys::clone_process(CloneFlags::empty(), None)? else {
+        return match fork_inside(birth, users) {
+            Ok(None) => Ok(None),
+            Ok(Some((pid, _))) => tell(&write, pid),
+            Err(error) => tell(&write, -error.raw_os_error().unwrap_or(libc::EIO)),
+        };
+    };
+    drop(write);
+    let mut bytes = [0; 4];
+    let heard = File::from(read).read_exact(&mut bytes);
+    waitid(Id::PIDFd(messenger.as_fd()), WaitPidFlag::WEXITED)?;
+    heard?;
+    match i32::from_ne_bytes(bytes) {
+        error if error < 0 => Err(io::Error::from_raw_os_error(-error)),
+        // It is ours to wait for, so nobody else can have the number yet.
+        pid => Ok(Some((pid, sys::pidfd_open(pid)?))),
+    }
+}
+
+fn fork_inside(birth: &Birth, users: &OwnedFd) -> io::Result<Option<(i32, OwnedFd)>> {
+    enter(&birth.join)?;
+    setns(users, CloneFlags::CLONE_NEWUSER)?;
+    // The kernel makes no sibling in a new pid namespace, but one for whose maker it was new.
+    unshare(birth.flags & CloneFlags::CLONE_NEWPID)?;
+    let flags = (birth.flags - CloneFlags::CLONE_NEWPID) | CloneFlags::CLONE_PARENT;
+    sys::clone_process(flags, birth.cgroup.as_ref().map(AsFd::as_fd))
+}
+
+fn tell(write: &OwnedFd, word: i32) -> ! {
+    // Its parent may have been killed; then the child hears that by itself.
+    let told = nix::unistd::write(write, &word.to_ne_bytes());
+    // SAFETY: ends this process only, without running the parent's exit handlers.
+    unsafe { libc::_exit(i32::from(told.is_err())) }
 }
 
 fn enter(namespaces: &[(OwnedFd, CloneFlags)]) -> io::Result<()> {
@@ -58,28 +103,6 @@ fn own_path(kind: CloneFlags) -> &'static str {
     }
 }
 
-fn clone3(birth: &Birth) -> io::Result<Option<(i32, OwnedFd)>> {
-    let mut pidfd: i32 = -1;
-    // SAFETY: clone_args is plain data for which all zeroes is a valid value.
-    let mut arguments: libc::clone_args = unsafe { std::mem::zeroed() };
-    arguments.flags = birth.flags.bits() as u64 | libc::CLONE_PIDFD as u64;
-    if let Some(cgroup) = &birth.cgroup {
-        arguments.flags |= CLONE_INTO_CGROUP;
-        arguments.cgroup = cgroup.as_raw_fd() as u64;
-    }
-    arguments.pidfd = &raw mut pidfd as u64;
-    arguments.exit_signal = libc::SIGCHLD as u64;
-    // SAFETY: without CLONE_VM the child has its own copy of memory, as after fork(2); the caller has one thread, so no
-    // lock can be held by a thread that the child lacks. The arguments outlive the call and their size is passed.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, &raw mut arguments, std::mem::size_of_val(&arguments)) };
-    match pid {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(None),
-        // SAFETY: the kernel has put a new descriptor there, and nobody else knows it.
-        pid => Ok(Some((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) }))),
-    }
-}
-
 /// The namespaces that the specification names by path. The kernel refuses a file of another kind than was meant.
 pub fn namespaces_by_path(spec: &Spec) -> Result<Vec<(OwnedFd, CloneFlags)>, InitError> {
     let kinds = [
@@ -94,21 +117,6 @@ pub fn namespaces_by_path(spec: &Spec) -> Result<Vec<(OwnedFd, CloneFlags)>, Ini
         Ok((opened.into(), flag))
     };
     named.map(open).collect()
-}
-
-/// Says which ids of the host the ids of a new user namespace are. Nothing to say where the specification has none.
-pub fn map_ids(spec: &Spec, pid: i32) -> Result<(), InitError> {
-    let Some(linux) = spec.linux().as_ref().filter(|_| super::has_namespace(spec, LinuxNamespaceType::User)) else {
-        return Ok(());
-    };
-    for (file, mappings) in [("uid_map", linux.uid_mappings()), ("gid_map", linux.gid_mappings())] {
-        let lines = mappings.iter().flatten();
-        let lines = lines.map(|one| format!("{} {} {}\n", one.container_id(), one.host_id(), one.size()));
-        // One write: the kernel takes no second one.
-        let written = std::fs::write(format!("/proc/{pid}/{file}"), lines.collect::<String>());
-        written.map_err(InitError::step(format!("write {file}")))?;
-    }
-    Ok(())
 }
 
 /// The child's last words.

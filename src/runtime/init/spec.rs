@@ -10,6 +10,8 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::runtime::userns::IdRange;
+
 /// What a container is asked to be, with the image's own wishes already mixed in.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -34,9 +36,13 @@ pub struct Request {
     pub sysctls: BTreeMap<String, String>,
     pub devices: Vec<Device>,
     pub network: Namespace,
+    /// The network namespace is another container's: its settings are not this one's to make.
+    pub network_shared: bool,
     pub pid: Namespace,
     pub ipc: Namespace,
     pub uts_host: bool,
+    /// The ids of the host that a user namespace of the container's own has; without it the host's is the container's.
+    pub users: Option<IdRange>,
     pub limits: Limits,
     /// Bytes of /dev/shm; 64 MiB when unset.
     pub shm_size: Option<u64>,
@@ -60,6 +66,10 @@ pub enum MountSource {
         /// mount(8)'s word for how mounts below are shared; `rprivate` when unset.
         #[serde(default)]
         propagation: Option<String>,
+        /// In a user namespace: the ids on the disk are the container's. Not so for what was made for this container
+        /// with ids of the host.
+        #[serde(default)]
+        mapped: bool,
     },
     Tmpfs {
         size: Option<u64>,
@@ -73,6 +83,9 @@ pub enum MountSource {
 /// A device node of the host, given to the container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Device {
+    /// The node on the host.
+    #[serde(default)]
+    pub source: PathBuf,
     pub path: PathBuf,
     /// `c` or `b`.
     pub kind: char,
@@ -223,8 +236,10 @@ pub fn build(request: &Request) -> Result<Spec, BuildError> {
         "annotations": if request.seccomp_unconfined || request.privileged { json!({UNCONFINED: "true"}) } else { json!({}) },
         "linux": {
             "namespaces": namespaces(request),
+            "uidMappings": id_mappings(request),
+            "gidMappings": id_mappings(request),
             "sysctl": sysctls(request),
-            "devices": request.devices.iter().map(device).collect::<Vec<_>>(),
+            "devices": devices(request),
             "resources": with_devices(resources(&request.limits), request),
             "maskedPaths": masked_paths(request),
             "readonlyPaths": if unmasked(request) { &[][..] } else { &READONLY_PATHS[..] },
@@ -313,19 +328,29 @@ fn namespaces(request: &Request) -> Vec<Value> {
         Namespace::Path(path) => Some(json!({"type": kind, "path": path})),
     };
     let uts = (!request.uts_host).then(|| json!({"type": "uts"}));
+    let user = request.users.map(|_| json!({"type": "user"}));
     let always = ["mount", "cgroup"].map(|kind| json!({"type": kind}));
-    [one("network", &request.network), one("ipc", &request.ipc), one("pid", &request.pid), uts]
+    [one("network", &request.network), one("ipc", &request.ipc), one("pid", &request.pid), uts, user]
         .into_iter()
         .flatten()
         .chain(always)
         .collect()
 }
 
+fn id_mappings(request: &Request) -> Vec<Value> {
+    let mapping = |ids: IdRange| json!({"containerID": 0, "hostID": ids.first, "size": ids.size});
+    request.users.into_iter().map(mapping).collect()
+}
+
 /// Ping and low ports without a capability, where the network namespace is the container's own.
 fn sysctls(request: &Request) -> BTreeMap<String, String> {
-    let own = request.network != Namespace::Host;
-    let ours = [("net.ipv4.ping_group_range", "0 2147483647"), ("net.ipv4.ip_unprivileged_port_start", "0")];
-    let defaults = ours.into_iter().filter(|_| own).map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let own = request.network != Namespace::Host && !request.network_shared;
+    let largest = request.users.map_or(i32::MAX as u32, |ids| ids.size - 1);
+    let ours = [
+        ("net.ipv4.ping_group_range", format!("0 {largest}")),
+        ("net.ipv4.ip_unprivileged_port_start", "0".to_owned()),
+    ];
+    let defaults = ours.into_iter().filter(|_| own).map(|(key, value)| (key.to_owned(), value));
     defaults.chain(request.sysctls.clone()).collect()
 }
 
@@ -341,6 +366,11 @@ fn with_devices(mut resources: Value, request: &Request) -> Value {
     let rules = every.into_iter().chain(common).chain([rule('c', 136, None, "rwm")]).chain(given);
     resources["devices"] = [any].into_iter().chain(rules.filter(|_| !request.privileged)).collect();
     resources
+}
+
+/// In a user namespace nobody may make nodes: the host's own are mounted there.
+fn devices(request: &Request) -> Vec<Value> {
+    if request.users.is_some() { Vec::new() } else { request.devices.iter().map(device).collect() }
 }
 
 fn device(device: &Device) -> Value {
@@ -380,19 +410,29 @@ fn mounts(request: &Request) -> Vec<Value> {
         json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", shm]}),
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
     ];
-    let mut own: Vec<&Mount> = request.mounts.iter().collect();
+    let mut own: Vec<Mount> = request.mounts.clone();
+    if request.users.is_some() {
+        own.extend(request.devices.iter().map(device_mount));
+    }
     // A mount below another's target must come after it, or it would be hidden.
     own.sort_by_key(|mount| mount.target.components().count());
-    mounts.extend(own.into_iter().map(mount));
+    mounts.extend(own.iter().map(mount));
     mounts
+}
+
+fn device_mount(device: &Device) -> Mount {
+    let source = MountSource::Bind { source: device.source.clone(), propagation: None, mapped: false };
+    Mount { target: device.path.clone(), read_only: false, source }
 }
 
 fn mount(mount: &Mount) -> Value {
     let access = if mount.read_only { "ro" } else { "rw" };
     match &mount.source {
-        MountSource::Bind { source, propagation } => {
+        MountSource::Bind { source, propagation, mapped } => {
             let propagation = propagation.as_deref().unwrap_or("rprivate");
-            json!({"destination": mount.target, "type": "bind", "source": source, "options": ["rbind", propagation, access]})
+            let map = mapped.then_some("ridmap");
+            let options: Vec<&str> = ["rbind", propagation, access].into_iter().chain(map).collect();
+            json!({"destination": mount.target, "type": "bind", "source": source, "options": options})
         }
         MountSource::Tmpfs { size, mode, options } => {
             let size = size.map(|bytes| format!("size={bytes}"));

@@ -124,6 +124,7 @@ impl Case {
 
     /// Runs in a process with one thread. Returns the exit code of the process that counts.
     fn help(&self, spec: &Spec, cgroup: &Cgroup, out: OwnedFd) -> i32 {
+        let users = self.request.users.map(|ids| crate::runtime::userns::create(ids).unwrap());
         let launched = launch(Launch {
             spec,
             rootfs: &self.root(),
@@ -132,6 +133,8 @@ impl Case {
             user: &self.user,
             groups: &self.groups,
             reaper: self.reaper,
+            users: users.as_ref(),
+            mounts: Vec::new(),
         });
         let first = match launched {
             Ok(first) => first,
@@ -204,7 +207,7 @@ fn mount(source: &Path, target: &str, read_only: bool) -> Mount {
     Mount {
         target: target.into(),
         read_only,
-        source: MountSource::Bind { source: source.to_owned(), propagation: None },
+        source: MountSource::Bind { source: source.to_owned(), propagation: None, mapped: true },
     }
 }
 

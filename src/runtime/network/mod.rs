@@ -30,6 +30,7 @@ pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, Subnet, at
 
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
+use super::userns::IdRange;
 
 /// What failed with which network.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +107,8 @@ pub struct Connect {
     pub joins: Vec<Join>,
     pub ports: Vec<Port>,
     pub dns: Vec<String>,
+    /// The ids of the container's user namespace, which its network namespace then belongs to.
+    pub users: Option<IdRange>,
 }
 
 fn lock(roots: &Roots) -> Result<Lock, Error> {
@@ -302,7 +305,7 @@ pub fn connect(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
     if attachment != before {
         state::write_json(&file, &attachment)?;
     }
-    build(roots, &attachment)?;
+    build(roots, &attachment, connect.users)?;
     apply_rules(roots)?;
     Ok(attachment)
 }
@@ -352,10 +355,10 @@ fn unplug_changed(roots: &Roots, before: &Attachment, after: &Attachment) -> Res
 }
 
 /// Makes what the kernel lacks of this.
-fn build(roots: &Roots, attachment: &Attachment) -> Result<(), Error> {
+fn build(roots: &Roots, attachment: &Attachment, users: Option<IdRange>) -> Result<(), Error> {
     let container = &attachment.container;
     let failed = |what: &str| kernel(format!("network of container {container}: {what}"));
-    let namespace = sandbox::ensure(roots, container).map_err(failed("make its namespace"))?;
+    let namespace = sandbox::ensure(roots, container, users).map_err(failed("make its namespace"))?;
     let names = attachment.endpoints.keys();
     let networks = names.map(|name| get(roots, name)).collect::<Result<Vec<Network>, Error>>()?;
     let mut places = Vec::new();
@@ -449,7 +452,7 @@ pub fn reassert(roots: &Roots) -> Result<(), Error> {
     }
     for attachment in attachments(roots)? {
         if sandbox::exists(roots, &attachment.container) {
-            build(roots, &attachment)?;
+            build(roots, &attachment, None)?;
         }
     }
     apply_rules(roots)

@@ -14,6 +14,7 @@ use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use super::links;
 use super::netlink::Socket;
 use crate::runtime::roots::Roots;
+use crate::runtime::userns::{self, IdRange};
 
 /// Where the namespace of a container is held.
 pub fn path(roots: &Roots, container: &str) -> PathBuf {
@@ -50,8 +51,9 @@ fn share_directory(directory: &Path) -> io::Result<()> {
     Ok(mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED, None::<&str>)?)
 }
 
-/// Makes the namespace where it is missing, with its loopback up.
-pub fn ensure(roots: &Roots, container: &str) -> io::Result<PathBuf> {
+/// Makes the namespace where it is missing, with its loopback up. With `users` it belongs to a new user namespace that
+/// has these ids, and holds that, too.
+pub fn ensure(roots: &Roots, container: &str, users: Option<IdRange>) -> io::Result<PathBuf> {
     let path = path(roots, container);
     if is_namespace(&path) {
         return Ok(path);
@@ -60,7 +62,10 @@ pub fn ensure(roots: &Roots, container: &str) -> io::Result<PathBuf> {
     File::create(&path)?;
     let target = path.clone();
     on_thread(move || {
-        unshare(CloneFlags::CLONE_NEWNET)?;
+        match users {
+            None => unshare(CloneFlags::CLONE_NEWNET)?,
+            Some(ids) => setns(userns::create_with_network(ids)?.1, CloneFlags::CLONE_NEWNET)?,
+        }
         let mut socket = Socket::route()?;
         links::set_up(&mut socket, links::existing("lo")?)?;
         // Until a network of the container has IPv6, nothing in it has.

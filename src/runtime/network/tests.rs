@@ -64,7 +64,7 @@ fn neighbour(roots: &Roots, link: &str, here: Ipv4Addr, there: Ipv4Addr) -> Path
     let index = links::existing(link).unwrap();
     links::set_up(&mut socket, index).unwrap();
     links::add_address(&mut socket, index, here, 24).unwrap();
-    let namespace = sandbox::ensure(roots, link).unwrap();
+    let namespace = sandbox::ensure(roots, link, None).unwrap();
     let file = fs::File::open(&namespace).unwrap();
     let peer = links::Peer { namespace: file.as_fd(), name: "eth0", address: records::hardware_address(there) };
     links::make_cable(&mut socket, &format!("c-{link}"), index, &peer, 1500).unwrap();
@@ -122,7 +122,7 @@ impl World {
 fn wish(name: &str, networks: &[&str], ports: &[Port]) -> Connect {
     let join = |network: &&str| Join { network: (*network).into(), names: vec![name.into()], ..Join::default() };
     let joins = networks.iter().map(join).collect();
-    Connect { container: name.into(), joins, ports: ports.to_vec(), dns: Vec::new() }
+    Connect { container: name.into(), joins, ports: ports.to_vec(), dns: Vec::new(), users: None }
 }
 
 fn port(host_port: u16, container_port: u16) -> Port {

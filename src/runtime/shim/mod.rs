@@ -7,18 +7,21 @@
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use nix::fcntl::{OFlag, open};
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, fork, setsid};
 
 use super::container::{Config, Paths};
-use super::init::InitError;
+use super::init::{self, InitError};
 use super::roots::Roots;
 use super::sys;
+use super::userns::IdRange;
 
 mod check;
 pub mod client;
@@ -93,25 +96,67 @@ fn prepare() -> Result<(), InitError> {
 /// The most that mount(2) takes as data, with room for what it adds.
 const MOUNT_DATA: usize = 4000;
 
-/// Mounts the container's root: its layers, and what it changes on top.
-fn mount_root(config: &Config, paths: &Paths) -> io::Result<()> {
+/// Mounts the container's root: its layers, and what it changes on top. In a user namespace the ids on the disk are the
+/// container's own.
+fn mount_root(config: &Config, paths: &Paths, users: Option<&OwnedFd>) -> io::Result<()> {
     std::fs::create_dir_all(&paths.rootfs)?;
-    let none = None::<&str>;
-    if config.layers.is_empty() {
-        return Ok(mount(Some(&paths.upper), &paths.rootfs, none, MsFlags::MS_BIND, none)?);
+    match (users, config.request.users) {
+        (Some(users), Some(ids)) => mount_mapped(config, paths, users, ids),
+        _ => mount_layers(&config.layers, &paths.upper, &paths.work, &paths.rootfs),
     }
-    let text = |path: &std::path::Path| path.display().to_string();
-    let layers: Vec<String> = config.layers.iter().rev().map(|path| text(path)).collect();
-    let data = format!("lowerdir={},upperdir={},workdir={}", layers.join(":"), text(&paths.upper), text(&paths.work));
+}
+
+fn mount_layers(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path) -> io::Result<()> {
+    let none = None::<&str>;
+    if layers.is_empty() {
+        return Ok(mount(Some(upper), rootfs, none, MsFlags::MS_BIND, none)?);
+    }
+    let text = |path: &Path| path.display().to_string();
+    let layers: Vec<String> = layers.iter().rev().map(|path| text(path)).collect();
+    let data = format!("lowerdir={},upperdir={},workdir={}", layers.join(":"), text(upper), text(work));
     let special = layers.iter().any(|path| path.contains([':', ',', '\\']));
     if data.len() < MOUNT_DATA && !special {
-        return Ok(mount(Some("overlay"), &paths.rootfs, Some("overlay"), MsFlags::empty(), Some(data.as_str()))?);
+        return Ok(mount(Some("overlay"), rootfs, Some("overlay"), MsFlags::empty(), Some(data.as_str()))?);
     }
     // Linux 6.5 and later take the layers one by one.
     let mut options: Vec<(&str, Option<&str>)> = layers.iter().map(|path| ("lowerdir+", Some(path.as_str()))).collect();
-    let (upper, work) = (text(&paths.upper), text(&paths.work));
+    let (upper, work) = (text(upper), text(work));
     options.extend([("upperdir", Some(upper.as_str())), ("workdir", Some(work.as_str()))]);
     let made = sys::make_mount("overlay", &options, 0)?;
-    let target = open(&paths.rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    sys::attach_mount(std::os::fd::AsFd::as_fd(&made), std::os::fd::AsFd::as_fd(&target))
+    sys::attach_mount(made.as_fd(), directory(rootfs)?.as_fd())
+}
+
+/// Every layer is first mounted by itself with mapped ids, and let go of again: the overlay keeps what it needs.
+fn mount_mapped(config: &Config, paths: &Paths, users: &OwnedFd, ids: IdRange) -> io::Result<()> {
+    let scratch = paths.run.join("layers");
+    std::fs::create_dir_all(&scratch)?;
+    mount(Some("layers"), &scratch, Some("tmpfs"), MsFlags::empty(), Some("size=1m,mode=700"))?;
+    let mapped = |source: &Path, name: String| {
+        let target = scratch.join(name);
+        std::fs::create_dir(&target)?;
+        let copy = sys::clone_mount(source)?;
+        init::map_ids(&copy, source, users)?;
+        sys::attach_mount(copy.as_fd(), directory(&target)?.as_fd())?;
+        Ok::<_, io::Error>(target)
+    };
+    let layers = config.layers.iter().enumerate().map(|(number, layer)| mapped(layer, number.to_string()));
+    let layers = layers.collect::<io::Result<Vec<_>>>()?;
+    // Both on one mount, as overlayfs asks for.
+    let own = mapped(&paths.directory, "own".to_owned())?;
+    let below = |path: &Path| path.strip_prefix(&paths.directory).map(|name| own.join(name)).unwrap_or_default();
+    let mount_all = || mount_layers(&layers, &below(&paths.upper), &below(&paths.work), &paths.rootfs);
+    let mounted = init::with_files_of_root(ids, mount_all);
+    mounted.map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => io::Error::other(
+            "overlayfs of this kernel takes no layers with mapped ids (Linux 5.19 and later do), as a user namespace \
+             needs it; `userns_mode: host` does without",
+        ),
+        _ => error,
+    })?;
+    umount2(&scratch, MntFlags::MNT_DETACH)?;
+    std::fs::remove_dir(&scratch)
+}
+
+fn directory(path: &Path) -> io::Result<OwnedFd> {
+    Ok(open(path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }

@@ -22,7 +22,7 @@ use crate::runtime::container::{self, Config, Health, Paths, ProcessId, Start, S
 use crate::runtime::init::spec::{Mount, MountSource, Namespace};
 use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
 use crate::runtime::roots::Roots;
-use crate::runtime::{state, sys};
+use crate::runtime::{state, sys, userns};
 
 /// How much is read from a container at once, in bytes.
 const PIECE: usize = 64 << 10;
@@ -53,6 +53,8 @@ pub struct Supervisor {
     config: Config,
     start: Start,
     cgroup: Cgroup,
+    /// The user namespace of the container, where it has one.
+    users: Option<OwnedFd>,
     status: Status,
     signals: SignalFd,
     listener: UnixListener,
@@ -80,7 +82,8 @@ impl Supervisor {
         let missing = || InitError::Step { step: "configuration".into(), reason: "there is none".into() };
         let config = record.ok_or_else(missing)?.config;
         let start = state::read_json::<Start>(&paths.start).map_err(failed("start"))?.unwrap_or_default();
-        mount_root(&config, &paths).map_err(|error| step("mount the root file system", error))?;
+        let users = users(&config, &start).map_err(|error| step("user namespace", error))?;
+        mount_root(&config, &paths, users.as_ref()).map_err(|error| step("mount the root file system", error))?;
         let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
         let signals = signals.into_iter().collect::<SigSet>();
         let taken = signals
@@ -90,6 +93,7 @@ impl Supervisor {
         let status = Status { shim: ProcessId::of(std::process::id() as i32), ..Status::default() };
         Ok(Self {
             cgroup: container::cgroup(roots, name),
+            users,
             signals: taken.map_err(|error| step("signals", error.into()))?,
             writer: Writer::new(paths.log.clone(), config.log.clone()),
             clients: Clients::default(),
@@ -133,7 +137,7 @@ impl Supervisor {
         for (target, source, empty) in texts {
             let target = PathBuf::from(target);
             if !empty && !request.mounts.iter().any(|mount| mount.target == target) {
-                let source = MountSource::Bind { source: source.clone(), propagation: None };
+                let source = MountSource::Bind { source: source.clone(), propagation: None, mapped: false };
                 request.mounts.push(Mount { target, read_only: false, source });
             }
         }
@@ -160,6 +164,8 @@ impl Supervisor {
             user: &self.config.user,
             groups: &self.config.groups,
             reaper: self.config.init,
+            users: self.users.as_ref(),
+            mounts: Vec::new(),
         })?;
         self.clients.input = input;
         if let Some(terminal) = &process.terminal {
@@ -514,6 +520,17 @@ impl Supervisor {
             .spawn();
         // Left for the next command where it can't be started.
         drop(removal);
+    }
+}
+
+/// A network namespace of the container's own belongs to the user namespace that the container shall be in.
+fn users(config: &Config, start: &Start) -> io::Result<Option<OwnedFd>> {
+    match (config.request.users, &start.netns) {
+        (None, _) => Ok(None),
+        (Some(_), Some(netns)) if !config.request.network_shared => {
+            userns::owner_of(std::fs::File::open(netns)?.as_fd()).map(Some)
+        }
+        (Some(ids), _) => userns::create(ids).map(Some),
     }
 }
 

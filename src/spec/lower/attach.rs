@@ -86,6 +86,20 @@ pub fn network_mode(node: &Node, cx: &mut Context<'_>) -> Option<NetworkMode> {
     }
 }
 
+/// `userns_mode`: the words of docker and of podman.
+pub fn users(node: &Node, cx: &mut Context<'_>) -> Option<UsersMode> {
+    let text = cx.text(node)?;
+    match text.as_str() {
+        "" => None,
+        "host" => Some(UsersMode::Host),
+        "private" | "auto" => Some(UsersMode::Private),
+        _ => {
+            cx.error(format!("`{text}` is not one of `private`, `auto`, `host`"), node.span);
+            None
+        }
+    }
+}
+
 /// `pid`, `ipc`, `uts` and `cgroup`; `words` are those that this namespace knows.
 pub fn namespace(node: &Node, words: &[&str], cx: &mut Context<'_>) -> Option<NamespaceMode> {
     let text = cx.text(node)?;

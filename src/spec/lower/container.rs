@@ -181,7 +181,7 @@ fn security_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>
     container.ipc = namespace("ipc", &["host", "private", "shareable", "none", "service", "container"], cx);
     container.uts = namespace("uts", &["host", "private"], cx);
     container.cgroup = namespace("cgroup", &["host", "private"], cx);
-    container.userns_mode = f.word("userns_mode", cx);
+    container.userns_mode = f.take("userns_mode").and_then(|node| attach::users(&node, cx));
     container.cgroup_parent = f.word("cgroup_parent", cx);
     container.runtime = f.word("runtime", cx);
 }

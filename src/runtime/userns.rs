@@ -1,0 +1,140 @@
+//! User namespaces with a private range of the host's ids: root inside is nobody outside (user_namespaces(7)).
+//!
+//! A namespace is made by a process that only waits in it, is given its ids from outside, and is held by a descriptor
+//! from then on. What the container writes keeps its own ids on the disk, by id-mapped mounts (mount_setattr(2)).
+
+use std::fs::{self, File};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::fcntl::OFlag;
+use nix::sched::CloneFlags;
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use serde::{Deserialize, Serialize};
+
+use super::sys;
+
+/// As many ids as images use: 0 to `nobody` and `nogroup`.
+pub const SIZE: u32 = 65_536;
+/// What is left to containers by the convention of systemd's `docs/UIDS-GIDS.md`: no user of the host is in it.
+const FIRST: u32 = 524_288;
+const LAST: u32 = 1_879_048_191;
+
+/// Ids of the host: 0 in the namespace is `first` outside, 1 the one after, and so on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdRange {
+    pub first: u32,
+    pub size: u32,
+}
+
+impl IdRange {
+    fn overlaps(self, other: Self) -> bool {
+        let end = |range: Self| u64::from(range.first) + u64::from(range.size);
+        u64::from(self.first) < end(other) && u64::from(other.first) < end(self)
+    }
+
+    /// The id of the host that this id inside stands for; `None` outside of the range.
+    pub fn outside(self, id: u32) -> Option<u32> {
+        (id < self.size).then(|| self.first + id)
+    }
+}
+
+/// A range that overlaps none of `taken`: the same one for the same seed as long as it is free.
+pub fn choose(seed: &str, taken: &[IdRange]) -> Option<IdRange> {
+    let slots = (LAST - FIRST + 1) / SIZE;
+    let hash = seed
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let start = ((hash ^ (hash >> 32)) % u64::from(slots)) as u32;
+    let slot = |offset: u32| IdRange { first: FIRST + (start + offset) % slots * SIZE, size: SIZE };
+    (0..slots).map(slot).find(|range| !taken.iter().any(|other| range.overlaps(*other)))
+}
+
+/// The ranges that `/etc/subuid` and `/etc/subgid` give to users of this host (subuid(5)).
+pub fn given_to_users() -> Vec<IdRange> {
+    let texts = ["/etc/subuid", "/etc/subgid"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    texts.iter().flat_map(|text| text.lines()).filter_map(subordinate).collect()
+}
+
+fn subordinate(line: &str) -> Option<IdRange> {
+    let mut fields = line.trim().split(':').skip(1);
+    Some(IdRange { first: fields.next()?.parse().ok()?, size: fields.next()?.parse().ok()? })
+}
+
+/// A new user namespace that has these ids.
+///
+/// # Errors
+/// Where the kernel has no user namespaces, or allows no more of them.
+pub fn create(ids: IdRange) -> io::Result<OwnedFd> {
+    let [user, _] = make(ids, CloneFlags::CLONE_NEWUSER)?;
+    Ok(user)
+}
+
+/// A new user namespace, and a network namespace that belongs to it: its root may configure that network.
+pub fn create_with_network(ids: IdRange) -> io::Result<(OwnedFd, OwnedFd)> {
+    let [user, network] = make(ids, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
+    Ok((user, network))
+}
+
+/// The user namespace that this namespace belongs to (ioctl_ns(2)).
+pub fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    sys::owning_user_namespace(namespace)
+}
+
+fn make(ids: IdRange, flags: CloneFlags) -> io::Result<[OwnedFd; 2]> {
+    // The process waits for the end of this pipe: it ends with its maker, too.
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let Some((pid, pidfd)) = sys::clone_process(flags, None)? else { wait_for_end(&read, &write) };
+    let made = (|| {
+        for file in ["uid_map", "gid_map"] {
+            fs::write(format!("/proc/{pid}/{file}"), format!("0 {} {}\n", ids.first, ids.size))?;
+        }
+        let open = |kind: &str| File::open(format!("/proc/{pid}/ns/{kind}")).map(OwnedFd::from);
+        Ok([open("user")?, open("net")?])
+    })();
+    drop(write);
+    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    made
+}
+
+/// The child of a process that may have had other threads: only system calls are safe here.
+fn wait_for_end(read: &OwnedFd, write: &OwnedFd) -> ! {
+    let mut byte = [0_u8; 1];
+    // SAFETY: closes this process's own copy, reads into a buffer of this length, and ends without running handlers.
+    unsafe {
+        libc::close(write.as_raw_fd());
+        libc::read(read.as_raw_fd(), byte.as_mut_ptr().cast(), byte.len());
+        libc::_exit(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_private() {
+        let first = choose("web", &[]).unwrap();
+        assert_eq!(choose("web", &[]), Some(first));
+        assert!(first.first >= FIRST && first.first + (first.size - 1) <= LAST);
+        let second = choose("web", &[first]).unwrap();
+        assert!(!first.overlaps(second));
+        assert_eq!((first.outside(7), first.outside(SIZE)), (Some(first.first + 7), None));
+        let everything = IdRange { first: 0, size: u32::MAX };
+        assert_eq!(choose("web", &[everything]), None);
+    }
+
+    #[test]
+    fn subordinate_ids_are_read() {
+        assert_eq!(subordinate("ann:100000:65536"), Some(IdRange { first: 100_000, size: 65_536 }));
+        assert_eq!(subordinate("# ann"), None);
+    }
+
+    #[test]
+    fn the_network_belongs_to_the_users() {
+        let ids = choose("test", &[]).unwrap();
+        let (user, network) = create_with_network(ids).unwrap();
+        let inode = |fd: &OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
+        assert_eq!(inode(&owner_of(network.as_fd()).unwrap()), inode(&user));
+    }
+}

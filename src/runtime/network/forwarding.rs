@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::records::{Network, VERSION};
-use super::{Error, io_at, kernel, links, remove_file, route_socket};
+use super::{Error, io_at, is_link_name, kernel, links, remove_file, route_socket};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;
 
@@ -99,7 +99,7 @@ fn uplinks(networks: &[Network]) -> Result<Vec<String>, Error> {
     let mut socket = route_socket()?;
     let addressed = links::addressed_links(&mut socket).map_err(kernel("list the host's addresses"))?;
     let links = links::list(&mut socket).map_err(kernel("list the host's links"))?;
-    let ours = |name: &str| name.starts_with("stk-") || networks.iter().any(|network| network.bridge == name);
+    let ours = |name: &str| is_link_name(name) || networks.iter().any(|network| network.bridge == name);
     let names = links.into_iter().filter(|link| addressed.contains(&link.index)).map(|link| link.name);
     Ok(names.filter(|name| name != "lo" && !ours(name)).collect())
 }

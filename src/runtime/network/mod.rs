@@ -119,13 +119,23 @@ fn route_socket() -> Result<Socket, Error> {
     Socket::route().map_err(kernel("open a netlink socket"))
 }
 
-/// Ten characters that tell names of this engine from those of others: FNV-1a of the engine's key and the name.
-fn short(roots: &Roots, parts: &[&str]) -> String {
-    let text = format!("{}\0{}", roots.key(), parts.join("\0"));
-    let hash = text
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    format!("{:010x}", (hash ^ (hash >> 24)) & 0xff_ffff_ffff)
+/// What the names of all links begin with, and how long they are: as long as the kernel lets them be.
+const LINK: &str = "stk";
+const LINK_LENGTH: usize = 15;
+
+/// A link's name: whose it is ([`Roots::key`]), and six characters that tell it from the engine's others (FNV-1a, base
+/// 36).
+fn link_name(roots: &Roots, parts: &[&str]) -> String {
+    let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
+    let hash =
+        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let digit = |place: u32| char::from_digit((hash / 36_u64.pow(place) % 36) as u32, 36).unwrap_or('0');
+    format!("{LINK}{}{}", roots.key(), (0..6).map(digit).collect::<String>())
+}
+
+/// Whether a link of this name was made by an engine like this one.
+fn is_link_name(name: &str) -> bool {
+    name.len() == LINK_LENGTH && name.starts_with(LINK)
 }
 
 /// The table of this engine.
@@ -195,7 +205,7 @@ fn plan(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
         None => records::choose_subnet(&taken)?,
     };
     let gateway = config.gateway.unwrap_or_else(|| subnet.address(1));
-    let bridge = format!("stk-{}", short(roots, &["bridge", &config.name]));
+    let bridge = link_name(roots, &["bridge", &config.name]);
     Ok(Network { version: records::VERSION, config: config.clone(), bridge, subnet, gateway })
 }
 
@@ -391,7 +401,7 @@ fn address(places: &[(Endpoint, u8)], way_out: Option<(Ipv4Addr, String)>) -> io
 }
 
 fn cable(roots: &Roots, container: &str, network: &str) -> String {
-    format!("stv-{}", short(roots, &["cable", container, network]))
+    link_name(roots, &["cable", container, network])
 }
 
 /// Plugs the container into the network; its cable is made anew if either end is missing.

@@ -14,6 +14,7 @@ use stack::spec::{Container, Image, ImageSource};
 
 use crate::conformance::Subject;
 use crate::stacks;
+use crate::support::leftovers;
 
 // Runs before main: the harness would take `shim` for the name of a test.
 #[used]
@@ -31,12 +32,14 @@ extern "C" fn role() {
 /// Each subject has its own.
 static PORT: AtomicU16 = AtomicU16::new(18_080);
 
-/// Removes all that the engine holds, whatever the test left behind.
+/// Asserts that the host holds nothing of the engine. Removes all that it holds after a test that failed.
 struct Guard(Roots);
 
 impl Drop for Guard {
     fn drop(&mut self) {
         let roots = &self.0;
+        let base = roots.root.parent().expect("the roots are made below a directory of their own");
+        let left = if std::thread::panicking() { Vec::new() } else { leftovers(roots, base) };
         for found in container::list(roots).unwrap_or_default() {
             if let Err(error) = container::remove(roots, &found.config.name, true) {
                 eprintln!("container {}: {error}", found.config.name);
@@ -52,11 +55,11 @@ impl Drop for Guard {
                 eprintln!("volume {}: {error}", found.config.name);
             }
         }
-        let base = roots.root.parent().expect("the roots are made below a directory of their own");
         match std::fs::remove_dir_all(base) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => eprintln!("{}: {error}", base.display()),
             _ => {}
         }
+        assert!(left.is_empty(), "left behind on the host:\n{}", left.join("\n"));
     }
 }
 

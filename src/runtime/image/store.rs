@@ -3,7 +3,7 @@
 //! - `index.json` (format 1): what each name stands for: configuration, manifest digest, layers.
 //! - `layers/HEX/fs`: a layer, unpacked, named by the SHA-256 of its archive (the OCI "DiffID"). One is there whole or
 //!   not at all: it is unpacked under `tmp/`, synced and renamed.
-//! - `tmp/`: emptied by the next writer; nothing in it is ever believed.
+//! - `tmp/`: gone when its writer is done, or else emptied by the next; nothing in it is ever believed.
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -203,6 +203,13 @@ impl Store {
         writer.write(&index)?;
         writer.sweep(&index)?;
         Ok(gone)
+    }
+}
+
+impl Drop for Writer<'_> {
+    fn drop(&mut self) {
+        // What can't be removed now is removed by the next writer.
+        drop(fs::remove_dir_all(self.temporary()));
     }
 }
 

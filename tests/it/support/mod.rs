@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use stack::runtime::roots::Roots;
 
+pub mod leftovers;
+
 /// Longer than anything here takes on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -100,33 +102,7 @@ impl World {
 
     /// What the host holds of this world, a line each.
     pub fn left(&self) -> Vec<String> {
-        let key = self.roots.key();
-        let inside = |text: &str| text.contains(&format!("{}/", self.directory.display()));
-        let mut left = Vec::new();
-        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
-        // The world's own directory may be one.
-        let below = |line: &&str| line.split(' ').nth(4).is_some_and(inside);
-        left.extend(mounts.lines().filter(below).map(|line| format!("mount {line}")));
-        left.extend(
-            processes()
-                .into_iter()
-                .filter(|(_, line)| inside(line))
-                .map(|(pid, line)| format!("process {pid}: {line}")),
-        );
-        for controller in ["", "memory", "cpu", "pids", "freezer", "devices", "cpuset", "cpuacct", "blkio", "unified"] {
-            let group = Path::new("/sys/fs/cgroup").join(controller).join(format!("stack-{key}"));
-            left.extend(group.exists().then(|| format!("group {}", group.display())));
-        }
-        let tables = Command::new("nft").args(["list", "tables"]).output().unwrap();
-        let tables = String::from_utf8_lossy(&tables.stdout).into_owned();
-        left.extend(tables.lines().filter(|line| line.contains(&key)).map(str::to_owned));
-        for directory in ["containers", "netns", "files"] {
-            left.extend(entries(&self.roots.run.join(directory)).map(|path| format!("file {}", path.display())));
-        }
-        for directory in ["containers", "endpoints", "networks"] {
-            left.extend(entries(&self.roots.root.join(directory)).map(|path| format!("file {}", path.display())));
-        }
-        left
+        leftovers::of(&self.roots, &self.directory)
     }
 
     fn destroy_all(&self) {
@@ -145,16 +121,24 @@ impl Drop for World {
         if std::thread::panicking() {
             self.destroy_all();
         } else {
-            // What ends by itself, a server without anything to serve, has a moment for it.
-            let begun = Instant::now();
-            while !self.left().is_empty() && begun.elapsed() < Duration::from_secs(10) {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            let left = self.left();
+            let left = leftovers(&self.roots, &self.directory);
             self.destroy_all();
             assert!(left.is_empty(), "left behind on the host:\n{}", left.join("\n"));
         }
         fs::remove_dir_all(&self.directory).ok();
+    }
+}
+
+/// What is left on the host of the engine with these roots. What ends by itself, as a server without anything to serve,
+/// has a moment for it.
+pub fn leftovers(roots: &Roots, directory: &Path) -> Vec<String> {
+    let begun = Instant::now();
+    loop {
+        let left = leftovers::of(roots, directory);
+        if left.is_empty() || begun.elapsed() > Duration::from_secs(10) {
+            return left;
+        }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -11,6 +11,7 @@ mod lowering;
 mod native;
 mod plans;
 mod running;
+mod sharing;
 mod stacks;
 mod support;
 mod tour;

@@ -112,7 +112,7 @@ fn what_a_user_namespace_can_not_have_is_said() {
     let said = run(&["--user", "70000", "builtin:whoami", "true"]);
     assert!(said.contains("id 70000 is not in its user namespace"), "{said}");
     let said = run(&["--pid", "host", "builtin:whoami", "true"]);
-    assert!(said.contains("userns_mode: private can't be had with pid: host"), "{said}");
+    assert!(said.contains("userns_mode: private can't be had with `pid` of others"), "{said}");
     let said = world.fails(125, &["run", "--rm", "--userns", "keep-id", "builtin:whoami", "true"]);
     assert!(said.contains("expected host, private or auto"), "{said}");
     // A file system that can't have its ids mapped.

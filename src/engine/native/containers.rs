@@ -101,7 +101,6 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<I
         files: files::write(roots, wanted, users)?,
         image_volumes,
         users,
-        ..Facts::default()
     })
 }
 

@@ -25,9 +25,6 @@ pub struct Facts {
     pub files: BTreeMap<String, PathBuf>,
     /// Volumes that only the image asks for, by target.
     pub image_volumes: BTreeMap<String, PathBuf>,
-    /// The namespaces of other containers that this one joins.
-    pub pid: Option<PathBuf>,
-    pub ipc: Option<PathBuf>,
     /// The ids that its user namespace has, where it has one.
     pub users: Option<IdRange>,
 }
@@ -37,12 +34,10 @@ pub struct Facts {
 pub enum TranslateError {
     #[error("image {0} names no program, and neither does the container\n  help: give `command:` or `entrypoint:`")]
     NoProgram(String),
-    #[error("{0}: joining another container's namespace is not there yet\n  help: leave it out, or say `host`")]
-    Joined(&'static str),
     #[error("userns_mode {0:?}: expected private, auto or host")]
     Users(String),
     #[error(
-        "userns_mode: private can't be had with {0}: what belongs to others is not its to mount\n  help: leave one of them out"
+        "userns_mode: private can't be had with `{0}` of others: what is theirs is not its to mount\n  help: leave one of them out"
     )]
     UsersAndShared(&'static str),
     #[error("health check {0:?}: expected CMD, CMD-SHELL or NONE first")]
@@ -54,11 +49,6 @@ pub enum TranslateError {
 /// The runtime's configuration of this container.
 pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Result<container::Config, TranslateError> {
     let own = image.config.config().as_ref();
-    for (mode, path, what) in [(&wanted.pid, &facts.pid, "pid"), (&wanted.ipc, &facts.ipc, "ipc")] {
-        if matches!(mode, NamespaceMode::Container(_)) && path.is_none() {
-            return Err(TranslateError::Joined(what));
-        }
-    }
     private_users(wanted)?;
     let security = security(wanted);
     let hostname = wanted.hostname.clone().unwrap_or_else(|| wanted.name.chars().take(63).collect());
@@ -82,8 +72,8 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         devices: facts.devices.clone(),
         network: if wanted.network == NetworkMode::Host { Namespace::Host } else { Namespace::New },
         network_shared: matches!(wanted.network, NetworkMode::Container(_)),
-        pid: namespace(&wanted.pid, facts.pid.as_ref()),
-        ipc: namespace(&wanted.ipc, facts.ipc.as_ref()),
+        pid: namespace(&wanted.pid),
+        ipc: namespace(&wanted.ipc),
         uts_host: wanted.uts_host,
         users: facts.users,
         limits: limits(&wanted.resources),
@@ -124,7 +114,7 @@ pub fn private_users(wanted: &ContainerConfig) -> Result<bool, TranslateError> {
         Some("private" | "auto") => {}
         Some(other) => return Err(TranslateError::Users(other.to_owned())),
     }
-    let shared = [("pid: host", &wanted.pid), ("ipc: host", &wanted.ipc)];
+    let shared = [("pid", &wanted.pid), ("ipc", &wanted.ipc)];
     match shared.into_iter().find(|(_, mode)| **mode != NamespaceMode::Private) {
         Some((what, _)) => Err(TranslateError::UsersAndShared(what)),
         None => Ok(true),
@@ -213,11 +203,11 @@ fn mounts(wanted: &ContainerConfig, facts: &Facts) -> Vec<spec::Mount> {
     image.chain(declared).chain(files).collect()
 }
 
-fn namespace(mode: &NamespaceMode, path: Option<&PathBuf>) -> Namespace {
-    match (mode, path) {
-        (NamespaceMode::Host, _) => Namespace::Host,
-        (NamespaceMode::Container(_), Some(path)) => Namespace::Path(path.clone()),
-        _ => Namespace::New,
+fn namespace(mode: &NamespaceMode) -> Namespace {
+    match mode {
+        NamespaceMode::Private => Namespace::New,
+        NamespaceMode::Host => Namespace::Host,
+        NamespaceMode::Container(name) => Namespace::Container(name.clone()),
     }
 }
 

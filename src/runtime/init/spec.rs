@@ -103,6 +103,8 @@ pub enum Namespace {
     New,
     Host,
     Path(PathBuf),
+    /// Of the container with this name, as it is when this one starts.
+    Container(String),
 }
 
 /// Bytes, nanosecond CPUs, counts. Unset is unlimited, but for `pids`: 4096.
@@ -323,7 +325,8 @@ fn rlimits(request: &Request) -> Result<Vec<Value>, BuildError> {
 
 fn namespaces(request: &Request) -> Vec<Value> {
     let one = |kind: &str, namespace: &Namespace| match namespace {
-        Namespace::New => Some(json!({"type": kind})),
+        // One that is another container's has a path by the time it counts.
+        Namespace::New | Namespace::Container(_) => Some(json!({"type": kind})),
         Namespace::Host => None,
         Namespace::Path(path) => Some(json!({"type": kind, "path": path})),
     };
@@ -400,6 +403,15 @@ fn mounts(request: &Request) -> Vec<Value> {
     let shm = format!("size={}", request.shm_size.unwrap_or(64 << 20));
     let sysfs: &[&str] =
         if request.privileged { &["nosuid", "noexec", "nodev"] } else { &["nosuid", "noexec", "nodev", "ro"] };
+    // Who shares messages with the host shares its memory, too.
+    let memory = match request.ipc {
+        Namespace::Host => {
+            json!({"destination": "/dev/shm", "type": "bind", "source": "/dev/shm", "options": ["rbind", "nosuid", "noexec", "nodev"]})
+        }
+        _ => {
+            json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", shm]})
+        }
+    };
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": sysfs}),
@@ -407,7 +419,7 @@ fn mounts(request: &Request) -> Vec<Value> {
         json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "mode=755", "size=65536k"]}),
         json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
                "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
-        json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", shm]}),
+        memory,
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
     ];
     let mut own: Vec<Mount> = request.mounts.clone();

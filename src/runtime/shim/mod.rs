@@ -26,6 +26,7 @@ use super::userns::IdRange;
 mod check;
 pub mod client;
 mod clients;
+mod joined;
 mod output;
 mod policy;
 mod supervisor;

@@ -14,6 +14,7 @@ use oci_spec::runtime::Spec;
 
 use super::check::Check;
 use super::clients::{Clients, Wish};
+use super::joined::{self, Joined};
 use super::output::Writer;
 use super::policy::{self, HealthState};
 use super::{mount_root, step};
@@ -124,8 +125,9 @@ impl Supervisor {
         self.save();
     }
 
-    fn specification(&self) -> Result<Spec, InitError> {
+    fn specification(&self) -> Result<(Spec, Joined), InitError> {
         let mut request = self.config.request.clone();
+        let joined = joined::resolve(&self.roots, &mut request)?;
         if let Some(netns) = &self.start.netns {
             request.network = Namespace::Path(netns.clone());
         }
@@ -141,12 +143,13 @@ impl Supervisor {
                 request.mounts.push(Mount { target, read_only: false, source });
             }
         }
-        spec::build(&request)
-            .map_err(|error| InitError::Step { step: "specification".into(), reason: error.to_string() })
+        let spec = spec::build(&request)
+            .map_err(|error| InitError::Step { step: "specification".into(), reason: error.to_string() })?;
+        Ok((spec, joined))
     }
 
     fn launch(&mut self) -> Result<(), InitError> {
-        let spec = self.specification()?;
+        let (spec, mut joined) = self.specification()?;
         let group = |error: crate::runtime::cgroup::Error| InitError::Step {
             step: "control group".into(),
             reason: error.to_string(),
@@ -165,7 +168,7 @@ impl Supervisor {
             groups: &self.config.groups,
             reaper: self.config.init,
             users: self.users.as_ref(),
-            mounts: Vec::new(),
+            mounts: std::mem::take(&mut joined.mounts),
         })?;
         self.clients.input = input;
         if let Some(terminal) = &process.terminal {

@@ -43,14 +43,25 @@ impl<'a, 'b> Loader<'a, 'b> {
             });
         }
         let documents: Option<Vec<Node>> = documents.into_iter().collect();
-        if self.format.is_none() && documents.is_some() {
-            let span = documents.as_ref().and_then(|all| all.first()).map(|node| node.span);
-            self.cx.diagnostics.push(
-                Diagnostic::error("this file declares no containers", span)
-                    .help("write them under `containers:` (or `services:` in a Compose file)"),
-            );
+        if self.format.is_none()
+            && let Some(documents) = &documents
+        {
+            self.no_containers(documents.first().map(|node| node.span));
         }
         documents
+    }
+
+    /// A file without any, or that was emptied by mistake, must not be taken for the wish to remove everything.
+    fn no_containers(&mut self, span: Option<Span>) {
+        let help = match self.format {
+            Some(format) => {
+                let key = format.containers_key();
+                format!("write them under `{key}:`; `{key}: {{}}` says that there shall be none")
+            }
+            None => "write them under `containers:` (or `services:` in a Compose file)".to_owned(),
+        };
+        let word = self.format.map_or("containers", Format::containers_key);
+        self.cx.diagnostics.push(Diagnostic::error(format!("this file declares no {word}"), span).help(help));
     }
 
     fn read_stdin(&mut self, options: &LoadOptions, directory: &Path) -> Option<Node> {
@@ -133,17 +144,28 @@ impl<'a, 'b> Loader<'a, 'b> {
     pub fn combine(&mut self, documents: Vec<Node>) -> Option<Node> {
         let mut whole: Option<Node> = None;
         for node in documents {
-            let node = self.prepare(node);
+            let mut node = self.prepare(node);
+            // Into the document that asks for it: later documents override what is included, too.
+            if let Some(include) = node.take("include").filter(|include| !include.is_null()) {
+                node = self.include(include, node);
+            }
             whole = Some(match whole {
                 None => node,
                 Some(base) => merge::merge(base, node),
             });
         }
-        let mut whole = merge::settle(whole?);
-        if let Some(include) = whole.take("include") {
-            whole = self.include(include, whole);
+        whole.map(merge::settle)
+    }
+
+    /// As [`Loader::combine`], for the stack's own documents, which declare at least that there are no containers.
+    pub fn combine_all(&mut self, documents: Vec<Node>) -> Option<Node> {
+        let whole = self.combine(documents)?;
+        match whole.entries().unwrap_or_default().iter().find(|entry| entry.key == "containers") {
+            Some(entry) if entry.value.is_null() => self.no_containers(Some(entry.key_span)),
+            None => self.no_containers(Some(Span { end: whole.span.start, ..whole.span })),
+            Some(_) => {}
         }
-        Some(merge::settle(whole))
+        Some(whole)
     }
 
     fn prepare(&mut self, mut node: Node) -> Node {

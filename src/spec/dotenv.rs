@@ -15,9 +15,15 @@ pub struct Assignment {
     pub span: Span,
 }
 
-/// Parses `text`; `lookup` is consulted before the names set further up in the file.
-pub fn parse(text: &str, source: usize, lookup: Lookup<'_>, diagnostics: &mut Vec<Diagnostic>) -> Vec<Assignment> {
-    let mut reader = Reader { text, at: 0, source };
+/// Parses `text`; `lookup` is consulted before the names set further up in the file, `fallback` after them.
+pub fn parse(
+    text: &str,
+    source: usize,
+    lookup: Lookup<'_>,
+    fallback: Lookup<'_>,
+    diagnostics: &mut Vec<Diagnostic>,
+) -> Vec<Assignment> {
+    let mut reader = Reader { text, at: 0, source, fallback };
     if text.starts_with('\u{feff}') {
         reader.at = '\u{feff}'.len_utf8();
     }
@@ -53,6 +59,7 @@ struct Reader<'a> {
     text: &'a str,
     at: usize,
     source: usize,
+    fallback: Lookup<'a>,
 }
 
 impl<'a> Reader<'a> {
@@ -107,7 +114,7 @@ impl<'a> Reader<'a> {
             return Err(Diagnostic::error("a variable name is missing", self.span(start, start + stop.max(1))));
         }
         let span = self.span(start, start + line[..stop].trim_end().len());
-        let find = |name: &str| lookup(name).or_else(|| set_before(before, name));
+        let find = |name: &str| lookup(name).or_else(|| set_before(before, name)).or_else(|| (self.fallback)(name));
         if stop == line.len() {
             self.at = end;
             return Ok(Assignment { value: lookup(name), name: name.to_owned(), span });
@@ -129,8 +136,7 @@ impl<'a> Reader<'a> {
         let (start, end) = (self.at, self.line_end());
         let line = &self.text[start..end];
         let comment = line.char_indices().zip(std::iter::once(' ').chain(line.chars()));
-        let comment =
-            comment.filter(|((_, c), before)| *c == '#' && before.is_whitespace()).map(|((at, _), _)| at).next();
+        let comment = comment.filter(|((_, c), before)| *c == '#' && *before == ' ').map(|((at, _), _)| at).next();
         let value = line[..comment.unwrap_or(line.len())].trim_end();
         self.at = end;
         self.expand(&value.replace("\\$", "$$"), find, start, start + value.len())
@@ -222,7 +228,7 @@ mod tests {
     fn read(text: &str) -> (Vec<(String, Option<String>)>, Vec<String>) {
         let lookup = |name: &str| (name == "OUTER").then(|| "outer".to_owned());
         let mut diagnostics = Vec::new();
-        let found = parse(text, 0, &lookup, &mut diagnostics);
+        let found = parse(text, 0, &lookup, &|_| None, &mut diagnostics);
         (
             found.into_iter().map(|one| (one.name, one.value)).collect(),
             diagnostics.into_iter().map(|one| one.message).collect(),
@@ -231,13 +237,14 @@ mod tests {
 
     #[test]
     fn values() {
-        let table: [(&str, &str); 19] = [
+        let table: [(&str, &str); 20] = [
             ("A=b", "b"),
             ("A = b ", "b"),
             ("export A=b", "b"),
             ("A: b", "b"),
             ("A=b # comment", "b"),
             ("A=b#no", "b#no"),
+            ("A=b\t#no", "b\t#no"),
             ("A=# comment", ""),
             ("A=", ""),
             ("A='$OUTER #'  # c", "$OUTER #"),

@@ -279,6 +279,8 @@ impl Context<'_> {
             Value::Mapping(entries) => {
                 for entry in entries {
                     let value = if entry.value.is_null() { None } else { self.text(&entry.value) };
+                    let plain = matches!(entry.value.value, Value::Scalar { quoted: false, .. });
+                    let value = value.map(|text| if plain { units::as_text(text) } else { text });
                     pairs.push((entry.key, value));
                 }
             }

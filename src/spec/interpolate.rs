@@ -1,5 +1,6 @@
 //! `$VAR`, `${VAR}` and its forms `:- - :? ? :+ +`, nested, with `$$` for a dollar sign, as Compose defines them.
-//! Only values are interpolated, never keys.
+//! Only values are interpolated, never keys. A dollar sign that begins none of these stands for itself, as in Compose:
+//! scripts for awk and sed are full of them.
 
 use std::ops::Range;
 
@@ -52,10 +53,10 @@ impl Expander<'_> {
                 at = close + 1;
             } else {
                 let length = name_length(rest);
-                if length == 0 {
-                    return Err(lone_dollar(dollar));
+                match length {
+                    0 => out.push('$'),
+                    _ => out.push_str(&self.plain(&rest[..length], dollar..dollar + 1 + length)),
                 }
-                out.push_str(&self.plain(&rest[..length], dollar..dollar + 1 + length));
                 at = dollar + 1 + length;
             }
         }
@@ -150,14 +151,6 @@ fn unclosed(range: Range<usize>) -> Fault {
     Fault { message: "`${` is not closed".into(), range, help: Some("add `}`, or write `$$` for a dollar sign".into()) }
 }
 
-fn lone_dollar(at: usize) -> Fault {
-    Fault {
-        message: "`$` begins no variable here".into(),
-        range: at..at + 1,
-        help: Some("write `$$` for a dollar sign".into()),
-    }
-}
-
 fn required(name: &str, reason: &str, range: Range<usize>) -> Fault {
     let message = match reason {
         "" => format!("the variable `{name}` must be set"),
@@ -171,7 +164,9 @@ fn required(name: &str, reason: &str, range: Range<usize>) -> Fault {
 pub fn interpolate_tree(node: &mut Node, sources: &Sources, lookup: Lookup<'_>, diagnostics: &mut Vec<Diagnostic>) {
     match &mut node.value {
         Value::Null => {}
-        Value::Scalar { text, .. } => {
+        Value::Scalar { text, quoted } => {
+            // What comes out of variables is text, whatever it looks like.
+            *quoted |= text.contains('$');
             let mut unset = Vec::new();
             match interpolate(text, lookup, &mut unset) {
                 Ok(value) => {
@@ -254,6 +249,8 @@ mod tests {
             ("${UNSET:-}", ""),
             ("${UNSET:-http://x:80/?a=b}", "http://x:80/?a=b"),
             ("ü${SET}ü", "üvalueü"),
+            ("$", "$"),
+            ("{print $1} a$ $-", "{print $1} a$ $-"),
         ];
         for (text, expected) in table {
             assert_eq!(expand(text).as_deref(), Ok(expected), "{text}");
@@ -263,8 +260,7 @@ mod tests {
     #[test]
     fn faults() {
         let table = [
-            ("$", "`$` begins no variable here"),
-            ("a $5", "`$` begins no variable here"),
+            ("${5}", "`${5}` does not name a variable"),
             ("${SET", "`${` is not closed"),
             ("${}", "`${}` does not name a variable"),
             ("${SET!x}", "`${SET!x}` is not a form of interpolation"),

@@ -162,7 +162,7 @@ fn read_stack(options: &LoadOptions, cx: &mut Context<'_>) -> Option<Stack> {
     cx.format = format;
     cx.project = project_name(options, &found.directory, &documents, cx)?;
     cx.environment.insert("COMPOSE_PROJECT_NAME".into(), cx.project.clone());
-    let tree = Loader::with_format(cx, format).combine(documents)?;
+    let tree = Loader::with_format(cx, format).combine_all(documents)?;
     let mut paths = Vec::new();
     merge::paths(&tree, "", &mut paths);
     let paths: BTreeMap<String, Span> = paths.into_iter().collect();
@@ -209,7 +209,7 @@ pub fn read_env_file(path: &Path, before: &BTreeMap<String, String>, cx: &mut Co
     let source = cx.sources.add(Source::new(cx.files.display(path), text.clone(), directory));
     let environment = &cx.environment;
     let lookup = |name: &str| environment.get(name).or_else(|| before.get(name)).cloned();
-    let assignments = dotenv::parse(&text, source, &lookup, &mut cx.diagnostics);
+    let assignments = dotenv::parse(&text, source, &lookup, &|_| None, &mut cx.diagnostics);
     assignments.into_iter().filter_map(|one| one.value.map(|value| (one.name, value))).collect()
 }
 
@@ -220,7 +220,8 @@ fn project_name(options: &LoadOptions, directory: &Path, documents: &[Node], cx:
         .clone()
         .or_else(|| cx.environment.get("COMPOSE_PROJECT_NAME").cloned())
         .filter(|name| !name.is_empty());
-    let written = documents.iter().rev().find_map(|node| node.get("name")).filter(|node| !node.is_null());
+    let written = documents.iter().rev().find_map(|node| node.get("name"));
+    let written = written.filter(|node| !node.is_null() && node.text() != Some(""));
     let (name, span) = match (given, written) {
         (Some(name), _) => (name, None),
         (None, Some(node)) => {
@@ -238,6 +239,15 @@ fn project_name(options: &LoadOptions, directory: &Path, documents: &[Node], cx:
     };
     if is_project_name(&name) {
         return Some(name);
+    }
+    // A name that is written in a Compose file is mended, as Compose does.
+    let mended = normalise_name(&name);
+    if cx.format == Format::Compose
+        && let Some(span) = span
+        && is_project_name(&mended)
+    {
+        cx.diagnostics.push(Diagnostic::warning(format!("the stack is called `{mended}`"), span));
+        return Some(mended);
     }
     let message = match name.as_str() {
         "" => "the stack has no name: the directory's name has no letters or digits".to_owned(),

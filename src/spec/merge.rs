@@ -20,6 +20,10 @@ enum Rule {
     Hosts,
     /// Items with the same identity are merged or replaced; which part of an item it is, is the function's matter.
     Keyed(fn(&Node) -> Option<String>),
+    /// As [`Rule::Keyed`], but items with the same identity merge.
+    Merged(fn(&Node) -> Option<String>),
+    /// A mapping that another one of another `driver` replaces.
+    Driver,
     /// A string is the mapping with that string under this key.
     Short(&'static str),
 }
@@ -32,6 +36,7 @@ fn container_rule(path: &[&str]) -> Rule {
         ["build", "args" | "labels" | "additional_contexts"] | ["deploy", "labels"] => Rule::Pairs,
         ["extra_hosts"] | ["build", "extra_hosts"] => Rule::Hosts,
         ["build"] => Rule::Short("context"),
+        ["logging"] => Rule::Driver,
         ["depends_on" | "networks"] => Rule::Names,
         ["cap_add" | "cap_drop" | "dns" | "dns_opt" | "dns_search" | "expose" | "group_add" | "security_opt"] => {
             Rule::Set
@@ -49,8 +54,7 @@ fn rule(path: &[&str]) -> Rule {
     match path {
         ["containers", _, rest @ ..] => container_rule(rest),
         ["networks" | "volumes" | "configs" | "secrets", _, "labels"] => Rule::Pairs,
-        ["networks", _, "ipam", "config"] => Rule::Natural,
-        ["include"] => Rule::Natural,
+        ["networks", _, "ipam", "config"] => Rule::Merged(subnet),
         _ => Rule::Natural,
     }
 }
@@ -70,7 +74,13 @@ fn merge_at(path: &mut Vec<&str>, base: Node, over: Node) -> Node {
     if over.tag.is_some() || base.tag == Some(MergeTag::Reset) {
         return over;
     }
-    if let Rule::Replace = rule {
+    let driver = |node: &Node| node.get("driver").and_then(Node::text).map(str::to_owned);
+    let replaces = match rule {
+        Rule::Replace => true,
+        Rule::Driver => driver(&base).zip(driver(&over)).is_some_and(|(base, over)| base != over),
+        _ => false,
+    };
+    if replaces {
         return over;
     }
     if over.is_null() {
@@ -106,12 +116,16 @@ fn merge_items(rule: &Rule, mut base: Vec<Node>, over: Vec<Node>) -> Vec<Node> {
     for item in over {
         let same = match rule {
             Rule::Set | Rule::Hosts => base.iter().position(|own| own.text().is_some() && own.text() == item.text()),
-            Rule::Keyed(identity) => {
+            Rule::Keyed(identity) | Rule::Merged(identity) => {
                 identity(&item).and_then(|key| base.iter().position(|own| identity(own) == Some(key.clone())))
             }
             _ => None,
         };
         match same {
+            Some(at) if matches!(rule, Rule::Merged(_)) => {
+                let own = std::mem::replace(&mut base[at], Node::null(item.span));
+                base[at] = merge_at(&mut Vec::new(), own, item);
+            }
             Some(at) => base[at] = item,
             None => base.push(item),
         }
@@ -198,6 +212,10 @@ fn port_identity(node: &Node) -> Option<String> {
     }
     let protocol = Some(part("protocol")).filter(|word| !word.is_empty()).unwrap_or("tcp".to_owned());
     Some(format!("{text}/{protocol}"))
+}
+
+fn subnet(node: &Node) -> Option<String> {
+    node.get("subnet").and_then(Node::text).map(str::to_owned)
 }
 
 fn mount_target(node: &Node) -> Option<String> {

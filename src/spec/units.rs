@@ -1,5 +1,58 @@
 //! Amounts as Compose writes them: `1.5g`, `1m30s`, `0.25`.
 
+/// A number or boolean that is written without quotes where text is wanted, as Compose makes text of it: `0x10` is 16,
+/// `010` is 8, `1.50` is 1.5, `True` is true. Whoever means the letters quotes them.
+pub fn as_text(written: String) -> String {
+    match written.as_str() {
+        "true" | "True" | "TRUE" => return "true".into(),
+        "false" | "False" | "FALSE" => return "false".into(),
+        _ => {}
+    }
+    let plain = written.replace('_', "");
+    let (sign, digits) = match plain.strip_prefix(['-', '+']) {
+        Some(digits) => (if plain.starts_with('-') { "-" } else { "" }, digits),
+        None => ("", plain.as_str()),
+    };
+    if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.') {
+        return written;
+    }
+    if let Some(number) = whole(digits) {
+        return if number == 0 { "0".into() } else { format!("{sign}{number}") };
+    }
+    match digits {
+        ".inf" | ".Inf" | ".INF" => return format!("{}Inf", if sign.is_empty() { "+" } else { sign }),
+        ".nan" | ".NaN" | ".NAN" if sign.is_empty() => return "NaN".into(),
+        _ => {}
+    }
+    let letters = digits.chars().all(|c| c.is_ascii_digit() || ".eE+-".contains(c));
+    let number = digits.parse::<f64>().ok().filter(|_| letters && digits.bytes().any(|byte| byte.is_ascii_digit()));
+    number.map_or(written, |number| format!("{sign}{}", shortest(number)))
+}
+
+fn whole(digits: &str) -> Option<u64> {
+    let (digits, radix) = match digits.as_bytes() {
+        [b'0', b'x', ..] => (&digits[2..], 16),
+        [b'0', b'o', ..] => (&digits[2..], 8),
+        [b'0', b'b', ..] => (&digits[2..], 2),
+        [b'0', _, ..] => (&digits[1..], 8),
+        _ => (digits, 10),
+    };
+    let sign = digits.starts_with(['+', '-']);
+    if sign { None } else { u64::from_str_radix(digits, radix).ok() }
+}
+
+/// The fewest digits that mean this number; with an exponent from a million on and below 0.0001.
+fn shortest(number: f64) -> String {
+    let text = format!("{number:e}");
+    let Some((digits, exponent)) = text.split_once('e') else { return text };
+    match exponent.parse::<i32>() {
+        Ok(exponent) if number != 0.0 && !(-4..6).contains(&exponent) => {
+            format!("{digits}e{}{:02}", if exponent < 0 { '-' } else { '+' }, exponent.abs())
+        }
+        _ => format!("{number}"),
+    }
+}
+
 /// Bytes: a number with an optional unit `b k m g t p` (also `kb`, `KiB`), all powers of 1024.
 pub fn bytes(text: &str) -> Option<u64> {
     let text = text.trim();
@@ -95,6 +148,50 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_as_text() {
+        let table = [
+            ("1.50", "1.5"),
+            ("1.0", "1"),
+            ("010", "8"),
+            ("0777", "511"),
+            ("09", "9"),
+            ("0x1F", "31"),
+            ("0o14", "12"),
+            ("0b11", "3"),
+            ("+5", "5"),
+            ("-5", "-5"),
+            ("-017", "-15"),
+            ("1_000", "1000"),
+            ("1e3", "1000"),
+            ("1e10", "1e+10"),
+            ("0.00001", "1e-05"),
+            ("1234567.0", "1.234567e+06"),
+            ("123456.789", "123456.789"),
+            (".5", "0.5"),
+            ("00", "0"),
+            ("-0.0", "-0"),
+            ("12345678901234567890", "12345678901234567890"),
+            (".inf", "+Inf"),
+            ("-.Inf", "-Inf"),
+            (".nan", "NaN"),
+            ("True", "true"),
+            ("FALSE", "false"),
+            ("yes", "yes"),
+            ("1.2.3", "1.2.3"),
+            ("12:30", "12:30"),
+            ("2001-01-01", "2001-01-01"),
+            ("1m", "1m"),
+            ("e5", "e5"),
+            (".", "."),
+            ("-", "-"),
+            ("", ""),
+        ];
+        for (written, expected) in table {
+            assert_eq!(as_text(written.to_owned()), expected, "{written}");
+        }
+    }
 
     #[test]
     fn sizes() {

@@ -197,7 +197,13 @@ fn deploy_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) 
     let read = f.take("deploy").and_then(|node| deploy::deploy(node, &path, cx)).unwrap_or_default();
     let restart = f.take("restart").and_then(|node| deploy::restart(&node, cx));
     container.restart = read.restart.or(restart).unwrap_or_default();
-    let scale: Option<u32> = f.number("scale", cx);
+    let scale_node = f.take("scale");
+    let scale: Option<u32> = scale_node.as_ref().and_then(|node| cx.number(node));
+    if let (Some(node), Some(scale), Some(replicas)) = (&scale_node, scale, read.replicas)
+        && scale != replicas
+    {
+        deploy::differ("scale", "deploy.replicas", node.span, cx);
+    }
     let replicas = f.take_ours("replicas").and_then(|node| cx.number(&node));
     container.replicas = replicas.or(scale).or(read.replicas).unwrap_or(1);
     container.resources = deploy::flat(f, read.resources, cx);
@@ -223,12 +229,11 @@ fn dependencies(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>)
     let volumes_from = f.take("volumes_from").map(|node| mount::volumes_from(node, cx)).unwrap_or_default();
     container.volumes_from = volumes_from.into_iter().map(|(from, _)| from).collect();
     for name in implied(container) {
-        // Docker restarts what shares a namespace, because that namespace is gone with its owner.
         container.depends_on.entry(name.0).or_insert(Dependency { restart: name.1, ..Dependency::default() });
     }
 }
 
-/// Names that other keys refer to; true when a namespace is shared.
+/// Names that other keys refer to; true where Compose restarts the one with the other.
 fn implied(container: &Container) -> Vec<(String, bool)> {
     let mut names = Vec::new();
     if let NetworkMode::Service(name) = &container.network_mode {
@@ -239,7 +244,7 @@ fn implied(container: &Container) -> Vec<(String, bool)> {
             names.push((name.clone(), true));
         }
     }
-    names.extend(container.links.iter().map(|link| (link.container.clone(), false)));
+    names.extend(container.links.iter().map(|link| (link.container.clone(), true)));
     let from = container.volumes_from.iter().filter_map(|from| match &from.source {
         ContainerReference::Service(name) => Some((name.clone(), false)),
         ContainerReference::Container(_) => None,

@@ -200,21 +200,48 @@ fn pids(node: &Node, cx: &mut Context<'_>) -> Option<Limit> {
     process::limit(node, cx).map(|limit| if limit == Limit::Of(0) { Limit::Unlimited } else { limit })
 }
 
+/// Two keys for one thing say different things.
+pub fn differ(key: &str, other: &str, span: Span, cx: &mut Context<'_>) {
+    cx.error_help(format!("`{key}` and `{other}` say different things"), span, "write one of them");
+}
+
+/// The value of a flat key, or what `deploy.resources` says; both, where they say the same.
+fn flat_or<T: PartialEq>(
+    fields: &mut Fields,
+    (key, other): (&'static str, &str),
+    over: Option<T>,
+    cx: &mut Context<'_>,
+    read: impl FnOnce(&Node, &mut Context<'_>) -> Option<T>,
+) -> Option<T> {
+    let Some(node) = fields.take(key) else { return over };
+    let own = read(&node, cx);
+    if own.is_some() && over.is_some() && own != over {
+        differ(key, &format!("deploy.resources.{other}"), node.span, cx);
+    }
+    over.or(own)
+}
+
+fn flat_bytes(node: &Node, cx: &mut Context<'_>) -> Option<u64> {
+    cx.bytes(node).filter(|bytes| *bytes > 0)
+}
+
 /// The flat keys, over which `deploy.resources` wins.
 pub fn flat(fields: &mut Fields, over: Resources, cx: &mut Context<'_>) -> Resources {
-    let bytes = |fields: &mut Fields, key, cx: &mut Context<'_>| fields.bytes(key, cx).filter(|bytes| *bytes > 0);
-    let memory = bytes(fields, "mem_limit", cx);
-    let reservation = bytes(fields, "mem_reservation", cx);
+    let memory = flat_or(fields, ("mem_limit", "limits.memory"), over.memory_bytes, cx, flat_bytes);
+    let reservation =
+        flat_or(fields, ("mem_reservation", "reservations.memory"), over.memory_reservation_bytes, cx, flat_bytes);
+    let nano_cpus = flat_or(fields, ("cpus", "limits.cpus"), over.nano_cpus, cx, cpus);
+    let pids = flat_or(fields, ("pids_limit", "limits.pids"), over.pids, cx, pids);
     let swap = fields.take("memswap_limit");
     let swap_span = swap.as_ref().map(|node| node.span);
     let resources = Resources {
-        memory_bytes: over.memory_bytes.or(memory),
-        memory_reservation_bytes: over.memory_reservation_bytes.or(reservation),
+        memory_bytes: memory,
+        memory_reservation_bytes: reservation,
         memory_swap_bytes: swap.and_then(|node| swap_limit(&node, cx)),
         memory_swappiness: fields.take("mem_swappiness").and_then(|node| {
             cx.parsed(&node, "a number from 0 to 100", |text| text.parse().ok().filter(|value: &u8| *value <= 100))
         }),
-        nano_cpus: over.nano_cpus.or(fields.take("cpus").and_then(|node| cpus(&node, cx))),
+        nano_cpus,
         nano_cpus_reservation: over.nano_cpus_reservation,
         cpu_shares: fields.number("cpu_shares", cx).filter(|shares| *shares > 0),
         cpu_quota_us: fields
@@ -223,7 +250,7 @@ pub fn flat(fields: &mut Fields, over: Resources, cx: &mut Context<'_>) -> Resou
             .and_then(|us| i64::try_from(us).ok()),
         cpu_period_us: fields.take("cpu_period").and_then(|node| microseconds(&node, cx)),
         cpuset: fields.take("cpuset").and_then(|node| cx.parsed(&node, "a list of CPUs such as 0-3,5", cpuset)),
-        pids: over.pids.or(fields.take("pids_limit").and_then(|node| pids(&node, cx))),
+        pids,
         oom_score_adj: fields.take("oom_score_adj").and_then(|node| {
             cx.parsed(&node, "a number from -1000 to 1000", |text| {
                 text.parse().ok().filter(|value| (-1000..=1000).contains(value))

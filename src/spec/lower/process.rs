@@ -12,26 +12,36 @@ use crate::spec::tree::{Node, Value, parse_bool};
 /// `env_file` below `environment`. A name without a value is taken from the surroundings, and absent when unset there.
 pub fn environment(fields: &mut Fields, cx: &mut Context<'_>) -> BTreeMap<String, String> {
     let mut found = BTreeMap::new();
+    let own = own_environment(fields, cx);
     let path = fields.path_of("env_file");
     if let Some(node) = fields.take("env_file") {
         for (index, item) in one_or_many(node).into_iter().enumerate() {
-            env_file(item, &format!("{path}.{index}"), &mut found, cx);
+            env_file(item, &format!("{path}.{index}"), &own, &mut found, cx);
         }
     }
-    if let Some(node) = fields.take("environment") {
-        let span = node.span;
-        for (name, value) in cx.pairs(node) {
-            if name.is_empty() || name.contains('\0') {
-                cx.error("a variable has no name", span);
-                continue;
-            }
-            match value.or_else(|| cx.environment.get(&name).cloned()) {
-                Some(value) => drop(found.insert(name, value)),
-                None => drop(found.remove(&name)),
-            }
+    for (name, value) in own {
+        match value {
+            Some(value) => drop(found.insert(name, value)),
+            None => drop(found.remove(&name)),
         }
     }
     found
+}
+
+/// `environment`; `None` for what neither it nor the surroundings set.
+fn own_environment(fields: &mut Fields, cx: &mut Context<'_>) -> BTreeMap<String, Option<String>> {
+    let mut own = BTreeMap::new();
+    let Some(node) = fields.take("environment") else { return own };
+    let span = node.span;
+    for (name, value) in cx.pairs(node) {
+        if name.is_empty() || name.contains('\0') {
+            cx.error("a variable has no name", span);
+            continue;
+        }
+        let value = value.or_else(|| cx.environment.get(&name).cloned());
+        own.insert(name, value);
+    }
+    own
 }
 
 fn one_or_many(node: Node) -> Vec<Node> {
@@ -41,7 +51,15 @@ fn one_or_many(node: Node) -> Vec<Node> {
     }
 }
 
-fn env_file(node: Node, path: &str, found: &mut BTreeMap<String, String>, cx: &mut Context<'_>) {
+/// Adds one file to `found`. Variables in it come from the surroundings, then from `own`, then from the lines above, then
+/// from the files before.
+fn env_file(
+    node: Node,
+    path: &str,
+    own: &BTreeMap<String, Option<String>>,
+    found: &mut BTreeMap<String, String>,
+    cx: &mut Context<'_>,
+) {
     let span = node.span;
     let (file, required, raw) = match node.text() {
         Some(_) => (cx.file(&node), true, false),
@@ -68,8 +86,9 @@ fn env_file(node: Node, path: &str, found: &mut BTreeMap<String, String>, cx: &m
         true => dotenv::parse_raw(&text, source),
         false => {
             let environment = &cx.environment;
-            let lookup = |name: &str| environment.get(name).cloned().or_else(|| found.get(name).cloned());
-            dotenv::parse(&text, source, &lookup, &mut cx.diagnostics)
+            let lookup = |name: &str| environment.get(name).cloned().or_else(|| own.get(name).cloned().flatten());
+            let fallback = |name: &str| found.get(name).cloned();
+            dotenv::parse(&text, source, &lookup, &fallback, &mut cx.diagnostics)
         }
     };
     for one in assignments {
@@ -92,7 +111,7 @@ pub fn labels(fields: &mut Fields, cx: &mut Context<'_>) -> BTreeMap<String, Str
             let text = cx.sources.get(source).map(|source| source.text.clone()).unwrap_or_default();
             let environment = &cx.environment;
             let lookup = |name: &str| environment.get(name).cloned();
-            let assignments = dotenv::parse(&text, source, &lookup, &mut cx.diagnostics);
+            let assignments = dotenv::parse(&text, source, &lookup, &|_| None, &mut cx.diagnostics);
             found.extend(assignments.into_iter().map(|one| (one.name, one.value.unwrap_or_default())));
         }
     }
@@ -106,12 +125,9 @@ pub fn healthcheck(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Healt
     let disable = fields.flag("disable", cx).unwrap_or_default();
     let actions = [("none", HealthAction::None), ("restart", HealthAction::Restart), ("stop", HealthAction::Stop)];
     let action = fields.take_ours("on_failure").and_then(|node| cx.choice(&node, &actions));
-    let test_span = test.as_ref().map(|node| node.span);
     let mut test = test.and_then(|node| health_test(node, cx)).unwrap_or_default();
+    // Also over a test: a file that overrides another one disables it so.
     if disable {
-        if let (Some(span), HealthTest::Exec(_) | HealthTest::Shell(_)) = (test_span, &test) {
-            cx.error("`test` and `disable: true` exclude each other", span);
-        }
         test = HealthTest::Disabled;
     }
     let check = Healthcheck {

@@ -1,6 +1,7 @@
 //! Whole files in, stacks or diagnostics out. The body of a test is data.
 
 mod arbitrary;
+mod as_compose;
 mod files;
 mod good;
 mod merging;

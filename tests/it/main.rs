@@ -5,6 +5,7 @@ mod conformance;
 mod convergence;
 mod examples;
 mod executing;
+mod health;
 mod image;
 mod layering;
 mod lowering;

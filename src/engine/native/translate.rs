@@ -8,7 +8,7 @@ use crate::reconcile::resource::{
     ContainerConfig, Healthcheck, Logging, MountSource, NamespaceMode, NetworkMode, OnUnhealthy, Resources, Restart,
 };
 use crate::runtime::container::{self, Log};
-use crate::runtime::image::Image;
+use crate::runtime::image::{self, Image};
 use crate::runtime::init::spec::{self, Device, Limits, Namespace, Request};
 use crate::runtime::userns::IdRange;
 
@@ -94,7 +94,7 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         restart: restart(&wanted.restart),
         restart_delay_ms: wanted.restart_delay_ms,
         restart_window_ms: wanted.restart_window_ms,
-        health: wanted.healthcheck.as_ref().map(health).transpose()?.flatten(),
+        health: health(wanted.healthcheck.as_ref(), &image.health)?,
         restart_unhealthy: wanted.on_unhealthy == OnUnhealthy::Restart,
         stop_signal: stop_signal.unwrap_or_default(),
         stop_grace_ms: wanted.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
@@ -234,23 +234,34 @@ fn restart(policy: &Restart) -> container::Restart {
     }
 }
 
-/// Docker's defaults where a field is unset. `None` where there is no check.
-fn health(wanted: &Healthcheck) -> Result<Option<container::HealthCheck>, TranslateError> {
-    let words: Vec<&str> = wanted.test.iter().map(String::as_str).collect();
+/// Docker's rule: field by field, what the container does not say is as the image says, and else docker's default.
+/// `None` where there is no check.
+fn health(
+    wanted: Option<&Healthcheck>,
+    image: &image::Healthcheck,
+) -> Result<Option<container::HealthCheck>, TranslateError> {
+    let none = Healthcheck::default();
+    let wanted = wanted.unwrap_or(&none);
+    let test = if wanted.test.is_empty() { &image.test } else { &wanted.test };
+    let words: Vec<&str> = test.iter().map(String::as_str).collect();
     let command = match words.as_slice() {
-        [] | ["NONE"] => return Ok(None),
+        [] | ["NONE", ..] => return Ok(None),
         ["CMD", rest @ ..] if !rest.is_empty() => rest.iter().map(|word| (*word).to_owned()).collect(),
-        ["CMD-SHELL", text] => vec!["/bin/sh".to_owned(), "-c".to_owned(), (*text).to_owned()],
-        _ => return Err(TranslateError::Healthcheck(wanted.test.join(" "))),
+        ["CMD-SHELL", text] => shell(image).into_iter().chain([(*text).to_owned()]).collect(),
+        _ => return Err(TranslateError::Healthcheck(test.join(" "))),
     };
     Ok(Some(container::HealthCheck {
         command,
-        interval_ms: wanted.interval_ms.unwrap_or(30_000).max(1),
-        timeout_ms: wanted.timeout_ms.unwrap_or(30_000).max(1),
-        start_period_ms: wanted.start_period_ms.unwrap_or(0),
-        start_interval_ms: wanted.start_interval_ms.unwrap_or(5_000).max(1),
-        retries: wanted.retries.unwrap_or(3),
+        interval_ms: wanted.interval_ms.or(image.interval_ms).unwrap_or(30_000).max(1),
+        timeout_ms: wanted.timeout_ms.or(image.timeout_ms).unwrap_or(30_000).max(1),
+        start_period_ms: wanted.start_period_ms.or(image.start_period_ms).unwrap_or(0),
+        start_interval_ms: wanted.start_interval_ms.or(image.start_interval_ms).unwrap_or(5_000).max(1),
+        retries: wanted.retries.or(image.retries).unwrap_or(3),
     }))
+}
+
+fn shell(image: &image::Healthcheck) -> Vec<String> {
+    if image.shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { image.shell.clone() }
 }
 
 fn log(wanted: &Logging) -> Result<Log, TranslateError> {
@@ -292,7 +303,16 @@ mod tests {
         );
         let config: ImageConfiguration = serde_json::from_str(&text).unwrap();
         let id = Digest::of(b"x");
-        Image { reference: "i".into(), digest: id.clone(), id, config, layers: vec![], size: 0, created_ms: 0 }
+        Image {
+            reference: "i".into(),
+            digest: id.clone(),
+            id,
+            config,
+            health: Default::default(),
+            layers: vec![],
+            size: 0,
+            created_ms: 0,
+        }
     }
 
     #[test]
@@ -382,6 +402,31 @@ mod tests {
             let changed = translate(&wanted, &image, &Facts::default()).unwrap() != base;
             assert!(changed || !named.is_empty(), "{field} is dropped silently");
         }
+    }
+
+    #[test]
+    fn an_images_own_check_fills_in_what_the_container_does_not_say() {
+        let own = image::Healthcheck {
+            test: vec!["CMD-SHELL".into(), "probe".into()],
+            interval_ms: Some(7_000),
+            retries: Some(9),
+            shell: vec!["/bin/ash".into(), "-ec".into()],
+            ..Default::default()
+        };
+        let of = |wanted: Option<Healthcheck>| health(wanted.as_ref(), &own).unwrap();
+        let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+        let found = of(None).unwrap();
+        assert_eq!(found.command, ["/bin/ash", "-ec", "probe"]);
+        assert_eq!((found.interval_ms, found.timeout_ms, found.retries), (7_000, 30_000, 9));
+        let mixed = of(Some(Healthcheck { interval_ms: Some(1), ..Default::default() })).unwrap();
+        assert_eq!((mixed.command, mixed.interval_ms, mixed.retries), (found.command, 1, 9));
+        let other = of(Some(Healthcheck { test: words("CMD /x y"), ..Default::default() })).unwrap();
+        assert_eq!((other.command, other.interval_ms), (words("/x y"), 7_000));
+        assert_eq!(of(Some(Healthcheck { test: words("NONE"), ..Default::default() })), None);
+        assert_eq!(
+            health(Some(&Healthcheck { retries: Some(1), ..Default::default() }), &Default::default()),
+            Ok(None)
+        );
     }
 
     #[test]

@@ -398,7 +398,7 @@ impl Planner<'_> {
             }
             for pair in replicas.windows(width + 1) {
                 let ((_, earlier, resource), (_, later, _)) = (&pair[0], &pair[width]);
-                let ready = if has_healthcheck(&resource.config) {
+                let ready = if may_be_checked(&resource.config) {
                     self.wait_node(earlier, Condition::Healthy)
                 } else {
                     self.graph.get(earlier, Do::Start)
@@ -461,8 +461,9 @@ fn same_address(one: &ContainerConfig, other: &ContainerConfig) -> bool {
     one.iter().any(|(name, endpoint)| endpoint.ipv4_address.is_some() && endpoint.ipv4_address.as_ref() == fixed(name))
 }
 
-fn has_healthcheck(config: &Config) -> bool {
+/// Its image may have a check even where the container declares none.
+fn may_be_checked(config: &Config) -> bool {
     let Config::Container(config) = config else { return false };
     let none = |test: &[String]| test.first().is_some_and(|word| word == "NONE");
-    config.healthcheck.as_ref().is_some_and(|check| !none(&check.test))
+    config.healthcheck.as_ref().is_none_or(|check| !none(&check.test))
 }

@@ -3,6 +3,7 @@
 
 mod archive;
 mod builtin;
+mod healthcheck;
 mod pull;
 pub mod reference;
 pub mod registry;
@@ -13,6 +14,7 @@ mod view;
 use std::io;
 use std::path::PathBuf;
 
+pub use healthcheck::Healthcheck;
 pub use oci_spec::image::ImageConfiguration;
 pub use pull::{Progress, PullOptions};
 pub use reference::{Digest, ImageReference, ReferenceError};

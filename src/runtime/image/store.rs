@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::unpack::{UnpackError, unpack};
-use super::{Digest, Error, archive, builtin, io_at};
+use super::{Digest, Error, Healthcheck, archive, builtin, io_at};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 use crate::runtime::sys;
@@ -36,6 +36,7 @@ pub struct Image {
     /// The digest that a registry knows it by; that of the configuration where it came from no registry.
     pub digest: Digest,
     pub config: ImageConfiguration,
+    pub health: Healthcheck,
     /// Unpacked layers, the lowest first.
     pub layers: Vec<PathBuf>,
     /// Bytes of the layers' archives.
@@ -56,6 +57,8 @@ pub(super) struct Record {
     pub id: Digest,
     pub digest: Digest,
     pub config: ImageConfiguration,
+    #[serde(default)]
+    pub health: Healthcheck,
     pub layers: Vec<Digest>,
     pub size: u64,
     pub created_ms: u64,
@@ -105,6 +108,7 @@ impl Store {
             id: record.id,
             digest: record.digest,
             config: record.config,
+            health: record.health,
             size: record.size,
             created_ms: record.created_ms,
         }
@@ -288,6 +292,7 @@ impl Writer<'_> {
             digest: digest.unwrap_or_else(|| id.clone()),
             id,
             config: serde_json::from_slice(&config).map_err(unreadable)?,
+            health: Healthcheck::read(&config).map_err(unreadable)?,
             size: layers.iter().map(|(_, size)| size).sum(),
             layers: layers.into_iter().map(|(layer, _)| layer).collect(),
             created_ms: now_ms(),

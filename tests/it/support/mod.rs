@@ -63,6 +63,39 @@ impl World {
         command
     }
 
+    /// A root file system with a shell, from Debian's busybox, in this folder.
+    pub fn busybox(&self, folder: &str) -> PathBuf {
+        let root = self.directory.join(folder);
+        for directory in ["bin", "etc", "tmp"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::copy("/bin/busybox", root.join("bin/busybox")).expect("Debian's package busybox-static");
+        for name in
+            ["sh", "cat", "echo", "ls", "sleep", "test", "touch", "mkdir", "ln", "mv", "rm", "id", "grep", "kill"]
+        {
+            std::os::unix::fs::symlink("busybox", root.join("bin").join(name)).unwrap();
+        }
+        fs::write(root.join("etc/passwd"), "root:x:0:0::/root:/bin/sh\napp:x:1000:1000::/:/bin/sh\n").unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\napp:x:1000:\n").unwrap();
+        root
+    }
+
+    /// A docker archive with one layer, this folder of the world, and these words in its configuration.
+    pub fn archive(&self, name: &str, folder: &str, words: &serde_json::Value) -> PathBuf {
+        let parts = self.directory.join(format!("{name}.parts"));
+        fs::create_dir_all(&parts).unwrap();
+        tar(&parts.join("layer.tar"), &self.directory.join(folder), &["."]);
+        let layer = stack::reconcile::facts::hash(&fs::read(parts.join("layer.tar")).unwrap());
+        let config = serde_json::json!({"architecture": architecture(), "os": "linux", "config": words,
+            "rootfs": {"type": "layers", "diff_ids": [format!("sha256:{layer}")]}});
+        fs::write(parts.join("config.json"), config.to_string()).unwrap();
+        let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": [format!("{name}:latest")], "Layers": ["layer.tar"]}]);
+        fs::write(parts.join("manifest.json"), manifest.to_string()).unwrap();
+        let archive = self.directory.join(name);
+        tar(&archive, &parts, &["config.json", "manifest.json", "layer.tar"]);
+        archive
+    }
+
     /// Runs the program to its end.
     pub fn run(&self, words: &[&str]) -> Output {
         self.run_with(words, "")
@@ -140,6 +173,15 @@ pub fn leftovers(roots: &Roots, directory: &Path) -> Vec<String> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
+}
+
+fn tar(archive: &Path, directory: &Path, names: &[&str]) {
+    let made = Command::new("tar").arg("-C").arg(directory).arg("-cf").arg(archive).args(names).status().unwrap();
+    assert!(made.success());
+}
+
+fn architecture() -> &'static str {
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
 fn entries(directory: &Path) -> impl Iterator<Item = PathBuf> + use<> {

@@ -161,6 +161,19 @@ pub struct Port {
     pub name: Option<String>,
 }
 
+impl Port {
+    /// What the host is asked for: `127.0.0.1:8080/tcp`.
+    pub fn place(&self) -> String {
+        let address = match self.host_ip {
+            Some(IpAddr::V6(ip)) => format!("[{ip}]:"),
+            Some(IpAddr::V4(ip)) => format!("{ip}:"),
+            None => String::new(),
+        };
+        let published = self.published.map_or_else(|| "any".to_owned(), |range| range.to_string());
+        format!("{address}{published}/{}", self.protocol)
+    }
+}
+
 /// An inclusive range of ports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct PortRange {

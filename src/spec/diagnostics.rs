@@ -250,7 +250,11 @@ fn floor_boundary(text: &str, at: usize) -> usize {
 /// The word of `known` that `word` most likely means.
 pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = word.to_lowercase();
-    let allowed = (word.chars().count() / 3).clamp(1, 3);
+    // One letter is as near to every other one.
+    let allowed = match word.chars().count() {
+        0 | 1 => 0,
+        length => (length / 3).clamp(1, 3),
+    };
     known
         .into_iter()
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))

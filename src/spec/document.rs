@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::diagnostics::{Diagnostic, Source, Span, did_you_mean};
 use super::discover::{Found, Input};
-use super::load::{LoadOptions, normalise, read_env_file, read_text};
+use super::load::{LoadOptions, normalise, read_env_file, read_text, unreadable};
 use super::lower::Context;
 use super::stack::Format;
 use super::tree::{Entry, Node, Value};
@@ -82,7 +82,8 @@ impl<'a, 'b> Loader<'a, 'b> {
         let node = match read_text(self.cx.files, path) {
             Ok(text) => self.parse(name, text, directory, path),
             Err(error) => {
-                self.cx.diagnostics.push(Diagnostic::error(format!("{name} cannot be read: {error}"), asked));
+                let diagnostic = unreadable(error, path, asked, self.cx);
+                self.cx.diagnostics.push(diagnostic);
                 None
             }
         };
@@ -176,7 +177,8 @@ impl<'a, 'b> Loader<'a, 'b> {
     fn interpolate(&mut self, node: &mut Node) {
         let environment = &self.cx.environment;
         let lookup = |name: &str| environment.get(name).cloned();
-        interpolate::interpolate_tree(node, &self.cx.sources, &lookup, &mut self.cx.diagnostics);
+        let mut faults = interpolate::Faults { found: &mut self.cx.diagnostics, scalars: &mut self.cx.faulty };
+        interpolate::interpolate_tree(node, &self.cx.sources, &lookup, &mut faults);
     }
 
     /// Resolves `extends` of every container of a document.

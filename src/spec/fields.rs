@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::diagnostics::{Diagnostic, Span, did_you_mean};
+use super::diagnostics::{Diagnostic, Span, did_you_mean, nearest};
 use super::lower::Context;
 use super::stack::{Format, NotHonoured};
 use super::tree::{Entry, Node, Value, parse_bool};
@@ -58,7 +58,18 @@ fn place(path: &str, format: Format) -> String {
     }
 }
 
+/// How the mapping is written that was meant, where that can be guessed.
+fn mapping_help(path: &str, node: &Node) -> Option<String> {
+    let name = path.strip_prefix("containers.").filter(|name| !name.contains('.'))?;
+    node.text().map(|image| format!("write `{name}: {{image: {image}}}`"))
+}
+
 impl Fields {
+    /// Whether an unknown key was meant to be this one.
+    pub fn misspells(&self, key: &'static str) -> bool {
+        self.own.entries.iter().any(|entry| nearest(&entry.key, [key]).is_some())
+    }
+
     /// Opens `node`, which must be a mapping (or null, which is an empty one).
     pub fn open(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Self> {
         let span = node.span;
@@ -66,7 +77,8 @@ impl Fields {
             Value::Mapping(entries) => Table { entries, known: Vec::new() },
             Value::Null => Table::default(),
             _ => {
-                cx.expected("a mapping", &node);
+                let message = format!("expected a mapping{}, found {}", place(path, cx.format), node.kind());
+                cx.diagnostics.push(Diagnostic { help: mapping_help(path, &node), ..Diagnostic::error(message, span) });
                 return None;
             }
         };
@@ -258,7 +270,13 @@ impl Context<'_> {
         match node.value {
             Value::Sequence(items) => items,
             Value::Null => Vec::new(),
-            _ => {
+            Value::Scalar { text, quoted } => {
+                let item = if quoted || text.contains([':', '{', '[']) { format!("\"{text}\"") } else { text };
+                let kind = if quoted { "a string" } else { "one value" };
+                self.error_help(format!("expected a list, found {kind}"), node.span, format!("write `[{item}]`"));
+                Vec::new()
+            }
+            Value::Mapping(_) => {
                 self.expected("a list", &node);
                 Vec::new()
             }
@@ -286,6 +304,12 @@ impl Context<'_> {
             }
             Value::Sequence(items) => {
                 for item in items {
+                    if let Some([entry]) = item.entries() {
+                        let (key, value) = (&entry.key, entry.value.text().unwrap_or_default());
+                        let help = format!("write `{key}={value}`, or a mapping without the list");
+                        self.error_help("expected key=value, found a mapping", item.span, help);
+                        continue;
+                    }
                     let Some(text) = self.text(&item) else { continue };
                     match text.split_once('=') {
                         Some((key, value)) => pairs.push((key.to_owned(), Some(value.to_owned()))),

@@ -159,9 +159,16 @@ fn required(name: &str, reason: &str, range: Range<usize>) -> Fault {
     Fault { message, range, help: Some(format!("set {name} in the environment or in .env")) }
 }
 
+/// Where faults of interpolation go.
+pub struct Faults<'a> {
+    pub found: &'a mut Vec<Diagnostic>,
+    /// The scalars that have one: what else is wrong with these is its consequence.
+    pub scalars: &'a mut Vec<Span>,
+}
+
 /// Interpolates every scalar below `node`. Extensions (`x-…`) other than ours are left alone: what aliases take from
 /// them stands in the tree where it is used.
-pub fn interpolate_tree(node: &mut Node, sources: &Sources, lookup: Lookup<'_>, diagnostics: &mut Vec<Diagnostic>) {
+pub fn interpolate_tree(node: &mut Node, sources: &Sources, lookup: Lookup<'_>, faults: &mut Faults<'_>) {
     match &mut node.value {
         Value::Null => {}
         Value::Scalar { text, quoted } => {
@@ -173,7 +180,7 @@ pub fn interpolate_tree(node: &mut Node, sources: &Sources, lookup: Lookup<'_>, 
                     for (name, range) in unset {
                         let span = within(sources, node.span, text, range);
                         let message = format!("the variable `{name}` is not set, so it is taken as empty");
-                        diagnostics.push(Diagnostic::warning(message, span));
+                        faults.found.push(Diagnostic::warning(message, span));
                     }
                     *text = value;
                 }
@@ -181,17 +188,16 @@ pub fn interpolate_tree(node: &mut Node, sources: &Sources, lookup: Lookup<'_>, 
                     let mut diagnostic =
                         Diagnostic::error(fault.message, within(sources, node.span, text, fault.range));
                     diagnostic.help = fault.help;
-                    diagnostics.push(diagnostic);
+                    faults.found.push(diagnostic);
+                    faults.scalars.push(node.span);
                     text.clear();
                 }
             }
         }
-        Value::Sequence(items) => {
-            items.iter_mut().for_each(|item| interpolate_tree(item, sources, lookup, diagnostics))
-        }
+        Value::Sequence(items) => items.iter_mut().for_each(|item| interpolate_tree(item, sources, lookup, faults)),
         Value::Mapping(entries) => {
             for entry in entries.iter_mut().filter(|entry| !entry.key.starts_with("x-") || entry.key == "x-stack") {
-                interpolate_tree(&mut entry.value, sources, lookup, diagnostics);
+                interpolate_tree(&mut entry.value, sources, lookup, faults);
             }
         }
     }

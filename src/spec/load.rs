@@ -59,10 +59,13 @@ pub enum ReadError {
     Missing,
     #[error("{0}")]
     Io(std::io::Error),
-    #[error("it has more than {MAX_BYTES} bytes")]
+    #[error("it is larger than {} MiB", MAX_BYTES >> 20)]
     TooBig,
-    #[error("it is not UTF-8 text (line {line})")]
-    NotText { line: usize },
+    #[error("it is a directory")]
+    Directory,
+    /// With the text as far as it can be shown, and where in it the first wrong byte stands.
+    #[error("it is not UTF-8 text")]
+    NotText { shown: String, at: usize, byte: u8 },
 }
 
 /// Reads a whole file as text.
@@ -70,15 +73,36 @@ pub fn read_text(files: &mut dyn Files, path: &Path) -> Result<String, ReadError
     let bytes = files.read(path).map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => ReadError::Missing,
         std::io::ErrorKind::FileTooLarge => ReadError::TooBig,
+        std::io::ErrorKind::IsADirectory => ReadError::Directory,
         _ => ReadError::Io(error),
     })?;
     if bytes.len() > MAX_BYTES {
         return Err(ReadError::TooBig);
     }
     String::from_utf8(bytes).map_err(|error| {
-        let good = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        ReadError::NotText { line: good.iter().filter(|byte| **byte == b'\n').count() + 1 }
+        let at = error.utf8_error().valid_up_to();
+        let shown = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        ReadError::NotText { shown, at, byte: error.as_bytes()[at] }
     })
+}
+
+/// What is to be said about a file that cannot be read; `asked` is where it was named.
+pub fn unreadable(error: ReadError, path: &Path, asked: Option<Span>, cx: &mut Context<'_>) -> Diagnostic {
+    let name = cx.files.display(path);
+    let ReadError::NotText { shown, at, byte } = error else {
+        return Diagnostic::error(format!("{name} cannot be read: {error}"), asked);
+    };
+    let wide = shown.starts_with('\u{fffd}') && shown.contains('\0');
+    let directory = path.parent().unwrap_or(path).to_owned();
+    let source = cx.sources.add(Source::new(name, shown, directory));
+    let width = char::REPLACEMENT_CHARACTER.len_utf8();
+    let diagnostic = Diagnostic::error("this file is not UTF-8 text", Span { source, start: at, end: at + width })
+        .label(format!("the byte {byte:02x} does not belong here"))
+        .help(if wide { "it looks like UTF-16: save it as UTF-8" } else { "save it as UTF-8" });
+    match asked {
+        Some(span) => diagnostic.related(span, "it is named here"),
+        None => diagnostic,
+    }
 }
 
 /// The real disk.
@@ -137,8 +161,11 @@ pub fn load_from(options: &LoadOptions, files: &mut dyn Files) -> Result<(Stack,
         environment: options.environment.clone(),
         format: Format::Compose,
         project: String::new(),
+        places: BTreeMap::new(),
+        faulty: Vec::new(),
     };
     let stack = read_stack(options, &mut cx);
+    cx.drop_consequences();
     let diagnostics = Diagnostics::new(cx.diagnostics, cx.sources);
     let wrong = diagnostics.list.iter().any(|one| one.severity == Severity::Error);
     match stack {
@@ -165,8 +192,9 @@ fn read_stack(options: &LoadOptions, cx: &mut Context<'_>) -> Option<Stack> {
     let tree = Loader::with_format(cx, format).combine_all(documents)?;
     let mut paths = Vec::new();
     merge::paths(&tree, "", &mut paths);
-    let paths: BTreeMap<String, Span> = paths.into_iter().collect();
+    let mut paths: BTreeMap<String, Span> = paths.into_iter().collect();
     let lowered = lower::lower(tree, cx);
+    paths.append(&mut cx.places);
     let stack = assemble(lowered, &found, options, &paths, cx);
     validate::validate(&stack, &paths, &mut cx.diagnostics);
     Some(stack)
@@ -200,8 +228,8 @@ pub fn read_env_file(path: &Path, before: &BTreeMap<String, String>, cx: &mut Co
     let text = match read_text(cx.files, path) {
         Ok(text) => text,
         Err(error) => {
-            let message = format!("{} cannot be read: {error}", cx.files.display(path));
-            cx.diagnostics.push(Diagnostic::error(message, None));
+            let diagnostic = unreadable(error, path, None, cx);
+            cx.diagnostics.push(diagnostic);
             return BTreeMap::new();
         }
     };

@@ -16,6 +16,7 @@ mod interpolate;
 mod load;
 mod lower;
 mod merge;
+pub mod names;
 pub mod stack;
 mod toml;
 mod tree;

@@ -338,26 +338,33 @@ impl Check<'_> {
                         "leave the host port out, or give a range such as {range}-{}",
                         u32::from(range.start) + container.replicas - 1
                     );
-                    self.error(&format!("containers.{name}.ports"), message).help = Some(help);
+                    self.error(&format!("containers.{name}.ports.{}", port.place()), message).help = Some(help);
                 }
-                if let Some((other, _, _)) =
+                if let Some((other, held, _)) =
                     taken.iter().find(|(_, one, held)| held.overlaps(range) && clash(one, port))
                 {
-                    self.report_port(other, name, port, range);
+                    self.report_port((other, held), (name, port));
                 }
                 taken.push((name, port, range));
             }
         }
     }
 
-    fn report_port(&mut self, first: &str, second: &str, port: &Port, range: PortRange) {
+    fn report_port(&mut self, (first, held): (&str, &Port), (second, port): (&str, &Port)) {
+        let range = port.published.map(|range| range.to_string()).unwrap_or_default();
         let message = match first == second {
             true => format!("host port {range}/{} is published twice", port.protocol),
             false => format!("`{first}` and `{second}` both want host port {range}/{}", port.protocol),
         };
-        let other = self.span(&format!("containers.{first}.ports"));
-        let mut diagnostic = Diagnostic::error(message, self.span(&format!("containers.{second}.ports")));
-        diagnostic.related.extend(other.filter(|_| first != second).map(|span| (span, format!("`{first}` has it"))));
+        let place = |name: &str, port: &Port| format!("containers.{name}.ports.{}", port.place());
+        let (other, own) = (self.span(&place(first, held)), self.span(&place(second, port)));
+        let mut diagnostic = Diagnostic::error(message, own);
+        let label = |name: &str, port: &Port| match port.host_ip {
+            Some(ip) => format!("`{name}` wants it on {ip}"),
+            None => format!("`{name}` wants it on every address"),
+        };
+        diagnostic.label = Some(label(second, port));
+        diagnostic.related.extend(other.filter(|_| other != own).map(|span| (span, label(first, held))));
         self.diagnostics.push(diagnostic);
     }
 
@@ -457,8 +464,11 @@ fn find_cycle<'a>(stack: &'a Stack, start: &'a str, done: &mut BTreeSet<&'a str>
 }
 
 fn clash(a: &Port, b: &Port) -> bool {
-    let unspecified = |address: Option<IpAddr>| address.is_none_or(|address| address.is_unspecified());
-    a.protocol == b.protocol && (unspecified(a.host_ip) || unspecified(b.host_ip) || a.host_ip == b.host_ip)
+    let address = match (a.host_ip, b.host_ip) {
+        (None, _) | (_, None) => true,
+        (Some(a), Some(b)) => a == b || a.is_ipv4() == b.is_ipv4() && (a.is_unspecified() || b.is_unspecified()),
+    };
+    a.protocol == b.protocol && address
 }
 
 /// Docker's rule for names on the host.

@@ -28,7 +28,9 @@ pub fn parse(text: &str, source: usize, diagnostics: &mut Vec<Diagnostic>) -> Op
             Ok((event, span)) => builder.event(event, span),
             Err(error) => {
                 let at = builder.offsets.byte(error.marker().index());
-                Err(Diagnostic::error(format!("this is not valid YAML: {}", error.info()), builder.point(at)))
+                let diagnostic =
+                    Diagnostic::error(format!("this is not valid YAML: {}", error.info()), builder.point(at));
+                Err(Diagnostic { help: syntax_help(text, at, error.info()), ..diagnostic })
             }
         };
         if let Err(diagnostic) = step {
@@ -38,6 +40,30 @@ pub fn parse(text: &str, source: usize, diagnostics: &mut Vec<Diagnostic>) -> Op
     }
     let end = Span { source, start: 0, end: 0 };
     Some(builder.root.unwrap_or(Node::null(end)))
+}
+
+/// What most often is the matter, by what the parser says and what stands there.
+fn syntax_help(text: &str, at: usize, said: &str) -> Option<String> {
+    let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[start..].lines().next().unwrap_or_default();
+    let help = if said.contains("tab") || line.starts_with('\t') {
+        "YAML is indented with spaces, never with tabs"
+    } else if line.contains("${") && said.contains("flow") {
+        "between `{ }` and `[ ]`, write \"${…}\" in quotes"
+    } else if said.contains("flow") {
+        "a bracket is not closed, or a value with one of `, [ ] { }` has no quotes"
+    } else if said.contains("mapping values") {
+        "a value with `: ` in it is written in quotes; a key inside another stands on a line of its own, further in"
+    } else if said.contains("block mapping") || said.contains("block collection") || said.contains("simple key") {
+        "this line is not indented like those that it belongs to, or lacks a colon"
+    } else if said.contains("quoted") {
+        "a quote is not closed"
+    } else if said.contains("anchor") || said.contains("alias") {
+        "an anchor (`&name`) stands before each alias (`*name`)"
+    } else {
+        return None;
+    };
+    Some(help.to_owned())
 }
 
 /// Character index → byte offset; the parser counts characters.

@@ -175,6 +175,20 @@ fn world() -> World {
 }
 
 #[test]
+fn the_words_of_the_kernel_are_those_that_the_runtime_knows() {
+    use stack::runtime::{init, shim};
+    use stack::spec::names;
+    let capabilities: Vec<String> = names::CAPABILITIES.iter().map(|name| format!("CAP_{name}")).collect();
+    assert_eq!(capabilities, init::spec::ALL_CAPABILITIES);
+    for name in names::SIGNALS.iter().chain(&["RTMIN", "RTMIN+3", "SIGRTMIN+30", "9", "64"]) {
+        assert!(names::is_signal(name) && shim::signal_number(name).is_some(), "{name}");
+    }
+    for name in ["FOO", "0", "65", "RTMIN+31", "RTMIN-1", ""] {
+        assert!(!names::is_signal(name) && shim::signal_number(name).is_none(), "{name}");
+    }
+}
+
+#[test]
 fn no_attribute_is_dropped_silently() {
     let world = world();
     let mut silent = Vec::new();

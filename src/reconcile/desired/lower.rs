@@ -275,8 +275,13 @@ fn collisions(resources: &BTreeMap<ResourceId, DesiredResource>) -> Vec<LowerErr
 
 /// Both can't be published on one host.
 pub(crate) fn clash(one: &Port, other: &Port) -> bool {
-    let everywhere = |ip: &Option<String>| ip.as_deref().is_none_or(|ip| ip == "0.0.0.0" || ip == "::");
-    let address = one.host_ip == other.host_ip || everywhere(&one.host_ip) || everywhere(&other.host_ip);
+    let address = match (&one.host_ip, &other.host_ip) {
+        (None, _) | (_, None) => true,
+        (Some(one), Some(other)) => {
+            let every = |ip: &String| ip == "0.0.0.0" || ip == "::";
+            one == other || one.contains(':') == other.contains(':') && (every(one) || every(other))
+        }
+    };
     one.published != 0 && one.published == other.published && one.protocol == other.protocol && address
 }
 

@@ -31,6 +31,8 @@ mod output;
 mod policy;
 mod supervisor;
 
+pub use supervisor::signal_number;
+
 /// What the supervisor says on its standard output once the container's program runs; anything else is an
 /// [`InitError`] as JSON.
 pub const STARTED: &str = "started";

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use crate::spec::diagnostics::{did_you_mean, nearest};
 use crate::spec::fields::Fields;
 use crate::spec::lower::{Context, attach, deploy, image, mount, port, process};
+use crate::spec::names;
 use crate::spec::stack::*;
 use crate::spec::tree::Node;
 use crate::spec::units;
@@ -58,7 +60,7 @@ pub fn container(
 
 fn process_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
     container.pull_policy = f.take("pull_policy").and_then(|node| pull_policy(&node, cx)).unwrap_or_default();
-    container.platform = f.word("platform", cx);
+    container.platform = f.take("platform").and_then(|node| platform(&node, cx));
     container.command = f.take("command").and_then(|node| cx.command(node));
     container.entrypoint = f.take("entrypoint").and_then(|node| cx.command(node));
     container.environment = process::environment(f, cx);
@@ -151,7 +153,7 @@ fn storage_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>)
 fn life_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
     let path = f.path_of("healthcheck");
     container.healthcheck = f.take("healthcheck").and_then(|node| process::healthcheck(node, &path, cx));
-    container.stop_signal = f.word("stop_signal", cx);
+    container.stop_signal = f.take("stop_signal").and_then(|node| stop_signal(&node, cx));
     container.stop_grace_period_ms = f.duration("stop_grace_period", cx);
     container.init = f.flag("init", cx);
     let path = f.path_of("logging");
@@ -168,9 +170,9 @@ fn life_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
 fn security_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {
     let path = f.path_of("ulimits");
     container.ulimits = f.take("ulimits").map(|node| process::ulimits(node, &path, cx)).unwrap_or_default();
-    container.sysctls = f.map("sysctls", cx);
-    container.cap_add = f.list("cap_add", cx).iter().map(|word| capability(word)).collect();
-    container.cap_drop = f.list("cap_drop", cx).iter().map(|word| capability(word)).collect();
+    container.sysctls = sysctls(f, cx);
+    container.cap_add = capabilities(f, "cap_add", cx);
+    container.cap_drop = capabilities(f, "cap_drop", cx);
     container.privileged = f.flag("privileged", cx).unwrap_or_default();
     container.security_opt = f.take("security_opt").map(|node| process::security_opt(node, cx)).unwrap_or_default();
     let mut namespace = |key: &'static str, words: &[&str], cx: &mut Context<'_>| {
@@ -186,10 +188,60 @@ fn security_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>
     container.runtime = f.word("runtime", cx);
 }
 
+fn capabilities(f: &mut Fields, key: &'static str, cx: &mut Context<'_>) -> Vec<String> {
+    let Some(node) = f.take(key) else { return Vec::new() };
+    let items = if node.text().is_some() { vec![node] } else { cx.items(node) };
+    items.iter().filter_map(|item| capability(item, cx)).collect()
+}
+
 /// Upper case without `CAP_`.
-fn capability(word: &str) -> String {
-    let upper = word.to_ascii_uppercase();
-    upper.strip_prefix("CAP_").unwrap_or(&upper).to_owned()
+fn capability(node: &Node, cx: &mut Context<'_>) -> Option<String> {
+    let text = cx.text(node)?;
+    let upper = text.to_ascii_uppercase();
+    let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
+    if short == "ALL" || names::CAPABILITIES.contains(&short) {
+        return Some(short.to_owned());
+    }
+    let help = did_you_mean(short, names::CAPABILITIES).unwrap_or_else(|| "they are listed in capabilities(7)".into());
+    cx.error_help(format!("`{text}` is not a capability"), node.span, help);
+    None
+}
+
+fn stop_signal(node: &Node, cx: &mut Context<'_>) -> Option<String> {
+    let text = cx.text(node).filter(|text| !text.is_empty())?;
+    if names::is_signal(&text) {
+        return Some(text);
+    }
+    let upper = text.to_ascii_uppercase();
+    let near = nearest(upper.strip_prefix("SIG").unwrap_or(&upper), names::SIGNALS);
+    let help = near
+        .map_or_else(|| "write a name of signal(7) or a number".into(), |near| format!("did you mean `SIG{near}`?"));
+    cx.error_help(format!("`{text}` is not a signal"), node.span, help);
+    None
+}
+
+fn platform(node: &Node, cx: &mut Context<'_>) -> Option<String> {
+    let part = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
+    let good = |text: &str| text.split('/').all(part) && (2..=3).contains(&text.split('/').count());
+    if node.text() == Some("") {
+        return None;
+    }
+    cx.parsed(node, "a platform such as linux/arm64", |text| good(text).then(|| text.to_owned()))
+}
+
+fn sysctls(f: &mut Fields, cx: &mut Context<'_>) -> BTreeMap<String, String> {
+    let Some(node) = f.take("sysctls") else { return BTreeMap::new() };
+    let span = node.span;
+    let mut found = BTreeMap::new();
+    for (key, value) in cx.pairs(node) {
+        match value {
+            Some(value) => drop(found.insert(key, value)),
+            None => {
+                cx.error_help(format!("the kernel parameter `{key}` has no value"), span, format!("write `{key}=1`"))
+            }
+        }
+    }
+    found
 }
 
 fn deploy_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) {

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::diagnostics::Span;
+use crate::spec::diagnostics::{Span, did_you_mean, nearest};
 use crate::spec::fields::Fields;
 use crate::spec::lower::{Context, mount, process};
+use crate::spec::names::BUILTINS;
 use crate::spec::stack::*;
 use crate::spec::tree::{Node, Value};
 
@@ -35,7 +36,12 @@ pub fn declared(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> Opti
     }
     sources.extend(fields.file("archive", cx).map(|path| (key.to_owned(), ImageSource::Archive(path))));
     sources.extend(fields.file("rootfs", cx).map(|path| (key.to_owned(), ImageSource::Rootfs(path))));
-    sources.extend(fields.word("builtin", cx).map(|name| (format!("{BUILTIN}{name}"), ImageSource::Builtin(name))));
+    if let Some(node) = fields.take("builtin")
+        && let Some(name) = cx.text(&node)
+    {
+        known_builtin(&name, node.span, cx);
+        sources.push((format!("{BUILTIN}{name}"), ImageSource::Builtin(name)));
+    }
     if let Some(node) = fields.take("build") {
         cx.error_help(
             "building images comes later",
@@ -84,13 +90,18 @@ pub fn of_container(
             let text = cx.text(&node)?;
             match images.get(&text) {
                 Some(image) => Some(image.clone()),
-                None => by_reference(&text, node.span, cx),
+                None => {
+                    not_declared(&text, node.span, images, cx)?;
+                    by_reference(&text, node.span, cx)
+                }
             }
         }
         (None, Some(span)) => {
             cx.error_help("building images comes later", span, format!("give {word} `{name}` an `image:` that exists"));
             None
         }
+        // Told as a word that is not known.
+        (None, None) if fields.misspells("image") => None,
         (None, None) => {
             cx.error_help(format!("{word} `{name}` has no image"), fields.span, "add `image: NAME[:TAG]`");
             None
@@ -98,8 +109,25 @@ pub fn of_container(
     }
 }
 
+/// A word that is nearly the name of a declared image was meant to be it.
+fn not_declared(text: &str, span: Span, images: &BTreeMap<String, Image>, cx: &mut Context<'_>) -> Option<()> {
+    let near = nearest(text, images.keys().map(String::as_str)).filter(|_| !text.contains([':', '/', '@']));
+    let Some(near) = near else { return Some(()) };
+    let help = format!("did you mean `{near}`? An image of a registry is meant when it has a tag: `{text}:latest`");
+    cx.error_help(format!("the image `{text}` is not declared"), span, help);
+    None
+}
+
+fn known_builtin(name: &str, span: Span, cx: &mut Context<'_>) {
+    if !BUILTINS.contains(&name) {
+        let help = did_you_mean(name, BUILTINS).unwrap_or_else(|| format!("there are: {}", BUILTINS.join(", ")));
+        cx.error_help(format!("no image `{name}` is built into this program"), span, help);
+    }
+}
+
 fn by_reference(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Image> {
     if let Some(name) = text.strip_prefix(BUILTIN) {
+        known_builtin(name, span, cx);
         return Some(Image { reference: text.to_owned(), source: ImageSource::Builtin(name.to_owned()) });
     }
     check(text, span, cx)?;

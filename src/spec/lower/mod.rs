@@ -31,9 +31,27 @@ pub struct Context<'a> {
     pub format: Format,
     /// The stack's name.
     pub project: String,
+    /// Places of values that are written as parts of others, by a path of their own.
+    pub places: BTreeMap<String, Span>,
+    /// Scalars whose interpolation failed.
+    pub faulty: Vec<Span>,
 }
 
 impl Context<'_> {
+    /// Keeps the first fault of a scalar whose interpolation failed; the others come of it being empty.
+    pub fn drop_consequences(&mut self) {
+        let (scalars, mut told) = (std::mem::take(&mut self.faulty), Vec::new());
+        let inside = |inner: Span, outer: &Span| {
+            inner.source == outer.source && inner.start >= outer.start && inner.end <= outer.end
+        };
+        self.diagnostics.retain(|one| {
+            let scalar = one.span.and_then(|span| scalars.iter().position(|scalar| inside(span, scalar)));
+            let first = scalar.is_none_or(|scalar| !told.contains(&scalar));
+            told.extend(scalar);
+            first
+        });
+    }
+
     /// Reads a text file that a value names; a file that cannot be read is an error at that value.
     pub fn read(&mut self, path: &std::path::Path, span: Span) -> Option<usize> {
         match super::load::read_text(self.files, path) {
@@ -42,7 +60,8 @@ impl Context<'_> {
                 Some(self.sources.add(Source::new(self.files.display(path), text, directory)))
             }
             Err(reason) => {
-                self.error(format!("{} cannot be read: {reason}", path.display()), span);
+                let diagnostic = super::load::unreadable(reason, path, Some(span), self);
+                self.diagnostics.push(diagnostic);
                 None
             }
         }
@@ -102,7 +121,9 @@ fn section<T>(
     let mut found = BTreeMap::new();
     let super::tree::Value::Mapping(entries) = node.value else {
         if !node.is_null() {
-            cx.expected("a mapping", &node);
+            let key = if path == "containers" { cx.format.containers_key() } else { path };
+            let help = format!("`{key}:` gives each one a name, followed by a colon and what it is");
+            cx.error_help(format!("expected a mapping, found {}", node.kind()), node.span, help);
         }
         return found;
     };

@@ -14,11 +14,13 @@ const FORM: &str = "a port is written [[address:]host:]container[/protocol], suc
 pub fn ports(node: Node, path: &str, cx: &mut Context<'_>) -> Vec<Port> {
     let mut found: Vec<Port> = Vec::new();
     for (index, item) in cx.items(node).into_iter().enumerate() {
+        let span = item.span;
         let ports = match item.text() {
             Some(text) => short(text, &item, cx),
             None => long(item, &format!("{path}.{index}"), cx),
         };
         for port in ports {
+            cx.places.entry(format!("{path}.{}", port.place())).or_insert(span);
             if !found.contains(&port) {
                 found.push(port);
             }

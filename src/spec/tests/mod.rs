@@ -28,6 +28,11 @@ impl Memory {
         let files = files.iter().map(|(name, text)| (place(name), text.as_bytes().to_vec())).collect();
         Self { files, watched: BTreeSet::new() }
     }
+
+    /// A file of any bytes.
+    pub fn put(&mut self, name: &str, bytes: &[u8]) {
+        self.files.insert(normalise(&Path::new(START).join(name)), bytes.to_vec());
+    }
 }
 
 impl Files for Memory {

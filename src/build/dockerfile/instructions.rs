@@ -379,11 +379,7 @@ impl Parser {
         if let Some(word) = &network
             && !matches!(word.text.as_str(), "default" | "none" | "host")
         {
-            self.error_help(
-                format!("unknown network `{}`", word.text),
-                word.span,
-                "there is default, none and host",
-            );
+            self.error_help(format!("unknown network `{}`", word.text), word.span, "there is default, none and host");
         }
         let command = self.command(rest);
         Some(Run { command, heredocs: line.heredocs.clone(), mounts: mounted, network })

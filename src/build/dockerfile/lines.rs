@@ -310,7 +310,8 @@ mod tests {
 
     #[test]
     fn here_documents_end_where_they_say() {
-        let text = "RUN <<EOF cat 3<<-'B' \"<<C\" $((1<<2))\na $x\nEOF\n\tb\n\tB\nRUN [\"<<D\"]\nCOPY <<E <<F /\n1\nE\n2\nF\n";
+        let text =
+            "RUN <<EOF cat 3<<-'B' \"<<C\" $((1<<2))\na $x\nEOF\n\tb\n\tB\nRUN [\"<<D\"]\nCOPY <<E <<F /\n1\nE\n2\nF\n";
         let (_, lines) = read(text, 0, &mut Vec::new());
         let of = |line: &Line| -> Vec<(String, String, bool)> {
             line.heredocs.iter().map(|one| (one.name.clone(), one.content.clone(), one.expand)).collect()

@@ -185,7 +185,9 @@ pub fn parse_triggers(image: &str, triggers: &[String]) -> Result<(Vec<Instructi
         let mut parser = instructions::Parser::new(directives.escape, std::mem::take(&mut found));
         for line in &lines {
             match parser.line(line) {
-                Some(Parsed::Instruction(Instruction { kind: Kind::Onbuild(_) | Kind::Maintainer(_), span, .. })) => {
+                Some(Parsed::Instruction(Instruction {
+                    kind: Kind::Onbuild(_) | Kind::Maintainer(_), span, ..
+                })) => {
                     parser.error_help("this can't be a trigger", span, "the image must be built anew without it");
                 }
                 Some(Parsed::Instruction(instruction)) => instructions.push(instruction),

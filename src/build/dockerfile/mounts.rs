@@ -15,7 +15,11 @@ pub struct MountOptions {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MountKind {
     /// Files of the context, a stage or an image. What is written into it is thrown away.
-    Bind { from: Option<Word>, source: Option<Word>, writable: bool },
+    Bind {
+        from: Option<Word>,
+        source: Option<Word>,
+        writable: bool,
+    },
     /// A directory that outlives the build.
     Cache {
         id: Option<Word>,
@@ -27,8 +31,17 @@ pub enum MountKind {
         gid: u32,
         read_only: bool,
     },
-    Tmpfs { size: Option<u64> },
-    Secret { id: Option<Word>, env: Option<Word>, required: bool, mode: u32, uid: u32, gid: u32 },
+    Tmpfs {
+        size: Option<u64>,
+    },
+    Secret {
+        id: Option<Word>,
+        env: Option<Word>,
+        required: bool,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
 }
 
 /// What happens when two steps want the same cache.
@@ -202,23 +215,8 @@ impl Keys<'_> {
     /// What is left is known for no mount, or for another kind of mount.
     fn finish(&mut self) {
         const ALL: [&str; 17] = [
-            "type",
-            "target",
-            "source",
-            "from",
-            "readonly",
-            "rw",
-            "id",
-            "sharing",
-            "mode",
-            "uid",
-            "gid",
-            "size",
-            "required",
-            "env",
-            "ro",
-            "dst",
-            "src",
+            "type", "target", "source", "from", "readonly", "rw", "id", "sharing", "mode", "uid", "gid", "size",
+            "required", "env", "ro", "dst", "src",
         ];
         for (key, _, span) in std::mem::take(&mut self.given) {
             let message = match ALL.contains(&key.as_str()) {

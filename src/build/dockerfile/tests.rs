@@ -28,8 +28,7 @@ fn stages_are_told_apart() {
     let file = good("ARG V=1\nARG W\nFROM --platform=$P a:$V AS Base\nRUN x\nfrom base\nFROM scratch as last\nCMD y\n");
     assert_eq!(file.arguments.iter().map(|one| one.name.as_str()).collect::<Vec<_>>(), ["V", "W"]);
     let of = |stage: &Stage| (stage.image.text.clone(), stage.name.clone(), stage.instructions.len());
-    let expected =
-        [("a:$V", Some("base"), 1), ("base", None, 0), ("scratch", Some("last"), 1)];
+    let expected = [("a:$V", Some("base"), 1), ("base", None, 0), ("scratch", Some("last"), 1)];
     let found: Vec<_> = file.stages.iter().map(of).collect();
     let expected: Vec<_> = expected.map(|(image, name, n)| (image.to_owned(), name.map(str::to_owned), n)).into();
     assert_eq!(found, expected);
@@ -257,7 +256,9 @@ fn mounts_and_options_that_are_wrong() {
 
 #[test]
 fn order_and_names_are_checked() {
-    check("RUN x\nFROM a as b\nFROM c AS B\nFROM d e\n", expect![[r#"
+    check(
+        "RUN x\nFROM a as b\nFROM c AS B\nFROM d e\n",
+        expect![[r#"
         error: there is no stage yet
          --> Dockerfile:1:1
           |
@@ -281,8 +282,11 @@ fn order_and_names_are_checked() {
           |        ^
           |
           = help: it is `FROM IMAGE` or `FROM IMAGE AS NAME`
-    "#]]);
-    check("# nothing\n", expect![[r#"
+    "#]],
+    );
+    check(
+        "# nothing\n",
+        expect![[r#"
         error: there is no `FROM`
          --> Dockerfile:1:1
           |
@@ -290,8 +294,11 @@ fn order_and_names_are_checked() {
           | ^
           |
           = help: a Dockerfile begins with the image that it builds on
-    "#]]);
-    check("", expect![[r#"
+    "#]],
+    );
+    check(
+        "",
+        expect![[r#"
         error: there is no `FROM`
          --> Dockerfile:1:1
           |
@@ -299,5 +306,6 @@ fn order_and_names_are_checked() {
           | ^
           |
           = help: a Dockerfile begins with the image that it builds on
-    "#]]);
+    "#]],
+    );
 }

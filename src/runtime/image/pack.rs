@@ -39,12 +39,7 @@ struct Packer<'a, W: Write> {
 ///
 /// # Errors
 /// Where something can't be read, or can't be said in a layer.
-pub fn pack(
-    upper: BorrowedFd<'_>,
-    below: Option<BorrowedFd<'_>>,
-    options: &Pack,
-    out: impl Write,
-) -> io::Result<u64> {
+pub fn pack(upper: BorrowedFd<'_>, below: Option<BorrowedFd<'_>>, options: &Pack, out: impl Write) -> io::Result<u64> {
     let mut packer = Packer { tar: Builder::new(out), below, options, links: HashMap::new(), entries: 0 };
     packer.directory(upper, Path::new(""))?;
     let entries = packer.entries;

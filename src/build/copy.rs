@@ -67,7 +67,7 @@ struct Copy<'a> {
 /// # Errors
 /// See [`CopyError`].
 pub fn copy(tree: &Tree, sources: &[Source], root: BorrowedFd<'_>, target: &Target) -> Result<Digest, CopyError> {
-    let mut copy = Copy { tree, root, target, hasher: Hasher::new() };
+    let mut copy = Copy { tree, root, target, hasher: Hasher::default() };
     for source in sources {
         copy.hasher.source(source);
         copy.source(source)?;

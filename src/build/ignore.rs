@@ -17,6 +17,10 @@ pub struct IgnoreError {
     pub text: String,
 }
 
+/// A bracket is not closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoPattern;
+
 impl Ignore {
     /// Reads the lines of a `.dockerignore`.
     ///
@@ -27,7 +31,7 @@ impl Ignore {
         let mut ignore = Self::default();
         for (number, line) in text.lines().enumerate() {
             if !line.starts_with('#') {
-                ignore.add(line).map_err(|()| IgnoreError { line: number + 1, text: line.trim().to_owned() })?;
+                ignore.add(line).map_err(|NoPattern| IgnoreError { line: number + 1, text: line.trim().to_owned() })?;
             }
         }
         Ok(ignore)
@@ -37,10 +41,10 @@ impl Ignore {
     ///
     /// # Errors
     /// Where it is no pattern.
-    pub fn add(&mut self, line: &str) -> Result<(), ()> {
+    pub fn add(&mut self, line: &str) -> Result<(), NoPattern> {
         let line = line.trim();
         let (text, exception) = line.strip_prefix('!').map_or((line, false), |rest| (rest.trim(), true));
-        let pattern = Pattern::parse(text).ok_or(())?;
+        let pattern = Pattern::parse(text).ok_or(NoPattern)?;
         if !pattern.is_empty() {
             self.rules.push((pattern, exception));
         }

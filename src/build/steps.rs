@@ -123,7 +123,7 @@ impl Worker<'_, '_> {
         let mut exclude = Ignore::default();
         for word in &copy.exclude {
             let text = self.expand(word)?;
-            exclude.add(&text).map_err(|()| self.wrong(word, "is not a pattern: a bracket is not closed"))?;
+            exclude.add(&text).map_err(|_| self.wrong(word, "is not a pattern: a bracket is not closed"))?;
         }
         let taken = self.taken(copy, &exclude)?;
         let target = self.target(copy)?;

@@ -267,7 +267,7 @@ impl Tree {
     /// The digest of everything that counts of these sources: names, kinds, modes, owners where they are kept, content.
     /// Not times.
     pub fn digest(&self, sources: &[Source]) -> Result<Digest, TreeError> {
-        let mut hasher = Hasher::new();
+        let mut hasher = Hasher::default();
         for source in sources {
             hasher.source(source);
             for entry in &source.entries {
@@ -295,13 +295,10 @@ fn relative(path: &Path) -> &Path {
 }
 
 /// Hashes what counts of files, in order; fed once when the key of a step is computed, and again when they are copied.
+#[derive(Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {
-    pub fn new() -> Self {
-        Self(Sha256::new())
-    }
-
     fn field(&mut self, bytes: &[u8]) {
         self.0.update((bytes.len() as u64).to_le_bytes());
         self.0.update(bytes);

@@ -48,6 +48,8 @@ pub enum Error {
     Platform(String),
     #[error("{0}: another process keeps removing its layers\n  help: try again when it has ended")]
     Busy(String),
+    #[error("which layers containers stand on can't be told: {0}")]
+    Containers(Box<super::container::Error>),
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]

@@ -22,6 +22,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::unpack::{UnpackError, unpack};
 use super::{Digest, Error, Healthcheck, ImageReference, archive, builtin, io_at};
+use crate::runtime::container;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 use crate::runtime::sys;
@@ -95,6 +96,7 @@ pub struct Made {
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
+    roots: Roots,
 }
 
 /// Holding it, nobody else writes to the store.
@@ -108,7 +110,7 @@ pub(super) struct Writer<'a> {
 impl Store {
     /// The store below these roots, which need not exist yet.
     pub fn open(roots: &Roots) -> Self {
-        Self { directory: roots.durable("images") }
+        Self { directory: roots.durable("images"), roots: roots.clone() }
     }
 
     fn index(&self) -> Result<Index, Error> {
@@ -122,6 +124,14 @@ impl Store {
 
     pub(super) fn has_layer(&self, diff_id: &Digest) -> bool {
         self.layer(diff_id).is_dir()
+    }
+
+    /// The names of the layers that containers stand on, also where the image's name means another one by now.
+    fn layers_of_containers(&self) -> Result<BTreeSet<String>, Error> {
+        let all = container::list(&self.roots).map_err(|error| Error::Containers(Box::new(error)))?;
+        let layers = all.iter().flat_map(|one| &one.config.layers);
+        let names = layers.filter_map(|layer| layer.parent()?.file_name()?.to_str().map(str::to_owned));
+        Ok(names.collect())
     }
 
     /// Where the layer of this digest is, unpacked.
@@ -354,7 +364,9 @@ impl Writer<'_> {
     fn sweep(&self, index: &Index) -> Result<(), Error> {
         let of_steps = self.layers_of_steps()?;
         let of_images = index.images.values().flat_map(|record| &record.layers);
-        let used: BTreeSet<&str> = of_images.chain(&of_steps).map(Digest::hex).collect();
+        let of_containers = self.store.layers_of_containers()?;
+        let mut used: BTreeSet<&str> = of_images.chain(&of_steps).map(Digest::hex).collect();
+        used.extend(of_containers.iter().map(String::as_str));
         let layers = self.store.directory.join("layers");
         let entries = match fs::read_dir(&layers) {
             Ok(entries) => entries,

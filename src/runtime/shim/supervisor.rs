@@ -525,6 +525,10 @@ impl Supervisor {
 
     /// `--rm`: this program again, since networks are not this room's to let go of.
     fn remove_container(&self) {
+        // It would inherit this mount namespace, and find the container's root where an empty directory should be.
+        if nix::mount::umount2(&self.paths.rootfs, nix::mount::MntFlags::MNT_DETACH).is_err() {
+            return;
+        }
         let removal = std::process::Command::new(&self.roots.program)
             .arg("--root")
             .arg(&self.roots.root)

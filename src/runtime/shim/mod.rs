@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -115,18 +115,30 @@ fn mount_layers(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path) ->
         return Ok(mount(Some(upper), rootfs, none, MsFlags::MS_BIND, none)?);
     }
     let text = |path: &Path| path.display().to_string();
-    let layers: Vec<String> = layers.iter().rev().map(|path| text(path)).collect();
-    let data = format!("lowerdir={},upperdir={},workdir={}", layers.join(":"), text(upper), text(work));
-    let special = layers.iter().any(|path| path.contains([':', ',', '\\']));
-    if data.len() < MOUNT_DATA && !special {
+    let names: Vec<String> = layers.iter().rev().map(|path| text(path)).collect();
+    let data = overlay_options(&names, &text(upper), &text(work));
+    let is_plain = |path: &Path| !text(path).contains([':', ',', '\\']);
+    if data.len() < MOUNT_DATA && layers.iter().map(PathBuf::as_path).chain([upper, work]).all(is_plain) {
         return Ok(mount(Some("overlay"), rootfs, Some("overlay"), MsFlags::empty(), Some(data.as_str()))?);
     }
-    // Linux 6.5 and later take the layers one by one.
-    let mut options: Vec<(&str, Option<&str>)> = layers.iter().map(|path| ("lowerdir+", Some(path.as_str()))).collect();
-    let (upper, work) = (text(upper), text(work));
-    options.extend([("upperdir", Some(upper.as_str())), ("workdir", Some(work.as_str()))]);
-    let made = sys::make_mount("overlay", &options, 0)?;
-    sys::attach_mount(made.as_fd(), directory(rootfs)?.as_fd())
+    mount_by_number(layers, upper, work, rootfs)
+}
+
+fn overlay_options(layers: &[String], upper: &str, work: &str) -> String {
+    format!("lowerdir={},upperdir={upper},workdir={work}", layers.join(":"))
+}
+
+/// Where paths are too long together, or hold what the options' text can't: each directory is named by the number of its
+/// descriptor, seen from the directory of these. Linux 6.5 and later would take layers one by one; this works on all.
+fn mount_by_number(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path) -> io::Result<()> {
+    let open = layers.iter().rev().map(|path| directory(path)).collect::<io::Result<Vec<_>>>()?;
+    let (upper, work) = (directory(upper)?, directory(work)?);
+    let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
+    let data = overlay_options(&open.iter().map(number).collect::<Vec<_>>(), &number(&upper), &number(&work));
+    std::env::set_current_dir("/proc/self/fd")?;
+    let mounted = mount(Some("overlay"), rootfs, Some("overlay"), MsFlags::empty(), Some(data.as_str()));
+    std::env::set_current_dir("/")?;
+    Ok(mounted?)
 }
 
 /// Every layer is first mounted by itself with mapped ids, and let go of again: the overlay keeps what it needs.

@@ -38,8 +38,6 @@ enum Source {
     Input,
     Check,
     Listener,
-    /// The process that the container belongs to has ended.
-    Owner,
     Client(usize),
 }
 
@@ -64,7 +62,6 @@ pub struct Supervisor {
     clients: Clients,
     writer: Writer,
     run: Option<Run>,
-    owner: Option<OwnedFd>,
     check: Check,
     kill_at: Option<Instant>,
     restart_at: Option<Instant>,
@@ -94,7 +91,6 @@ impl Supervisor {
             .thread_block()
             .and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK));
         let listener = listen(&paths).map_err(|error| step("socket", error))?;
-        let owner = config.owner.map(owner).transpose().map_err(|error| step("owner", error))?;
         let status = Status { shim: ProcessId::of(std::process::id() as i32), ..Status::default() };
         Ok(Self {
             cgroup: container::cgroup(roots, name),
@@ -110,7 +106,6 @@ impl Supervisor {
             status,
             listener,
             run: None,
-            owner,
             kill_at: None,
             restart_at: None,
             failures: 0,
@@ -243,7 +238,6 @@ impl Supervisor {
                 sources.extend(open.map(|(index, fd)| (Source::Output(index), fd.as_fd(), PollFlags::POLLIN)));
             }
         }
-        sources.extend(self.owner.as_ref().map(|fd| (Source::Owner, fd.as_fd(), PollFlags::POLLIN)));
         sources.extend(self.check.sources().into_iter().map(|fd| (Source::Check, fd, PollFlags::POLLIN)));
         sources.extend(self.clients.waiting_input().map(|fd| (Source::Input, fd, PollFlags::POLLOUT)));
         sources.extend(self.clients.sources().into_iter().map(|(index, fd, flags)| (Source::Client(index), fd, flags)));
@@ -264,7 +258,6 @@ impl Supervisor {
             Source::Input => self.clients.flush_input(),
             Source::Check => self.checked(),
             Source::Listener => self.clients.accept(&self.listener),
-            Source::Owner => self.abandoned(),
             Source::Client(index) => {
                 if let Some(wish) = self.clients.read(index) {
                     self.grant(index, wish);
@@ -278,13 +271,6 @@ impl Supervisor {
         if matches!(self.signals.read_signal(), Ok(Some(_))) {
             self.stop(None, self.config.stop_grace_ms);
         }
-    }
-
-    /// Nobody is left to take what the container makes.
-    fn abandoned(&mut self) {
-        self.owner = None;
-        self.config.auto_remove = true;
-        self.stop(Some("KILL"), 0);
     }
 
     fn on_time(&mut self, now: Instant) {
@@ -525,10 +511,6 @@ impl Supervisor {
 
     /// `--rm`: this program again, since networks are not this room's to let go of.
     fn remove_container(&self) {
-        // It would inherit this mount namespace, and find the container's root where an empty directory should be.
-        if nix::mount::umount2(&self.paths.rootfs, nix::mount::MntFlags::MNT_DETACH).is_err() {
-            return;
-        }
         let removal = std::process::Command::new(&self.roots.program)
             .arg("--root")
             .arg(&self.roots.root)
@@ -553,12 +535,6 @@ fn users(config: &Config, start: &Start) -> io::Result<Option<OwnedFd>> {
         }
         (Some(ids), _) => userns::create(ids).map(Some),
     }
-}
-
-/// The process itself, not a later one of its number.
-fn owner(id: ProcessId) -> io::Result<OwnedFd> {
-    let pidfd = sys::pidfd_open(id.pid)?;
-    if id.is_alive() { Ok(pidfd) } else { Err(io::Error::other("the process that it belongs to has ended")) }
 }
 
 fn nonblocking(fd: &OwnedFd) -> io::Result<()> {

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use stack::runtime::roots::Roots;
 
+pub mod archive;
 pub mod leftovers;
 
 /// Longer than anything here takes on a slow machine.

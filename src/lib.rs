@@ -19,12 +19,10 @@
 //!
 //! | room | what lives there | imports |
 //! |---|---|---|
-//! | [`diagnostics`] | what is wrong with a text, where, and what to do about it | nothing |
-//! | [`spec`] | text → tree with spans → [`spec::Stack`]; Compose, native YAML and TOML; every error at once | diagnostics |
+//! | [`spec`] | text → tree with spans → [`spec::Stack`]; Compose, native YAML and TOML; every error at once | nothing |
 //! | [`reconcile`] | desired, diff, plan, check (pure); execute and controller (effects); the seam [`reconcile::engine::Engine`] | spec |
 //! | [`runtime`] | the host: containers, images, networks, volumes as kernel and disk know them. Knows no stacks | nothing |
-//! | [`build`] | Dockerfile → build graph → image | diagnostics, runtime |
-//! | [`engine`] | who can hold a stack: [`engine::native`] (this host), [`engine::simulated`] (a world in memory, for tests) | spec, reconcile, runtime, build |
+//! | [`engine`] | who can hold a stack: [`engine::native`] (this host), [`engine::simulated`] (a world in memory, for tests) | spec, reconcile, runtime |
 //! | [`cli`] | arguments, one file a command, views. Reads the environment, nobody else does | all |
 //!
 //! # How a container runs
@@ -54,9 +52,7 @@
 //! `netns/CONTAINER`, `files/CONTAINER` (configs and secrets), `locks`. Every JSON file has a version, is written under
 //! another name, synced, and renamed ([`runtime::state`]).
 
-pub mod build;
 pub mod cli;
-pub mod diagnostics;
 pub mod engine;
 pub mod reconcile;
 pub mod runtime;

@@ -8,10 +8,12 @@
 set -eu
 cd "$(dirname -- "$0")/.."
 
-ALL="packages tools fmt deny build clippy doc unit images it"
+ALL="packages tools fmt deny build clippy doc unit images vm it"
 
-# What tests talk to, none of it part of `stack`: a registry, an nftables reader, peers to compare with.
-PACKAGES="apache2-utils busybox-static curl docker-registry docker.io iproute2 nftables python3 runc"
+# What tests talk to, none of it part of `stack`: a registry, an nftables reader, peers to compare with, a machine in
+# software. Its kernel is unpacked by `tests/vm/make.sh` and never installed.
+PACKAGES="apache2-utils binutils busybox-static curl docker-registry docker.io e2fsprogs iproute2 kmod nftables python3
+    qemu-system-x86 runc"
 
 policy=/usr/sbin/policy-rc.d
 made_policy=
@@ -125,6 +127,11 @@ step_unit() {
 
 step_images() {
     examples/stacks/images/build.sh
+}
+
+# What machines boot from, where tests look for it; these add themselves.
+step_vm() {
+    tests/vm/make.sh "${CARGO_TARGET_DIR:-target}/tmp/vm"
 }
 
 # Real containers: few at once, or deadlines on a small machine are about the machine.

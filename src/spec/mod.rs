@@ -7,6 +7,7 @@
 //! [`diagnostics::Diagnostic`] with a span, and all errors of all files are reported at once.
 
 pub mod container;
+pub mod diagnostics;
 mod discover;
 mod document;
 mod dotenv;
@@ -23,8 +24,7 @@ mod units;
 mod validate;
 mod yaml;
 
-pub use crate::diagnostics;
-pub use crate::diagnostics::{Diagnostic, Diagnostics};
+pub use diagnostics::{Diagnostic, Diagnostics};
 pub use load::{LoadOptions, Loaded, load};
 pub use stack::*;
 

@@ -8,17 +8,16 @@ use std::path::{Path, PathBuf};
 
 /// Room, and the rooms that it may import. `lib.rs` and `main.rs` only join rooms together.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("diagnostics", &[]),
-    ("spec", &["diagnostics"]),
+    ("spec", &[]),
     ("reconcile", &["spec"]),
     ("runtime", &[]),
     ("engine", &["reconcile", "spec", "runtime", "build"]),
-    ("build", &["diagnostics", "runtime"]),
+    ("build", &["runtime"]),
     ("plugin", &["runtime"]),
     ("source", &["spec"]),
     ("api", &["runtime", "build", "plugin"]),
     ("daemon", &["spec", "reconcile", "runtime", "engine", "build", "plugin", "source", "api"]),
-    ("cli", &["diagnostics", "spec", "reconcile", "runtime", "engine", "build", "plugin", "source", "api", "daemon"]),
+    ("cli", &["spec", "reconcile", "runtime", "engine", "build", "plugin", "source", "api", "daemon"]),
 ];
 
 #[test]

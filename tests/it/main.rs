@@ -1,7 +1,6 @@
 //! Black-box tests: the built binary and the library against real kernels, disks and servers.
 mod applying;
 mod attributes;
-mod building;
 mod conformance;
 mod convergence;
 mod examples;
@@ -18,4 +17,5 @@ mod stacks;
 mod support;
 mod tour;
 mod users;
+mod vm;
 mod watching;

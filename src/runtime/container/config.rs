@@ -44,8 +44,6 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
     /// Removed by its supervisor when it has ended.
     pub auto_remove: bool,
-    /// A process that it belongs to: killed and removed when that one has ended.
-    pub owner: Option<ProcessId>,
     /// What the layer above asked for; not looked at here.
     pub declared: Value,
 }

@@ -1,0 +1,346 @@
+//! Tests that run in the machine, each ignored where there is none.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde_json::Value;
+
+use super::machine::SECRET;
+use crate::support::archive::{hex_digest, write_archive};
+use crate::support::{World, eventually, get, leftovers};
+
+const PORT: u16 = 8080;
+
+fn assert_in_the_machine() {
+    let words = fs::read_to_string("/proc/1/cmdline").unwrap();
+    assert!(words.contains("/sbin/run\0"), "this test is for a machine of its own: see tests/it/vm");
+}
+
+/// The group of a container, which has all controllers.
+fn group(world: &World, container: &str) -> PathBuf {
+    let group = PathBuf::from(format!("/sys/fs/cgroup/stack-{}/{container}", world.roots.key()));
+    assert!(group.join("cgroup.controllers").exists(), "{} is of version 2", group.display());
+    group
+}
+
+fn setting(group: &Path, file: &str) -> String {
+    fs::read_to_string(group.join(file)).unwrap().trim().to_owned()
+}
+
+fn hits() -> u32 {
+    let page = get(PORT, "/").unwrap();
+    page.lines().find_map(|line| line.strip_prefix("hits: ")).unwrap().parse().unwrap()
+}
+
+/// One field of what `inspect` says of the container.
+fn status(world: &World, container: &str, field: &str) -> Value {
+    let text = world.ok(&["inspect", container]);
+    let all: Value = serde_json::from_str(&text).unwrap();
+    find(&all, field).unwrap_or_else(|| panic!("no {field} in {text}")).clone()
+}
+
+fn find<'a>(value: &'a Value, key: &str) -> Option<&'a Value> {
+    match value {
+        Value::Object(object) => object.get(key).or_else(|| object.values().find_map(|value| find(value, key))),
+        Value::Array(array) => array.iter().find_map(|value| find(value, key)),
+        _ => None,
+    }
+}
+
+/// An image of busybox alone, for containers with a shell.
+fn tools(world: &World) -> PathBuf {
+    let directory = world.directory.join("tools");
+    fs::create_dir_all(directory.join("bin")).unwrap();
+    fs::copy("/bin/busybox", directory.join("bin/busybox")).unwrap();
+    std::os::unix::fs::symlink("busybox", directory.join("bin/sh")).unwrap();
+    directory
+}
+
+fn hello(limits: &str) -> String {
+    format!(
+        r#"
+name: hello
+containers:
+  counter:
+    image: builtin:whoami
+    environment: {{COUNTER_FILE: /data/hits}}
+    volumes: ["data:/data"]
+    ports: ["{PORT}:80"]
+    networks: [front]
+    healthcheck: {{test: ["CMD", "/whoami", "health"], interval: 1s, retries: 60}}
+    {limits}
+  greeter:
+    image: builtin:whoami
+    networks: [front]
+    depends_on: {{counter: {{condition: service_healthy}}}}
+volumes: {{data: {{}}}}
+networks: {{front: {{}}}}
+"#
+    )
+}
+
+#[test]
+#[ignore = "needs the machine"]
+fn limits_are_in_the_kernel_and_change_in_place() {
+    assert_in_the_machine();
+    let world = World::new();
+    world.file("stack.yaml", &hello("mem_limit: 64m\n    cpus: 0.5\n    pids_limit: 100"));
+    world.ok(&["apply"]);
+    let group = group(&world, "hello-counter-1");
+    let limits = || ["memory.max", "cpu.max", "pids.max"].map(|file| setting(&group, file));
+    assert_eq!(limits(), ["67108864", "50000 100000", "100"]);
+    let pid = world.field("hello-counter-1", "pid");
+    assert_eq!(setting(&group, "cgroup.procs").lines().next(), Some(pid.to_string().as_str()));
+    assert_eq!(hits(), 1);
+
+    world.file("stack.yaml", &hello("mem_limit: 96m\n    cpus: 0.25\n    pids_limit: 50"));
+    world.ok(&["apply"]);
+    assert_eq!(limits(), ["100663296", "25000 100000", "50"]);
+    assert_eq!(world.field("hello-counter-1", "pid"), pid, "it was not restarted");
+    assert_eq!(hits(), 2);
+
+    let stats: Value = serde_json::from_str(&world.ok(&["stats", "--format", "json", "hello-counter-1"])).unwrap();
+    let stats = stats.get(0).unwrap_or(&stats).clone();
+    let current: u64 = setting(&group, "memory.current").parse().unwrap();
+    let memory = stats["memory_bytes"].as_u64().unwrap();
+    assert!(memory > 0 && memory < 2 * current, "{stats} {current}");
+    assert_eq!(stats["memory_limit_bytes"], 96 << 20);
+    assert!(stats["cpu_ns"].as_u64().unwrap() > 0 && stats["pids"].as_u64().unwrap() > 0, "{stats}");
+    let top = world.ok(&["top", "hello-counter-1"]);
+    assert!(top.contains(&pid.to_string()) && top.contains("/whoami"), "{top}");
+
+    world.ok(&["pause", "hello-counter-1"]);
+    assert!(setting(&group, "cgroup.events").contains("frozen 1"));
+    assert!(get(PORT, "/").is_err(), "what is frozen does not answer");
+    world.ok(&["unpause", "hello-counter-1"]);
+    assert!(setting(&group, "cgroup.events").contains("frozen 0"));
+    world.ok(&["destroy", "hello"]);
+    assert!(!group.exists());
+}
+
+#[test]
+#[ignore = "needs the machine"]
+fn a_hog_is_killed_and_its_supervisor_goes_on() {
+    assert_in_the_machine();
+    let world = World::new();
+    let run = ["run", "-d", "--name", "hog", "--network", "none", "--memory", "32m", "--restart", "on-failure:2"];
+    world.ok(&[&run[..], &["builtin:whoami", "hold", "200"]].concat());
+    world.ok(&["run", "-d", "--name", "other", "--network", "none", "builtin:whoami", "sleep", "forever"]);
+    let other = world.field("other", "pid");
+    eventually("it has been killed three times", || {
+        world.field("hog", "state") == "exited" && world.field("hog", "restarts") == 2
+    });
+    assert_eq!(world.field("hog", "exit_code"), 137);
+    assert_eq!(status(&world, "hog", "oom_killed"), true);
+    assert_eq!(world.field("other", "pid"), other);
+    assert_eq!(status(&world, "other", "oom_killed"), false);
+    world.ok(&["rm", "-f", "hog", "other"]);
+}
+
+/// By a program in the kernel, since version 2 has no file for it: a node that a container makes or is given in a mount
+/// does not open.
+#[test]
+#[ignore = "needs the machine"]
+fn devices_open_only_where_they_were_given() {
+    assert_in_the_machine();
+    let world = World::new();
+    let disk = fs::metadata("/dev/vdc").unwrap().rdev();
+    let (major, minor) = (nix::sys::stat::major(disk), nix::sys::stat::minor(disk));
+    let node = format!("busybox mknod /node b {major} {minor}");
+    let text = format!(
+        r#"
+name: devices
+images: {{tools: {{rootfs: {}}}}}
+containers:
+  given:
+    image: tools
+    devices: ["/dev/vdc:/dev/disk:r"]
+    command: ["/bin/sh", "-c", "busybox head -n 1 /dev/disk; busybox echo x > /dev/disk"]
+  made:
+    image: tools
+    cap_add: [MKNOD]
+    command: ["/bin/sh", "-c", "{node} && busybox echo made; busybox head -n 1 /node; busybox head -c 1 /dev/zero"]
+  mounted:
+    image: tools
+    volumes: ["/dev/vdc:/dev/disk"]
+    command: ["/bin/busybox", "head", "-n", "1", "/dev/disk"]
+  privileged:
+    image: tools
+    privileged: true
+    command: ["/bin/sh", "-c", "{node}; busybox head -n 1 /node"]
+"#,
+        tools(&world).display()
+    );
+    world.file("stack.yaml", &text);
+    world.ok(&["apply"]);
+    let logs = |name: &str| {
+        world.run(&["wait", name]);
+        let output = world.run(&["logs", name]);
+        output.stdout + &output.stderr
+    };
+    let given = logs("devices-given-1");
+    assert!(given.contains(SECRET) && given.contains("Operation not permitted"), "{given}");
+    let made = logs("devices-made-1");
+    assert!(made.contains("made\n") && made.contains("/node: Operation not permitted\n"), "{made}");
+    assert!(made.contains('\0') && !made.contains(SECRET), "what every container has opens: {made:?}");
+    let mounted = logs("devices-mounted-1");
+    assert!(!mounted.contains(SECRET) && mounted.contains("denied") || mounted.contains("not permitted"), "{mounted}");
+    assert_eq!(logs("devices-privileged-1"), SECRET);
+    world.ok(&["destroy", "devices"]);
+}
+
+/// As on a real machine: what is durable on the disk, the rest in memory.
+fn persistent() -> World {
+    let mut world = World::at(PathBuf::from("/disk/w"));
+    world.roots.run = PathBuf::from("/run/n");
+    world
+}
+
+/// The machine goes off with all that runs; nothing is to be asserted or cleared away before.
+fn leave(world: World) {
+    std::mem::forget(world);
+}
+
+fn policies() -> String {
+    hello("restart: always").replace("    depends_on", "    restart: unless-stopped\n    depends_on")
+}
+
+#[test]
+#[ignore = "needs the machine"]
+fn a_stack_is_made_before_a_reboot() {
+    assert_in_the_machine();
+    let world = persistent();
+    world.file("stack.yaml", &policies());
+    world.ok(&["apply"]);
+    assert_eq!((hits(), hits()), (1, 2));
+    leave(world);
+}
+
+/// Nothing is said to run that does not, and the next apply makes it so again.
+#[test]
+#[ignore = "needs the machine"]
+fn apply_brings_it_back_after_the_reboot() {
+    assert_in_the_machine();
+    let world = persistent();
+    for name in ["hello-counter-1", "hello-greeter-1"] {
+        let state = world.field(name, "state");
+        assert!(state == "created" || state == "exited", "{name} is {state}");
+    }
+    world.fails(2, &["status"]);
+    world.fails(2, &["plan", "--detailed-exitcode"]);
+    let said = world.run(&["apply"]);
+    assert!(said.code == 0 && !said.stderr.contains("error") && !said.stderr.contains("warning"), "{said:?}");
+    world.ok(&["status"]);
+    assert_eq!(hits(), 3, "the volume's data is still there");
+    let greeter = ["exec", "hello-greeter-1", "/whoami", "client", "http://counter/health"];
+    assert_eq!(world.ok(&greeter).trim(), "healthy", "the network and its names are back");
+    leave(world);
+}
+
+#[test]
+#[ignore = "needs the machine"]
+fn watch_brings_it_back_after_the_next() {
+    assert_in_the_machine();
+    let world = persistent();
+    let mut watcher = world.command(&["watch", "stack.yaml"]).spawn().unwrap();
+    eventually("it runs again", || {
+        world.field("hello-greeter-1", "state") == "running" && get(PORT, "/health").is_ok()
+    });
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(watcher.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert!(watcher.wait().unwrap().success());
+    world.ok(&["status"]);
+    assert_eq!(hits(), 4);
+    world.ok(&["destroy", "hello", "--volumes", "--yes=volumes"]);
+}
+
+const ARCHIVE: &str = "/disk/image.tar";
+const SUMS: &str = "busybox sha256sum -c -s /sums";
+
+/// An image whose files a container can check by itself.
+fn write_checked_archive(path: &Path) {
+    let mut state: u64 = 7;
+    let mut noise = |length: usize| -> Vec<u8> {
+        let mut byte = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        (0..length).map(|_| byte()).collect()
+    };
+    let mut layers: Vec<Vec<(String, Vec<u8>)>> =
+        (0..3).map(|layer| (0..20).map(|file| (format!("content/{layer}/{file}"), noise(30_000))).collect()).collect();
+    let sum = |(path, bytes): &(String, Vec<u8>)| format!("{}  /{path}\n", hex_digest(bytes));
+    let sums: String = layers.iter().flatten().map(sum).collect();
+    layers[2].push(("sums".to_owned(), sums.into_bytes()));
+    layers[0].push(("bin/busybox".to_owned(), fs::read("/bin/busybox").unwrap()));
+    write_archive(path, "checked", &layers);
+}
+
+fn checked_stack() -> String {
+    format!(
+        r#"
+name: hello
+images: {{checked: {{archive: {ARCHIVE}}}}}
+containers:
+  counter:
+    image: builtin:whoami
+    ports: ["{PORT}:80"]
+    networks: [front]
+    healthcheck: {{test: ["CMD", "/whoami", "health"], interval: 1s, retries: 60}}
+  image: {{image: checked, stop_signal: SIGKILL, command: ["/bin/busybox", "sleep", "100000"]}}
+  volume:
+    image: checked
+    stop_signal: SIGKILL
+    command: ["/bin/busybox", "sleep", "100000"]
+    volumes: ["data:/content"]
+    depends_on: {{counter: {{condition: service_healthy}}}}
+volumes: {{data: {{}}}}
+networks: {{front: {{}}}}
+"#
+    )
+}
+
+/// One round: mends what the power cut before left, sees that nothing of it remains, and makes it all again, during
+/// which the power is cut, but for the last round.
+#[test]
+#[ignore = "needs the machine"]
+fn what_was_cut_is_mended_and_made_again() {
+    assert_in_the_machine();
+    let world = persistent();
+    if !Path::new(ARCHIVE).exists() {
+        write_checked_archive(Path::new(ARCHIVE));
+        world.file("stack.yaml", &checked_stack());
+    } else {
+        world.ok(&["apply"]);
+        check_and_clear(&world);
+    }
+    nix::unistd::sync();
+    println!("\napply begins");
+    let begun = Instant::now();
+    world.ok(&["apply"]);
+    println!("\napply took ms: {}", begun.elapsed().as_millis());
+    check_and_clear(&world);
+}
+
+fn check_and_clear(world: &World) {
+    world.ok(&["status"]);
+    assert_eq!(get(PORT, "/health").unwrap(), "healthy\n");
+    for name in ["hello-image-1", "hello-volume-1"] {
+        world.ok(&["exec", name, "/bin/busybox", "sh", "-c", SUMS]);
+    }
+    world.ok(&["destroy", "hello", "--volumes", "--yes=volumes"]);
+    for image in world.ok(&["images", "-q"]).lines() {
+        world.ok(&["image", "rm", image]);
+    }
+    assert_eq!(leftovers(&world.roots, &world.directory), Vec::<String>::new());
+    let files = files(&world.roots.root);
+    let expected =
+        |path: &&PathBuf| !path.components().any(|part| part.as_os_str() == ".locks" || part.as_os_str() == "lock");
+    assert_eq!(files.iter().filter(expected).collect::<Vec<_>>(), [&world.roots.root.join("images/index.json")]);
+}
+
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}

@@ -1,0 +1,52 @@
+//! What needs a machine of its own: control groups of version 2, an older kernel, reboots and power cuts.
+
+mod inside;
+mod machine;
+
+use std::time::Duration;
+
+use machine::Machine;
+
+/// On Linux 6.1 and one hierarchy, where this host may have neither.
+#[test]
+fn an_older_kernel_with_one_hierarchy_holds_what_was_asked() {
+    let tests = [
+        "vm::inside::limits_are_in_the_kernel_and_change_in_place",
+        "vm::inside::a_hog_is_killed_and_its_supervisor_goes_on",
+        "vm::inside::devices_open_only_where_they_were_given",
+        "applying::two_applies_at_once_end_as_one",
+        "conformance::native_engine::limits_change_in_place",
+        "running::a_container_is_entered_watched_and_stopped",
+        "running::a_supervisor_that_was_killed_is_noticed_and_cleaned_up",
+        "running::many_layers_at_odd_paths_are_stacked",
+        "running::users_and_limits_hold",
+    ];
+    Machine::new().boot(&tests).ends_well();
+}
+
+#[test]
+fn a_stack_comes_back_after_a_reboot() {
+    let machine = Machine::new();
+    machine.boot(&["vm::inside::a_stack_is_made_before_a_reboot"]).ends_well();
+    machine.boot(&["vm::inside::apply_brings_it_back_after_the_reboot"]).ends_well();
+    machine.boot(&["vm::inside::watch_brings_it_back_after_the_next"]).ends_well();
+}
+
+/// The first round says how long an apply takes; the others are cut at moments that cover all of it.
+#[test]
+fn a_power_cut_at_any_moment_of_an_apply_is_mended_by_the_next() {
+    const CUTS: u32 = 4;
+    let machine = Machine::new();
+    let test = ["vm::inside::what_was_cut_is_mended_and_made_again"];
+    let mut first = machine.boot(&test);
+    let took: u64 = first.hears("apply took ms: ").parse().unwrap();
+    first.cut();
+    for round in 0..CUTS {
+        let mut boot = machine.boot(&test);
+        boot.hears("apply begins");
+        // The moment is what the test is about: there is no event to wait for.
+        std::thread::sleep(Duration::from_millis(took * u64::from(2 * round + 1) / u64::from(2 * CUTS)));
+        boot.cut();
+    }
+    machine.boot(&test).ends_well();
+}

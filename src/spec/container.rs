@@ -128,7 +128,7 @@ pub struct Dependency {
     pub condition: Condition,
     /// Restart the dependent when an apply recreates or restarts the dependency.
     pub restart: bool,
-    /// `false`: the dependent starts even when the dependency is not declared or fails.
+    /// `false`: the dependent starts even when the dependency is not active (its profiles are not) or fails.
     pub required: bool,
 }
 

@@ -169,10 +169,10 @@ impl Check<'_> {
                 self.condition(&path, other, dependency, target);
                 continue;
             }
-            if !dependency.required {
-                continue;
-            }
             if stack.disabled.contains(other) {
+                if !dependency.required {
+                    continue;
+                }
                 let help = format!(
                     "activate one of its profiles with --profile, or write `required: false` under `depends_on.{other}`"
                 );

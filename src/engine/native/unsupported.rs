@@ -2,7 +2,7 @@
 //! plan, so that nothing is dropped silently.
 
 use crate::reconcile::engine::Unsupported;
-use crate::reconcile::resource::{Config, ContainerConfig, Logging, NetworkConfig, VolumeConfig};
+use crate::reconcile::resource::{Config, ContainerConfig, Logging, MountSource, NetworkConfig, VolumeConfig};
 
 /// The one option of a bridge that has an effect.
 pub const MTU: &str = "com.docker.network.driver.mtu";
@@ -46,6 +46,14 @@ fn of_container(container: &ContainerConfig) -> Vec<Unsupported> {
     found.extend(container.security_opt.iter().filter_map(|option| of_security(option)));
     if container.cgroup_host {
         found.push(one("cgroup", "containers have control groups of their own"));
+    }
+    for mount in &container.mounts {
+        if let MountSource::Bind { propagation: Some(word), .. } = &mount.source
+            && word.ends_with("shared")
+        {
+            let reason = format!("`{word}`: mounts of the host are seen in the container, not the other way round");
+            found.push(one("volumes.bind.propagation", reason));
+        }
     }
     if container.resources.memory_swappiness.is_some() {
         found.push(one("mem_swappiness", "the kernel's own rule holds"));

@@ -62,23 +62,26 @@ impl Writer {
         self.append(&text)
     }
 
-    fn append(&mut self, text: &[u8]) -> io::Result<()> {
-        if text.is_empty() {
-            return Ok(());
-        }
-        if self.file.is_some() && self.size + text.len() as u64 > self.log.max_size {
-            self.rotate()?;
-        }
-        let file = match &mut self.file {
-            Some(file) => file,
-            empty => {
-                let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
-                self.size = file.metadata()?.len();
-                empty.insert(file)
+    /// A piece of output may be larger than a file may be: it is shared out, line by line.
+    fn append(&mut self, mut text: &[u8]) -> io::Result<()> {
+        while !text.is_empty() {
+            let file = match &mut self.file {
+                Some(file) => file,
+                empty => {
+                    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.path)?;
+                    self.size = file.metadata()?.len();
+                    empty.insert(file)
+                }
+            };
+            let length = fitting(text, self.log.max_size.saturating_sub(self.size), self.size == 0);
+            if length == 0 {
+                self.rotate()?;
+                continue;
             }
-        };
-        file.write_all(text)?;
-        self.size += text.len() as u64;
+            file.write_all(&text[..length])?;
+            self.size += length as u64;
+            text = &text[length..];
+        }
         Ok(())
     }
 
@@ -98,6 +101,17 @@ impl Writer {
         }
         fs::rename(&self.path, numbered(1))
     }
+}
+
+/// The length of as many whole lines as there is room for; of one at least, where the file is empty.
+fn fitting(text: &[u8], room: u64, empty: bool) -> usize {
+    let room = usize::try_from(room).unwrap_or(usize::MAX);
+    if text.len() <= room {
+        return text.len();
+    }
+    let end = |bytes: &[u8]| bytes.iter().rposition(|byte| *byte == b'\n').map(|at| at + 1);
+    let first = || text.iter().position(|byte| *byte == b'\n').map_or(text.len(), |at| at + 1);
+    end(&text[..room]).unwrap_or_else(|| if empty { first() } else { 0 })
 }
 
 fn encode(text: &mut Vec<u8>, stream: usize, line: &[u8], time: jiff::Timestamp) -> io::Result<()> {
@@ -136,7 +150,10 @@ mod tests {
             writer.take(0, &[b'x'; 200]).unwrap();
             writer.take(0, b"\n").unwrap();
         }
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 2);
+        writer.take(0, "y\n".repeat(1000).as_bytes()).unwrap();
+        let sizes = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
+        let sizes: Vec<u64> = sizes.collect();
+        assert!(sizes.len() == 2 && sizes.iter().all(|size| *size <= 300), "{sizes:?}");
         fs::remove_dir_all(directory).unwrap();
     }
 }

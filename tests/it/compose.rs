@@ -80,10 +80,10 @@ impl Applied {
             } else {
                 format!("/sys/fs/cgroup{}/{v2}", parts[2])
             };
-            if names || parts[1].is_empty() {
-                if let Ok(text) = fs::read_to_string(&file) {
-                    return text.trim().to_owned();
-                }
+            if (names || parts[1].is_empty())
+                && let Ok(text) = fs::read_to_string(&file)
+            {
+                return text.trim().to_owned();
             }
         }
         panic!("no {v1} or {v2} in {groups}");

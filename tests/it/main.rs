@@ -17,6 +17,7 @@ mod sharing;
 mod stacks;
 mod support;
 mod tour;
+mod transient;
 mod users;
 mod vm;
 mod watching;

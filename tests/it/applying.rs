@@ -3,7 +3,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -156,9 +156,15 @@ fn two_applies_at_once_end_as_one() {
     let file = world.file("stack.yaml", &hello(free_port()));
     let file = file.to_str().unwrap();
     let start = || world.command(&["apply", file]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let (one, two) = (start(), start());
-    let (one, two) = (finish(one, &["apply"]), finish(two, &["apply"]));
-    assert_eq!((one.code, two.code), (0, 0), "{one:?} {two:?}");
+    let running = [start(), start(), start()];
+    let ended = running.map(|child| finish(child, &["apply"]));
+    assert!(ended.iter().all(|one| one.code == 0), "{ended:#?}");
+    let made = |one: &&crate::support::Output| one.stderr.contains("create container/");
+    let idle = |one: &&crate::support::Output| one.stderr.contains("nothing to do");
+    let counts = (ended.iter().filter(made).count(), ended.iter().filter(idle).count());
+    assert_eq!(counts, (1, 2), "one does it all, the others wait and find it done: {ended:#?}");
+    assert!(ended.iter().any(|one| one.stderr.contains("waiting for process")), "{ended:#?}");
+    assert_eq!(world.ok(&["ps", "-aq"]), "hello-counter-1\nhello-greeter-1\n");
     world.ok(&["status", file]);
     world.ok(&["destroy", "hello"]);
 }
@@ -171,22 +177,29 @@ fn an_apply_that_is_killed_at_any_moment_is_finished_by_the_next() {
     let text = hello(port);
     let file = world.file("stack.yaml", &text);
     let file = file.to_str().unwrap();
+    let begun = Instant::now();
+    world.ok(&["apply", file]);
+    let applying = begun.elapsed();
+    let begun = Instant::now();
+    world.ok(&["destroy", "hello"]);
+    let destroying = begun.elapsed();
     // The same sequence each time: a small linear generator.
     let mut random: u64 = 42;
     for round in 0..30 {
         random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        let microseconds = (random >> 33) % 150_000;
+        // A random moment of the round's own thirtieth of the whole, so that no part is left out.
+        let moment = (f64::from(round) + (random >> 40) as f64 / f64::from(1 << 24)) / 30.0;
         let mut child = world.command(&["apply", file]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(microseconds));
+        std::thread::sleep(applying.mul_f64(moment));
         child.kill().unwrap();
         child.wait().unwrap();
         let output = world.run(&["apply", file]);
-        assert_eq!(output.code, 0, "round {round}, killed after {microseconds} µs: {output:#?}");
+        assert_eq!(output.code, 0, "round {round}, killed at {moment} of {applying:?}: {output:#?}");
         world.ok(&["status", file]);
         assert!(hits(port) > 0);
         let mut child =
             world.command(&["destroy", "hello"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_micros(microseconds / 2));
+        std::thread::sleep(destroying.mul_f64(moment));
         child.kill().unwrap();
         child.wait().unwrap();
         world.ok(&["destroy", "hello"]);

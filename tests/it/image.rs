@@ -1,7 +1,7 @@
 //! Images against a real registry (Debian's `docker-registry`) on loopback, and against one that misbehaves.
 
 mod hostile;
-mod server;
+pub mod server;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

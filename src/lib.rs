@@ -47,10 +47,12 @@
 //! # Files on disk
 //!
 //! Below the durable root (`/var/lib/stack`): `containers/NAME/{config.json,upper,work,log}`,
-//! `images/{index.json,layers}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data}`.
-//! Below the volatile root (`/run/stack`), gone at reboot: `containers/NAME/{status.json,start.json,shim.sock,…}`,
-//! `netns/CONTAINER`, `files/CONTAINER` (configs and secrets), `locks`. Every JSON file has a version, is written under
-//! another name, synced, and renamed ([`runtime::state`]).
+//! `images/{index.json,layers}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data}`,
+//! `skeleton` (the layer below all images). Below the volatile root (`/run/stack`), gone at reboot:
+//! `containers/NAME/{status.json,start.json,shim.sock,…}`, `netns/CONTAINER`, `files/CONTAINER` (configs and secrets),
+//! `locks`. Of a container that goes with its end, `config.json` and `endpoints/CONTAINER.json` are below the volatile
+//! root too, and what it writes in `containers/.transient-NAME`: the next command sweeps away what nobody owns. Every
+//! JSON file has a version, is written under another name, synced, and renamed ([`runtime::state`]).
 
 pub mod cli;
 pub mod engine;

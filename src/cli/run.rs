@@ -12,7 +12,7 @@ use super::terminal::{self, Attached, Pipes};
 use super::{options, stack_file, view};
 use crate::engine::native::{DEFAULT_NETWORK, containers, ensure_default_network, ensure_image};
 use crate::reconcile::resource::{ContainerConfig, ImageConfig, ImageSource, NetworkMode, PullPolicy};
-use crate::runtime::container::{self, Container, exec, logs};
+use crate::runtime::container::{self, Container, Removal, exec, logs};
 use crate::runtime::init::Stdio;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client;
@@ -34,6 +34,7 @@ fn start_failure(error: containers::Error) -> Failure {
 
 pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
     let wanted = wanted(arguments).map_err(before_program)?;
+    containers::sweep(roots).map_err(|error| before_program(error.into()))?;
     prepare(roots, arguments, &wanted).map_err(before_program)?;
     let name = wanted.name.clone();
     let started = containers::start(roots, &name);
@@ -94,8 +95,12 @@ fn prepare(roots: &Roots, arguments: &Run, wanted: &ContainerConfig) -> Result<(
     if matches!(&wanted.network, NetworkMode::Networks(networks) if networks.contains_key(DEFAULT_NETWORK)) {
         ensure_default_network(roots)?;
     }
-    let auto_remove = arguments.rm && arguments.detach;
-    containers::create_with(roots, wanted, |config| container::Config { auto_remove, ..config })?;
+    let removal = match (arguments.rm, arguments.detach) {
+        (false, _) => Removal::Nobody,
+        (true, false) => Removal::Maker,
+        (true, true) => Removal::Supervisor,
+    };
+    containers::create_with(roots, wanted, |config| container::Config { removal, ..config })?;
     Ok(())
 }
 

@@ -19,6 +19,7 @@ mod stacks;
 mod support;
 mod sweep;
 mod tour;
+mod transient;
 mod users;
 mod vm;
 mod watching;

@@ -2,17 +2,19 @@
 //! `stack start` call.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
 use super::{declared, files, images, names, networks, users, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode};
-use crate::runtime::container::{self, Config, Start};
+use crate::runtime::container::{self, Config, Removal, Start};
 use crate::runtime::image::{self, Image, Store};
 use crate::runtime::init::spec::{Device, Request};
-use crate::runtime::network::{self, sandbox};
+use crate::runtime::network;
 use crate::runtime::roots::Roots;
 use crate::runtime::userns::IdRange;
 use crate::runtime::{state, volume};
@@ -129,12 +131,12 @@ pub fn start(roots: &Roots, name: &str) -> Result<(), Error> {
     let request = &found.config.request;
     files::write(roots, &wanted, request.users)?;
     volumes::mount_all(roots, &wanted)?;
-    let start = prepare(roots, &wanted, request)?;
+    let start = prepare(roots, &wanted, request, found.config.removal != Removal::Nobody)?;
     Ok(container::start(roots, &found.config.name, &start)?)
 }
 
 /// The network of a start, and the files that name it.
-fn prepare(roots: &Roots, wanted: &ContainerConfig, request: &Request) -> Result<Start, Error> {
+fn prepare(roots: &Roots, wanted: &ContainerConfig, request: &Request, transient: bool) -> Result<Start, Error> {
     match &wanted.network {
         NetworkMode::Host => {
             let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
@@ -146,14 +148,19 @@ fn prepare(roots: &Roots, wanted: &ContainerConfig, request: &Request) -> Result
             if !other.is_running() {
                 return Err(Error::NotRunning { what: "the network", name: name.clone() });
             }
-            let own = sandbox::path(roots, &other.config.name);
-            let of_process = || PathBuf::from(format!("/proc/{}/ns/net", other.status.process.pid));
-            let netns = if own.exists() { own } else { of_process() };
+            let process = other.status.process;
+            let gone = || Error::NotRunning { what: "the network", name: name.clone() };
+            let namespace = File::open(format!("/proc/{}/ns/net", process.pid)).map_err(|_| gone())?;
+            // Its number may have become another process's before the namespace was open.
+            if !process.is_alive() {
+                return Err(gone());
+            }
+            let netns = network::hold(roots, &other.config.name, namespace.as_fd())?;
             let paths = container::Paths::of(roots, &other.config.name);
             let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
             Ok(Start { netns: Some(netns), hosts: read(&paths.hosts), resolv_conf: read(&paths.resolv_conf) })
         }
-        NetworkMode::None | NetworkMode::Networks(_) => networks::connect(roots, wanted, request),
+        NetworkMode::None | NetworkMode::Networks(_) => networks::connect(roots, wanted, request, transient),
     }
 }
 
@@ -165,7 +172,7 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     let mut config = config(roots, wanted, &image, present.request.users)?;
     config.image_id = present.image_id;
     config.layers = present.layers;
-    config.auto_remove = present.auto_remove;
+    config.removal = present.removal;
     config.declared = serde_json::to_value(ContainerConfig { image_digest: digest, ..wanted.clone() })?;
     Ok(container::update(roots, &config)?)
 }
@@ -190,10 +197,26 @@ pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
         container::stop(roots, &name, &container::Stop::at_once())?;
     }
     // The container itself goes last: as long as it is there, whoever comes after a crash knows what else there is.
-    network::disconnect(roots, &name)?;
-    networks::settle(roots)?;
-    files::remove(roots, &name)?;
+    let_go(roots, &name)?;
     Ok(container::remove(roots, &name, force)?)
+}
+
+/// Takes away what only the container has of the network, and its files.
+fn let_go(roots: &Roots, name: &str) -> Result<(), Error> {
+    if network::disconnect(roots, name)? {
+        networks::settle(roots)?;
+    }
+    files::remove(roots, name)
+}
+
+/// Removes the containers that should have gone with their end, and what is left of makers and removers that were killed.
+pub fn sweep(roots: &Roots) -> Result<(), Error> {
+    container::sweep(roots)?;
+    for over in container::over(roots)? {
+        let_go(roots, &over.name)?;
+        over.remove(roots)?;
+    }
+    Ok(())
 }
 
 /// Stops and starts it again, with its networks put in order.

@@ -80,13 +80,24 @@ pub fn ports(wanted: &ContainerConfig) -> Vec<Port> {
     wanted.ports.iter().map(port).collect()
 }
 
-/// Gives the container its namespace, addresses and ports.
-pub fn connect(roots: &Roots, wanted: &ContainerConfig, request: &Request) -> Result<Start, Error> {
+/// Gives the container its namespace, addresses and ports. One without networks gets its namespace when it is born,
+/// unless others hold one that it had.
+pub fn connect(roots: &Roots, wanted: &ContainerConfig, request: &Request, transient: bool) -> Result<Start, Error> {
     let joins = joins(wanted);
     let lonely = joins.is_empty();
+    if lonely && !sandbox::exists(roots, &wanted.name) {
+        let hosts = hosts(wanted, &request.hostname, &Attachment::default(), None);
+        return Ok(Start { netns: None, hosts, resolv_conf: String::new() });
+    }
     let ports = if lonely { Vec::new() } else { ports(wanted) };
-    let connect =
-        Connect { container: wanted.name.clone(), joins, ports, dns: wanted.dns.clone(), users: request.users };
+    let connect = Connect {
+        container: wanted.name.clone(),
+        joins,
+        ports,
+        dns: wanted.dns.clone(),
+        users: request.users,
+        transient,
+    };
     let attachment = network::connect(roots, &connect)?;
     settle(roots)?;
     let gateway = first_gateway(roots, &attachment);

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::runtime::init::spec::Request;
 
 /// All that a container needs, with the image's own wishes mixed in. Kept at `containers/NAME/config.json` below the
-/// durable root, so that a restart after a reboot asks nobody.
+/// durable root, so that a restart after a reboot asks nobody; below the volatile root where it goes with its end.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Config {
@@ -42,10 +42,20 @@ pub struct Config {
     pub stop_grace_ms: u64,
     pub log: Log,
     pub labels: BTreeMap<String, String>,
-    /// Removed by its supervisor when it has ended.
-    pub auto_remove: bool,
+    pub removal: Removal,
     /// What the layer above asked for; not looked at here.
     pub declared: Value,
+}
+
+/// Who removes the container when it has ended (`--rm`). One that somebody does goes with the end of the boot, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Removal {
+    #[default]
+    Nobody,
+    /// The process that made it, as long as it lives: it still wants the exit code and the last lines.
+    Maker,
+    Supervisor,
 }
 
 /// When an ended container is started again. See docker's `--restart`.
@@ -104,6 +114,21 @@ pub struct Record {
     pub version: u32,
     pub phase: Phase,
     pub config: Config,
+    /// Who made one that goes with its end.
+    #[serde(default)]
+    pub maker: ProcessId,
+}
+
+impl Record {
+    /// Whether the process that made it still sees to its removal.
+    pub fn is_attended(&self) -> bool {
+        self.config.removal == Removal::Maker && self.maker.is_alive()
+    }
+
+    /// Of a container that is made whole.
+    pub fn new(config: Config) -> Self {
+        Self { version: super::VERSION, phase: Phase::Created, config, maker: ProcessId::default() }
+    }
 }
 
 /// What one start needs and may change between starts; kept at `containers/NAME/start.json` below the volatile root.

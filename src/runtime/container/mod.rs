@@ -3,12 +3,12 @@
 //!
 //! What is durable is one directory a container, `containers/NAME` below the durable root: `config.json`, the overlay's
 //! `upper` and `work`, `log`. What lives until the next boot is in the directory of the same name below the volatile
-//! root. A running container is held by its supervisor ([`super::shim`]); every call here works without one, and
+//! root; of a container that goes with its end, that is the record too ([`paths`]). A running container is held by its supervisor ([`super::shim`]); every call here works without one, and
 //! cleans up behind one that was killed.
 
 use std::fs;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::cgroup::Cgroup;
@@ -22,13 +22,16 @@ pub mod logs;
 mod observe;
 mod paths;
 mod remove;
+mod skeleton;
 mod start;
 mod stop;
 
-pub use config::{Config, Container, Health, HealthCheck, Log, Phase, ProcessId, Restart, Start, State, Status};
+pub use config::{
+    Config, Container, Health, HealthCheck, Log, Phase, ProcessId, Removal, Restart, Start, State, Status,
+};
 pub use observe::{Stats, get, list, processes, stats, wait, wait_healthy};
 pub use paths::Paths;
-pub use remove::{remove, sweep};
+pub use remove::{Over, over, remove, sweep};
 pub use start::start;
 pub use stop::{Stop, kill, pause, rename, restart, stop, unpause, update};
 
@@ -103,9 +106,8 @@ pub fn create(roots: &Roots, config: &Config) -> Result<Container, Error> {
         return Err(Error::Name(config.name.clone()));
     }
     spec::build(&config.request)?;
-    let paths = Paths::of(roots, &config.name);
-    let _lock = lock(&paths)?;
-    let before = observe::read_record(&paths)?;
+    let _lock = lock(&Paths::durable(roots, &config.name))?;
+    let before = observe::read_record(&Paths::of(roots, &config.name))?;
     if let Some(Record { phase: Phase::Created, config: present, .. }) = before {
         let same = Config { id: present.id.clone(), created_ms: present.created_ms, ..config.clone() } == present;
         return if same { get(roots, &config.name) } else { Err(Error::Exists(config.name.clone())) };
@@ -115,20 +117,44 @@ pub fn create(roots: &Roots, config: &Config) -> Result<Container, Error> {
         config.id = new_id()?;
     }
     config.created_ms = now_ms();
-    let record = Record { version: VERSION, phase: Phase::Created, config };
-    // Made under another name: a container is there whole, or not at all.
+    let record = Record::new(config);
+    match record.config.removal {
+        Removal::Nobody => make_durable(roots, &record)?,
+        Removal::Maker | Removal::Supervisor => make_transient(roots, &record)?,
+    }
+    Ok(Container { phase: Phase::Created, config: record.config, status: Status::default() })
+}
+
+/// Made under another name: a container is there whole, or not at all.
+fn make_durable(roots: &Roots, record: &Record) -> Result<(), Error> {
+    let paths = Paths::durable(roots, &record.config.name);
     remove::discard(&paths.making)?;
-    for name in ["", "upper", "work", "log"] {
-        state::make_directory(&paths.making.join(name))?;
+    make_directories(&paths.making, &["", "upper", "work", "log"])?;
+    state::write_json(&paths.making.join("config.json"), record)?;
+    remove::discard(&paths.directory)?;
+    fs::rename(&paths.making, &paths.directory).map_err(io_at(&paths.directory))
+}
+
+/// The record comes last: without it the directory is anybody's to sweep away.
+fn make_transient(roots: &Roots, record: &Record) -> Result<(), Error> {
+    let paths = Paths::transient(roots, &record.config.name);
+    for rest in [&paths.run, &paths.directory, &Paths::durable(roots, &record.config.name).directory] {
+        remove::discard(rest)?;
+    }
+    make_directories(&paths.directory, &["", "upper", "work"])?;
+    state::make_directory(&paths.run)?;
+    let maker = ProcessId::of(std::process::id() as i32);
+    Ok(state::write_json_volatile(&paths.config, &Record { maker, ..record.clone() })?)
+}
+
+fn make_directories(above: &Path, names: &[&str]) -> Result<(), Error> {
+    for name in names {
+        state::make_directory(&above.join(name))?;
     }
     // The root directory of the container is the upper one's: it must be readable by every user in it.
-    let upper = paths.making.join("upper");
+    let upper = above.join("upper");
     let readable = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(&upper, readable).map_err(io_at(&upper))?;
-    state::write_json(&paths.making.join("config.json"), &record)?;
-    remove::discard(&paths.directory)?;
-    fs::rename(&paths.making, &paths.directory).map_err(io_at(&paths.directory))?;
-    Ok(Container { phase: Phase::Created, config: record.config, status: Status::default() })
+    fs::set_permissions(&upper, readable).map_err(io_at(&upper))
 }
 
 /// 256 random bits as text.

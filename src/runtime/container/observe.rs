@@ -1,9 +1,11 @@
 //! What there is: read from the files of containers and checked against the kernel. Cheap: no process is started, and
 //! no supervisor is asked.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -67,17 +69,19 @@ pub fn get(roots: &Roots, name: &str) -> Result<Container, Error> {
 
 /// All containers of these roots, by name; half-made ones too.
 pub fn list(roots: &Roots) -> Result<Vec<Container>, Error> {
-    let directory = roots.durable("containers");
-    let entries = match fs::read_dir(&directory) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(io_at(directory)(error)),
-    };
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| super::is_name(name)).collect();
-    names.sort_unstable();
+    let mut names: BTreeSet<String> = names_in(&roots.durable("containers"))?.into_iter().collect();
+    names.extend(names_in(&roots.volatile("containers"))?);
     // One that is removed meanwhile is simply not listed.
-    names.iter().filter_map(|name| read(roots, name).transpose()).collect()
+    names.iter().filter(|name| super::is_name(name)).filter_map(|name| read(roots, name).transpose()).collect()
+}
+
+/// What is in the directory; nothing where there is none.
+pub(super) fn names_in(directory: &Path) -> Result<Vec<String>, Error> {
+    match fs::read_dir(directory) {
+        Ok(entries) => Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(io_at(directory)(error)),
+    }
 }
 
 /// A directory without a configuration is the rest of a create or a removal that was killed.

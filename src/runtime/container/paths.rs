@@ -1,8 +1,18 @@
 //! Where the files of one container are.
+//!
+//! A container that goes with its end (`--rm`) is kept in another way: its record is below the volatile root, since nobody
+//! wants it back after a reboot, and nothing waits for the disk. Only what it writes is below the durable root, in a
+//! directory beside those of the others that belongs to nobody once the record is gone.
 
 use std::path::PathBuf;
 
 use crate::runtime::roots::Roots;
+
+/// What the directories' names begin with while they are made, while they go, and of transient containers. No name of a
+/// container begins so.
+pub(super) const MAKING: &str = ".making-";
+pub(super) const GOING: &str = ".going-";
+pub(super) const TRANSIENT: &str = ".transient-";
 
 /// All paths of one container.
 #[derive(Clone, Debug)]
@@ -16,8 +26,11 @@ pub struct Paths {
     pub work: PathBuf,
     pub logs: PathBuf,
     pub log: PathBuf,
+    /// The same for all containers: what is below the image's layers.
+    pub skeleton: PathBuf,
     /// Everything from here on is gone at reboot.
     pub run: PathBuf,
+    pub run_going: PathBuf,
     pub status: PathBuf,
     pub start: PathBuf,
     pub socket: PathBuf,
@@ -30,20 +43,40 @@ pub struct Paths {
 }
 
 impl Paths {
+    /// Of the container with this name as it is; where there is none, of one that stays until it is removed.
     pub fn of(roots: &Roots, name: &str) -> Self {
+        let transient = Self::transient(roots, name);
+        if transient.config.exists() { transient } else { Self::durable(roots, name) }
+    }
+
+    /// Of one that stays until it is removed.
+    pub fn durable(roots: &Roots, name: &str) -> Self {
         let directory = roots.durable("containers").join(name);
+        let (config, logs) = (directory.join("config.json"), directory.join("log"));
+        Self::new(roots, name, directory, config, logs)
+    }
+
+    /// Of one that goes with its end.
+    pub fn transient(roots: &Roots, name: &str) -> Self {
+        let directory = roots.durable("containers").join(format!("{TRANSIENT}{name}"));
+        let config = roots.volatile("containers").join(name).join("config.json");
+        Self::new(roots, name, directory.clone(), config, directory)
+    }
+
+    fn new(roots: &Roots, name: &str, directory: PathBuf, config: PathBuf, logs: PathBuf) -> Self {
         let run = roots.volatile("containers").join(name);
-        let logs = directory.join("log");
-        let beside = |word: &str| roots.durable("containers").join(format!(".{word}-{name}"));
+        let beside = |word: &str| roots.durable("containers").join(format!("{word}{name}"));
         Self {
-            making: beside("making"),
-            going: beside("going"),
-            config: directory.join("config.json"),
+            making: beside(MAKING),
+            going: beside(GOING),
+            config,
             upper: directory.join("upper"),
             work: directory.join("work"),
             log: logs.join("json.log"),
             logs,
+            skeleton: roots.durable("skeleton"),
             directory,
+            run_going: roots.volatile("containers").join(format!("{GOING}{name}")),
             status: run.join("status.json"),
             start: run.join("start.json"),
             socket: run.join("shim.sock"),

@@ -1,10 +1,13 @@
 //! Removing containers, and what is left of makers and removers that were killed.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::Path;
 
-use super::{Error, Paths, State, Stop, get, io_at, lock, observe, stop};
+use super::observe::{self, names_in};
+use super::paths::{GOING, MAKING, TRANSIENT};
+use super::{Error, Paths, ProcessId, State, Stop, get, io_at, lock, stop};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 
@@ -25,27 +28,30 @@ pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
         stop(roots, &container.config.name, &Stop::at_once())?;
     }
     let name = container.config.name.as_str();
-    let paths = Paths::of(roots, name);
-    let held = lock(&paths)?;
-    // Somebody may have started it again before the lock was ours.
-    if get(roots, name).is_ok_and(|again| again.is_running() && !force) {
-        return Err(Error::Running(name.to_owned()));
-    }
-    end_supervisor(roots, name)?;
-    super::start::clean(roots, name)?;
-    discard(&paths.run)?;
-    // Away in one step: nobody ever sees half of it.
-    discard(&paths.going)?;
-    match fs::rename(&paths.directory, &paths.going) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_at(&paths.directory)(error)),
-        _ => {}
-    }
-    discard(&paths.going)?;
-    drop(held);
-    match fs::remove_file(&paths.lock) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at(&paths.lock)(error)),
+    let held = lock(&Paths::of(roots, name))?;
+    match get(roots, name) {
+        // Somebody may have started it again before the lock was ours.
+        Ok(again) if again.is_running() && !force => Err(Error::Running(name.to_owned())),
+        Ok(again) if again.config.id == container.config.id => remove_held(roots, name, held),
+        // Somebody removed it, and it may be another one's name by now.
         _ => Ok(()),
     }
+}
+
+/// Away in one step, files of this boot first and then the rest: nobody ever sees half of it.
+fn remove_held(roots: &Roots, name: &str, held: Lock) -> Result<(), Error> {
+    let paths = Paths::of(roots, name);
+    end_supervisor(roots, name)?;
+    super::start::clean(roots, name)?;
+    for (from, to) in [(&paths.run, &paths.run_going), (&paths.directory, &paths.going)] {
+        discard(to)?;
+        match fs::rename(from, to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_at(from)(error)),
+            _ => {}
+        }
+        discard(to)?;
+    }
+    Ok(held.remove()?)
 }
 
 /// The supervisor writes its last word just before it ends; its mount holds the overlay until then.
@@ -62,19 +68,63 @@ fn end_supervisor(roots: &Roots, name: &str) -> Result<(), Error> {
 
 /// Removes what killed makers and removers left, unless somebody is at it now.
 pub fn sweep(roots: &Roots) -> Result<(), Error> {
-    let directory = roots.durable("containers");
-    let Ok(entries) = fs::read_dir(&directory) else { return Ok(()) };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let rest = name.to_str().and_then(|name| name.strip_prefix(".making-").or(name.strip_prefix(".going-")));
-        let Some(container) = rest else { continue };
-        let paths = Paths::of(roots, container);
-        if let Ok(_held) = Lock::take(&paths.lock, Contention::Refuse) {
-            discard(&paths.making)?;
-            discard(&paths.going)?;
+    let durable = names_in(&roots.durable("containers"))?;
+    let volatile = names_in(&roots.volatile("containers"))?;
+    let rest = |name: &String| {
+        let rest = [MAKING, GOING, TRANSIENT].iter().find_map(|word| name.strip_prefix(word));
+        rest.map(str::to_owned)
+    };
+    for name in durable.iter().chain(&volatile).filter_map(rest).collect::<BTreeSet<String>>() {
+        let paths = Paths::transient(roots, &name);
+        if paths.config.exists() {
+            continue;
+        }
+        let Ok(held) = Lock::take(&paths.lock, Contention::Refuse) else { continue };
+        // Somebody may just have made one of this name.
+        if !paths.config.exists() {
+            for rest in [&paths.directory, &paths.making, &paths.going, &paths.run_going] {
+                discard(rest)?;
+            }
+        }
+        if get(roots, &name).is_err() {
+            held.remove()?;
         }
     }
     Ok(())
+}
+
+/// A container that should have gone with its end, since nobody is left to remove it. Nobody else touches it meanwhile.
+pub struct Over {
+    pub name: String,
+    held: Lock,
+}
+
+impl Over {
+    /// Removes it.
+    pub fn remove(self, roots: &Roots) -> Result<(), Error> {
+        remove_held(roots, &self.name, self.held)
+    }
+}
+
+/// The containers that should have gone with their end, and whose removers were killed.
+pub fn over(roots: &Roots) -> Result<Vec<Over>, Error> {
+    let names = names_in(&roots.durable("containers"))?;
+    let transient = names.iter().filter_map(|name| name.strip_prefix(TRANSIENT));
+    let claim = |name: &str| {
+        let held = Lock::take(&Paths::transient(roots, name).lock, Contention::Refuse).ok()?;
+        // Somebody may have removed it, and made another of its name, before the lock was ours.
+        is_over(roots, name).then(|| Over { name: name.to_owned(), held })
+    };
+    Ok(transient.filter(|name| is_over(roots, name)).filter_map(claim).collect())
+}
+
+fn is_over(roots: &Roots, name: &str) -> bool {
+    let record = observe::read_record(&Paths::transient(roots, name));
+    let Ok(Some(record)) = record else { return false };
+    let Ok(found) = get(roots, name) else { return false };
+    let supervised = found.is_running() || found.status.shim.is_alive();
+    let has_run = found.status.shim != ProcessId::default();
+    !supervised && !record.is_attended() && (has_run || !record.maker.is_alive())
 }
 
 /// Removes the directory and all in it. One that is not there is fine.

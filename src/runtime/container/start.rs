@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Error, Paths, Start, cgroup, get, io_at, lock};
+use super::{Error, Paths, Start, cgroup, get, io_at, lock, skeleton};
 use crate::runtime::init::InitError;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::STARTED;
@@ -28,6 +28,7 @@ pub fn start(roots: &Roots, name: &str, start: &Start) -> Result<(), Error> {
         return Ok(());
     }
     clean(roots, name)?;
+    skeleton::ensure(&paths.skeleton)?;
     state::make_directory(&paths.run)?;
     state::write_json_volatile(&paths.start, start)?;
     let request = &container.config.request;

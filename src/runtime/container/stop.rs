@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::config::Record;
-use super::{Config, Error, Paths, Phase, Start, VERSION, get, io_at, lock};
+use super::{Config, Error, Paths, Start, get, io_at, lock};
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client::{self, Request};
@@ -81,7 +81,7 @@ pub fn update(roots: &Roots, config: &Config) -> Result<(), Error> {
     spec::build(&config.request)?;
     let config = Config { id: present.config.id.clone(), created_ms: present.config.created_ms, ..config.clone() };
     let name = config.name.clone();
-    state::write_json(&paths.config, &Record { version: VERSION, phase: Phase::Created, config })?;
+    state::write_json(&paths.config, &Record::new(config))?;
     drop(held);
     if present.is_running() { client::ask(&paths, &name, &Request::Reload) } else { Ok(()) }
 }
@@ -103,6 +103,6 @@ pub fn rename(roots: &Roots, name: &str, new: &str) -> Result<(), Error> {
     let mut config = container.config;
     config.name = new.to_owned();
     fs::rename(&from.directory, &to.directory).map_err(io_at(&to.directory))?;
-    state::write_json(&to.config, &Record { version: VERSION, phase: Phase::Created, config })?;
+    state::write_json(&to.config, &Record::new(config))?;
     super::remove::discard(&from.run)
 }

@@ -162,7 +162,7 @@ impl Store {
             Some(present) if present.id == wanted.id => Ok(present),
             _ => {
                 let writer = self.writer()?;
-                let layer = writer.add_layer(&*wanted.layer, Some(&wanted.diff_id))?;
+                let layer = writer.add_layer(wanted.layer, Some(&wanted.diff_id))?;
                 writer.publish(&reference, None, wanted.config, vec![layer])
             }
         }

@@ -11,7 +11,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::credentials::{self, Identity};
-use super::{Channel, InitError, JoinChild, LaunchChild, Stdio, files, has_namespace, mounts, terminal, users};
+use super::{
+    Channel, InitError, JoinChild, LaunchChild, Stdio, files, has_namespace, mounts, namespace_path, terminal, users,
+};
+use crate::runtime::network::sandbox;
 use crate::runtime::sys;
 
 /// Becomes the container's program, or returns why not.
@@ -38,6 +41,7 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
     at("lead a session", session())?;
     at("root of the user namespace", own_root(spec))?;
     at("control group namespace", new_cgroup_namespace(spec))?;
+    at("network namespace", furnish_network(spec))?;
     at("stop mounts from leaking", mounts::make_private())?;
     let mut prepared = request.prepared;
     let root = match prepared.root.take() {
@@ -131,6 +135,12 @@ fn own_root(spec: &Spec) -> io::Result<()> {
 fn new_cgroup_namespace(spec: &Spec) -> io::Result<()> {
     let wanted = has_namespace(spec, LinuxNamespaceType::Cgroup);
     if wanted { Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?) } else { Ok(()) }
+}
+
+/// Only one that was made for this container: what a path names was furnished by its maker.
+fn furnish_network(spec: &Spec) -> io::Result<()> {
+    let own = has_namespace(spec, LinuxNamespaceType::Network);
+    if own && namespace_path(spec, LinuxNamespaceType::Network).is_none() { sandbox::furnish() } else { Ok(()) }
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {

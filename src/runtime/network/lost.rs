@@ -28,7 +28,7 @@ pub fn lost(roots: &Roots, name: &str) -> Result<Vec<String>, Error> {
 /// # Errors
 /// What the kernel says when asked.
 pub fn lost_of_container(roots: &Roots, container: &str) -> Result<Vec<String>, Error> {
-    let attachment: Option<Attachment> = state::read_json(&attachment_file(roots, container))?;
+    let attachment: Option<Attachment> = state::read_json(&attachment_file(roots, container, false))?;
     let Some(attachment) = attachment else { return Ok(Vec::new()) };
     if !sandbox::exists(roots, container) {
         return Ok(vec!["network namespace gone".to_owned()]);

@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 pub use lost::{lost, lost_of_container};
@@ -109,6 +109,8 @@ pub struct Connect {
     pub dns: Vec<String>,
     /// The ids of the container's user namespace, which its network namespace then belongs to.
     pub users: Option<IdRange>,
+    /// It goes with its end: nobody wants its place back after a reboot.
+    pub transient: bool,
 }
 
 fn lock(roots: &Roots) -> Result<Lock, Error> {
@@ -301,7 +303,7 @@ pub fn connect(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
     let _lock = lock(roots)?;
     let others: Vec<Attachment> =
         attachments(roots)?.into_iter().filter(|other| other.container != connect.container).collect();
-    let file = records::attachment_file(roots, &connect.container);
+    let file = records::attachment_file(roots, &connect.container, connect.transient);
     let before: Attachment = state::read_json(&file)?.unwrap_or_default();
     let attachment = Attachment {
         version: records::VERSION,
@@ -312,7 +314,9 @@ pub fn connect(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
     };
     unplug_changed(roots, &before, &attachment)?;
     state::make_directory(file.parent().unwrap_or(Path::new("/")))?;
-    if attachment != before {
+    if attachment != before && connect.transient {
+        state::write_json_volatile(&file, &attachment)?;
+    } else if attachment != before {
         state::write_json(&file, &attachment)?;
     }
     build(roots, &attachment, connect.users)?;
@@ -434,10 +438,19 @@ fn plug(
     links::set_hairpin(&mut socket, index, !attachment.ports.is_empty())
 }
 
-/// Takes everything of the network from a container. One that has nothing is fine.
-pub fn disconnect(roots: &Roots, container: &str) -> Result<(), Error> {
+/// The container's namespace, held for others to join whatever becomes of its processes.
+pub fn hold(roots: &Roots, container: &str, namespace: BorrowedFd<'_>) -> Result<PathBuf, Error> {
     let _lock = lock(roots)?;
-    let file = records::attachment_file(roots, container);
+    sandbox::hold(roots, container, namespace).map_err(kernel(format!("hold the network namespace of {container}")))
+}
+
+/// Takes everything of the network from a container. Says whether there was anything.
+pub fn disconnect(roots: &Roots, container: &str) -> Result<bool, Error> {
+    let file = records::attachment_file(roots, container, false);
+    if !file.exists() && !sandbox::path(roots, container).exists() {
+        return Ok(false);
+    }
+    let _lock = lock(roots)?;
     let attachment: Option<Attachment> = state::read_json(&file)?;
     let failed = |what: &str| kernel(format!("network of container {container}: {what}"));
     let mut socket = route_socket()?;
@@ -446,12 +459,13 @@ pub fn disconnect(roots: &Roots, container: &str) -> Result<(), Error> {
     }
     sandbox::remove(roots, container).map_err(failed("remove its namespace"))?;
     if attachment.is_none() {
-        return Ok(());
+        return Ok(true);
     }
     // The record goes last: while it is there, the next call knows that something may be left.
     let others: Vec<Attachment> = attachments(roots)?.into_iter().filter(|one| one.container != container).collect();
     apply_rules_for(roots, &list(roots)?, &others)?;
-    remove_file(&file)
+    remove_file(&file)?;
+    Ok(true)
 }
 
 /// Puts back what the kernel lost of all networks and of the containers that have a namespace.

@@ -2,7 +2,7 @@
 //! and writing files. Format 1 of both files.
 //!
 //! `networks/NAME.json` and `endpoints/CONTAINER.json` below the durable root, so that all can be put back after a
-//! reboot with the same addresses.
+//! reboot with the same addresses; the endpoints of a container that goes with its end are below the volatile root.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -186,20 +186,22 @@ fn networks(roots: &Roots) -> PathBuf {
     roots.durable("networks")
 }
 
-/// Where the records of containers are; `netd` watches it.
-pub fn attachments_directory(roots: &Roots) -> PathBuf {
-    roots.durable("endpoints")
+/// Where the records of containers are: of those that stay, and of those that go with their end.
+fn attachment_directories(roots: &Roots) -> [PathBuf; 2] {
+    [roots.durable("endpoints"), roots.volatile("endpoints")]
 }
 
 pub(super) fn network_file(roots: &Roots, name: &str) -> PathBuf {
     networks(roots).join(format!("{name}.json"))
 }
 
-pub(super) fn attachment_file(roots: &Roots, container: &str) -> PathBuf {
-    attachments_directory(roots).join(format!("{container}.json"))
+/// Where the record of a container is, or is to be.
+pub(super) fn attachment_file(roots: &Roots, container: &str, transient: bool) -> PathBuf {
+    let [durable, volatile] = attachment_directories(roots).map(|place| place.join(format!("{container}.json")));
+    if transient || volatile.exists() { volatile } else { durable }
 }
 
-fn all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<T>, Error> {
+fn records<T: DeserializeOwned>(directory: &Path) -> Result<Vec<T>, Error> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -215,12 +217,15 @@ fn all<T: DeserializeOwned>(directory: &Path) -> Result<Vec<T>, Error> {
 
 /// All networks, by name.
 pub fn list(roots: &Roots) -> Result<Vec<Network>, Error> {
-    all(&networks(roots))
+    records(&networks(roots))
 }
 
 /// What all containers have of the network, by their names.
 pub fn attachments(roots: &Roots) -> Result<Vec<Attachment>, Error> {
-    all(&attachments_directory(roots))
+    let mut all =
+        attachment_directories(roots).iter().map(|place| records(place)).collect::<Result<Vec<_>, _>>()?.concat();
+    all.sort_by(|a: &Attachment, b| a.container.cmp(&b.container));
+    Ok(all)
 }
 
 /// A subnet of the pools that overlaps none of these.

@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -66,13 +67,30 @@ pub fn ensure(roots: &Roots, container: &str, users: Option<IdRange>) -> io::Res
             None => unshare(CloneFlags::CLONE_NEWNET)?,
             Some(ids) => setns(userns::create_with_network(ids)?.1, CloneFlags::CLONE_NEWNET)?,
         }
-        let mut socket = Socket::route()?;
-        links::set_up(&mut socket, links::existing("lo")?)?;
-        // Until a network of the container has IPv6, nothing in it has.
-        write_if_there("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")?;
-        write_if_there("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
+        furnish()?;
         Ok(mount(Some("/proc/thread-self/ns/net"), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
     })?;
+    Ok(path)
+}
+
+/// What every new network namespace of a container has: its loopback up, and no IPv6 until a network of the container
+/// has it. For a thread in that namespace that still sees the host's /proc.
+pub fn furnish() -> io::Result<()> {
+    let mut socket = Socket::route()?;
+    links::set_up(&mut socket, links::existing("lo")?)?;
+    write_if_there("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")?;
+    write_if_there("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+}
+
+/// Holds the container's namespace, where nothing does yet.
+pub fn hold(roots: &Roots, container: &str, namespace: BorrowedFd<'_>) -> io::Result<PathBuf> {
+    let path = path(roots, container);
+    if !is_namespace(&path) {
+        share_directory(&directory(roots))?;
+        File::create(&path)?;
+        let namespace = format!("/proc/self/fd/{}", namespace.as_raw_fd());
+        mount(Some(namespace.as_str()), &path, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
     Ok(path)
 }
 

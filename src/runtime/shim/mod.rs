@@ -17,9 +17,10 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, fork, setsid};
 
-use super::container::{Config, Paths};
+use super::container::{Config, Paths, Removal};
 use super::init::{self, InitError};
 use super::roots::Roots;
+use super::state::Durability;
 use super::sys;
 use super::userns::IdRange;
 
@@ -46,7 +47,7 @@ pub fn main(roots: &Roots, name: &str) -> ExitCode {
         Ok(ForkResult::Child) => {}
         Err(error) => return say(&step("fork", error.into())),
     }
-    let mut supervisor = match prepare().and_then(|()| supervisor::Supervisor::new(roots, name)) {
+    let mut supervisor = match prepare().and_then(|host| supervisor::Supervisor::new(roots, name, host)) {
         Ok(supervisor) => supervisor,
         Err(error) => return say(&error),
     };
@@ -77,64 +78,96 @@ fn leave_stdout() -> io::Result<()> {
     Ok(nix::unistd::dup2_stdout(File::options().write(true).open("/dev/null")?)?)
 }
 
-/// Takes nothing along from whoever typed the command: terminal, directory, descriptors, mask, mounts.
-fn prepare() -> Result<(), InitError> {
-    let done = (|| -> io::Result<()> {
+/// Takes nothing along from whoever typed the command: terminal, directory, descriptors, mask, mounts. Returns the
+/// mount namespace of the host.
+fn prepare() -> Result<OwnedFd, InitError> {
+    let done = (|| -> io::Result<OwnedFd> {
         setsid()?;
         std::env::set_current_dir("/")?;
         nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
         sys::close_on_exec_from(3)?;
+        let host = File::open("/proc/self/ns/mnt")?;
         // Sees unmounts of the host, but its own mounts are seen by nobody.
         unshare(CloneFlags::CLONE_NEWNS)?;
         let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-        Ok(mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?)
+        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)?;
+        Ok(host.into())
     })();
-    done.map_err(|error| step("prepare the supervisor", error))?;
+    let host = done.map_err(|error| step("prepare the supervisor", error))?;
     // Under memory pressure the supervisor had better outlive what it supervises. No promise: a host may withhold the
     // capability for it.
     drop(std::fs::write("/proc/self/oom_score_adj", "-999"));
-    Ok(())
+    Ok(host)
 }
 
 /// The most that mount(2) takes as data, with room for what it adds.
 const MOUNT_DATA: usize = 4000;
+/// As overlayfs has it (Documentation/filesystems/overlayfs.rst).
+const MOST_LAYERS: usize = 500;
 
 /// Mounts the container's root: its layers, and what it changes on top. In a user namespace the ids on the disk are the
 /// container's own.
 fn mount_root(config: &Config, paths: &Paths, users: Option<&OwnedFd>) -> io::Result<()> {
     std::fs::create_dir_all(&paths.rootfs)?;
-    match (users, config.request.users) {
-        (Some(users), Some(ids)) => mount_mapped(config, paths, users, ids),
-        _ => mount_layers(&config.layers, &paths.upper, &paths.work, &paths.rootfs),
+    let layers = layers(config, paths);
+    let mount = |keep| match (users, config.request.users) {
+        (Some(users), Some(ids)) => mount_mapped(&layers, paths, users, ids, keep),
+        _ => mount_layers(&layers, &paths.upper, &paths.work, &paths.rootfs, keep),
+    };
+    if config.removal == Removal::Nobody {
+        return mount(Durability::Durable);
+    }
+    forget_last_mount(&paths.work)?;
+    match mount(Durability::Volatile) {
+        // Linux before 5.10.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => mount(Durability::Durable),
+        other => other,
     }
 }
 
-fn mount_layers(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path) -> io::Result<()> {
+/// The kernel leaves a mark of each volatile mount and refuses the next one, since the host may have crashed between
+/// them. It has not: such a container does not outlive the boot.
+fn forget_last_mount(work: &Path) -> io::Result<()> {
+    match std::fs::remove_dir_all(work.join("work/incompat")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// The image's layers on top of the one that all containers have, if overlayfs takes one more.
+fn layers(config: &Config, paths: &Paths) -> Vec<PathBuf> {
+    let room = (1..MOST_LAYERS).contains(&config.layers.len());
+    room.then(|| paths.skeleton.clone()).into_iter().chain(config.layers.iter().cloned()).collect()
+}
+
+/// What is written to a volatile one is lost when the host crashes, and its end does not wait for the disk.
+fn mount_layers(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path, keep: Durability) -> io::Result<()> {
     let none = None::<&str>;
     if layers.is_empty() {
         return Ok(mount(Some(upper), rootfs, none, MsFlags::MS_BIND, none)?);
     }
     let text = |path: &Path| path.display().to_string();
     let names: Vec<String> = layers.iter().rev().map(|path| text(path)).collect();
-    let data = overlay_options(&names, &text(upper), &text(work));
+    let data = overlay_options(&names, &text(upper), &text(work), keep);
     let is_plain = |path: &Path| !text(path).contains([':', ',', '\\']);
     if data.len() < MOUNT_DATA && layers.iter().map(PathBuf::as_path).chain([upper, work]).all(is_plain) {
         return Ok(mount(Some("overlay"), rootfs, Some("overlay"), MsFlags::empty(), Some(data.as_str()))?);
     }
-    mount_by_number(layers, upper, work, rootfs)
+    mount_by_number(layers, upper, work, rootfs, keep)
 }
 
-fn overlay_options(layers: &[String], upper: &str, work: &str) -> String {
-    format!("lowerdir={},upperdir={upper},workdir={work}", layers.join(":"))
+fn overlay_options(layers: &[String], upper: &str, work: &str, keep: Durability) -> String {
+    let volatile = if keep == Durability::Volatile { ",volatile" } else { "" };
+    format!("lowerdir={},upperdir={upper},workdir={work}{volatile}", layers.join(":"))
 }
 
 /// Where paths are too long together, or hold what the options' text can't: each directory is named by the number of its
 /// descriptor, seen from the directory of these. Linux 6.5 and later would take layers one by one; this works on all.
-fn mount_by_number(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path) -> io::Result<()> {
+fn mount_by_number(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path, keep: Durability) -> io::Result<()> {
     let open = layers.iter().rev().map(|path| directory(path)).collect::<io::Result<Vec<_>>>()?;
     let (upper, work) = (directory(upper)?, directory(work)?);
     let number = |fd: &OwnedFd| fd.as_raw_fd().to_string();
-    let data = overlay_options(&open.iter().map(number).collect::<Vec<_>>(), &number(&upper), &number(&work));
+    let data = overlay_options(&open.iter().map(number).collect::<Vec<_>>(), &number(&upper), &number(&work), keep);
     std::env::set_current_dir("/proc/self/fd")?;
     let mounted = mount(Some("overlay"), rootfs, Some("overlay"), MsFlags::empty(), Some(data.as_str()));
     std::env::set_current_dir("/")?;
@@ -142,7 +175,7 @@ fn mount_by_number(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path)
 }
 
 /// Every layer is first mounted by itself with mapped ids, and let go of again: the overlay keeps what it needs.
-fn mount_mapped(config: &Config, paths: &Paths, users: &OwnedFd, ids: IdRange) -> io::Result<()> {
+fn mount_mapped(layers: &[PathBuf], paths: &Paths, users: &OwnedFd, ids: IdRange, keep: Durability) -> io::Result<()> {
     let scratch = paths.run.join("layers");
     std::fs::create_dir_all(&scratch)?;
     mount(Some("layers"), &scratch, Some("tmpfs"), MsFlags::empty(), Some("size=1m,mode=700"))?;
@@ -154,12 +187,12 @@ fn mount_mapped(config: &Config, paths: &Paths, users: &OwnedFd, ids: IdRange) -
         sys::attach_mount(copy.as_fd(), directory(&target)?.as_fd())?;
         Ok::<_, io::Error>(target)
     };
-    let layers = config.layers.iter().enumerate().map(|(number, layer)| mapped(layer, number.to_string()));
+    let layers = layers.iter().enumerate().map(|(number, layer)| mapped(layer, number.to_string()));
     let layers = layers.collect::<io::Result<Vec<_>>>()?;
     // Both on one mount, as overlayfs asks for.
     let own = mapped(&paths.directory, "own".to_owned())?;
     let below = |path: &Path| path.strip_prefix(&paths.directory).map(|name| own.join(name)).unwrap_or_default();
-    let mount_all = || mount_layers(&layers, &below(&paths.upper), &below(&paths.work), &paths.rootfs);
+    let mount_all = || mount_layers(&layers, &below(&paths.upper), &below(&paths.work), &paths.rootfs, keep);
     let mounted = init::with_files_of_root(ids, mount_all);
     mounted.map_err(|error| match error.raw_os_error() {
         Some(libc::EINVAL) => io::Error::other(

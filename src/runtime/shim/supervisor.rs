@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oci_spec::runtime::Spec;
@@ -19,7 +20,9 @@ use super::output::Writer;
 use super::policy::{self, HealthState};
 use super::{mount_root, step};
 use crate::runtime::cgroup::Cgroup;
-use crate::runtime::container::{self, Config, Health, Paths, ProcessId, Start, State, Status, config::Record};
+use crate::runtime::container::{
+    self, Config, Health, Paths, ProcessId, Removal, Start, State, Status, config::Record,
+};
 use crate::runtime::init::spec::{Mount, MountSource, Namespace};
 use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
 use crate::runtime::roots::Roots;
@@ -53,6 +56,8 @@ pub struct Supervisor {
     paths: Paths,
     config: Config,
     start: Start,
+    /// The mount namespace of the host.
+    host: OwnedFd,
     cgroup: Cgroup,
     /// The user namespace of the container, where it has one.
     users: Option<OwnedFd>,
@@ -73,7 +78,7 @@ pub struct Supervisor {
 
 impl Supervisor {
     /// Reads what to supervise, mounts its root, and makes the socket.
-    pub fn new(roots: &Roots, name: &str) -> Result<Self, InitError> {
+    pub fn new(roots: &Roots, name: &str, host: OwnedFd) -> Result<Self, InitError> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error: state::Error| InitError::Step { step: what, reason: error.to_string() }
@@ -93,6 +98,7 @@ impl Supervisor {
         let listener = listen(&paths).map_err(|error| step("socket", error))?;
         let status = Status { shim: ProcessId::of(std::process::id() as i32), ..Status::default() };
         Ok(Self {
+            host,
             cgroup: container::cgroup(roots, name),
             users,
             signals: taken.map_err(|error| step("signals", error.into()))?,
@@ -220,7 +226,7 @@ impl Supervisor {
             self.on_time(Instant::now());
         }
         self.clients.finish(&self.listener, self.status.exit_code);
-        if self.config.auto_remove {
+        if self.is_to_remove() {
             self.remove_container();
         }
     }
@@ -509,8 +515,20 @@ impl Supervisor {
         drop(state::write_json_volatile(&self.paths.status, &self.status));
     }
 
-    /// `--rm`: this program again, since networks are not this room's to let go of.
+    /// What the record says now: its maker may have been killed long ago.
+    fn is_to_remove(&self) -> bool {
+        let record = state::read_json::<Record>(&self.paths.config);
+        self.config.removal != Removal::Nobody && record.is_ok_and(|record| record.is_some_and(|it| !it.is_attended()))
+    }
+
+    /// `--rm`: this program again, since networks are not this room's to let go of. In the host's mounts, which it is to
+    /// change; by that the container's own come to their end.
     fn remove_container(&self) {
+        if let Err(error) = setns(&self.host, CloneFlags::CLONE_NEWNS) {
+            // Left for the next command.
+            tracing::debug!(%error, "go back to the host's mounts");
+            return;
+        }
         let removal = std::process::Command::new(&self.roots.program)
             .arg("--root")
             .arg(&self.roots.root)

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -115,6 +115,7 @@ pub fn make_directory(path: &Path) -> Result<(), Error> {
 /// A lock on a file, held until dropped or the process ends. The file says who holds it.
 #[derive(Debug)]
 pub struct Lock {
+    path: PathBuf,
     _file: Flock<File>,
 }
 
@@ -131,26 +132,43 @@ impl Lock {
         if let Some(directory) = path.parent() {
             make_directory(directory)?;
         }
-        let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
-        let file = open.map_err(io_at(path))?;
         let how = match contention {
             Contention::Wait => FlockArg::LockExclusive,
             Contention::Refuse => FlockArg::LockExclusiveNonblock,
         };
-        match Flock::lock(file, how) {
-            Ok(mut file) => {
-                // For people only: that the lock is held does not depend on it.
-                drop(file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", own_name())));
-                Ok(Self { _file: file })
+        loop {
+            let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
+            match Flock::lock(open.map_err(io_at(path))?, how) {
+                // Its last holder took the file away: the next one to come makes another.
+                Ok(file) if !is_at(&file, path) => {}
+                Ok(mut file) => {
+                    // For people only: that the lock is held does not depend on it.
+                    drop(file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", own_name())));
+                    return Ok(Self { path: path.to_owned(), _file: file });
+                }
+                Err((mut file, nix::Error::EWOULDBLOCK)) => {
+                    let mut holder = String::new();
+                    file.read_to_string(&mut holder).map_err(io_at(path))?;
+                    return Err(Error::Held { path: path.to_owned(), holder });
+                }
+                Err((_, error)) => return Err(io_at(path)(error.into())),
             }
-            Err((mut file, nix::Error::EWOULDBLOCK)) => {
-                let mut holder = String::new();
-                file.read_to_string(&mut holder).map_err(io_at(path))?;
-                Err(Error::Held { path: path.to_owned(), holder })
-            }
-            Err((_, error)) => Err(io_at(path)(error.into())),
         }
     }
+
+    /// Lets go of the lock for good: its file goes too.
+    pub fn remove(self) -> Result<(), Error> {
+        match fs::remove_file(&self.path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at(&self.path)(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Whether the path leads to this very file.
+fn is_at(file: &File, path: &Path) -> bool {
+    let inode = |data: &fs::Metadata| (data.dev(), data.ino());
+    matches!((file.metadata(), fs::metadata(path)), (Ok(own), Ok(there)) if inode(&own) == inode(&there))
 }
 
 /// `process 123 (stack apply)`.
@@ -193,6 +211,8 @@ mod tests {
         let refused = Lock::take(&path, Contention::Refuse).unwrap_err().to_string();
         assert!(refused.contains(&format!("process {}", std::process::id())), "{refused}");
         drop(held);
+        Lock::take(&path, Contention::Refuse).unwrap().remove().unwrap();
+        assert!(!path.exists());
         drop(Lock::take(&path, Contention::Refuse).unwrap());
         fs::remove_dir_all(directory).unwrap();
     }

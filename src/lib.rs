@@ -19,10 +19,12 @@
 //!
 //! | room | what lives there | imports |
 //! |---|---|---|
-//! | [`spec`] | text → tree with spans → [`spec::Stack`]; Compose, native YAML and TOML; every error at once | nothing |
+//! | [`diagnostics`] | what is wrong with a text, where, and what to do about it | nothing |
+//! | [`spec`] | text → tree with spans → [`spec::Stack`]; Compose, native YAML and TOML; every error at once | diagnostics |
 //! | [`reconcile`] | desired, diff, plan, check (pure); execute and controller (effects); the seam [`reconcile::engine::Engine`] | spec |
 //! | [`runtime`] | the host: containers, images, networks, volumes as kernel and disk know them. Knows no stacks | nothing |
-//! | [`engine`] | who can hold a stack: [`engine::native`] (this host), [`engine::simulated`] (a world in memory, for tests) | spec, reconcile, runtime |
+//! | [`build`] | Dockerfile → build graph → image | diagnostics, runtime |
+//! | [`engine`] | who can hold a stack: [`engine::native`] (this host), [`engine::simulated`] (a world in memory, for tests) | spec, reconcile, runtime, build |
 //! | [`cli`] | arguments, one file a command, views. Reads the environment, nobody else does | all |
 //!
 //! # How a container runs
@@ -54,7 +56,9 @@
 //! root too, and what it writes in `containers/.transient-NAME`: the next command sweeps away what nobody owns. Every
 //! JSON file has a version, is written under another name, synced, and renamed ([`runtime::state`]).
 
+pub mod build;
 pub mod cli;
+pub mod diagnostics;
 pub mod engine;
 pub mod reconcile;
 pub mod runtime;

@@ -73,6 +73,8 @@ pub enum Command {
     Stats(Stats),
     /// Show everything known about containers, images, networks or volumes, as JSON
     Inspect(Inspect),
+    /// Make an image from a Dockerfile
+    Build(Box<super::build::Build>),
     /// Fetch an image
     Pull(Pull),
     /// List images

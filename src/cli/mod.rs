@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 mod args;
+mod build;
 mod containers;
 mod converge;
 mod doctor;
@@ -18,6 +19,7 @@ mod failure;
 mod logs;
 mod objects;
 mod options;
+mod progress;
 mod run;
 mod stack_file;
 mod terminal;
@@ -106,6 +108,7 @@ fn command(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Top(arguments) => containers::top(roots, &arguments.name),
         Command::Stats(arguments) => containers::stats(roots, arguments),
         Command::Inspect(arguments) => objects::inspect(roots, arguments, &objects::ALL_KINDS),
+        Command::Build(arguments) => build::build(roots, arguments),
         Command::Pull(arguments) => objects::pull(roots, arguments),
         Command::Images(arguments) => objects::images(roots, arguments),
         Command::Image(command) => objects::image(roots, command),

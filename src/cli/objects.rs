@@ -246,6 +246,11 @@ fn prune(roots: &Roots, all: bool, force: bool) -> Result<ExitCode, Failure> {
     for name in Store::open(roots).prune(&in_use(roots)?)? {
         view::out(&format!("image {name}\n"))?;
     }
+    crate::build::sweep(roots)?;
+    let steps = Store::open(roots).prune_steps()?;
+    if steps > 0 {
+        view::out(&format!("{steps} remembered steps of builds\n"))?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 

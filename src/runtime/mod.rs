@@ -7,6 +7,7 @@ pub mod container;
 pub mod image;
 pub mod init;
 pub mod network;
+pub mod overlay;
 pub mod probe;
 pub mod roots;
 pub mod seccomp;

@@ -7,7 +7,6 @@
 //! [`diagnostics::Diagnostic`] with a span, and all errors of all files are reported at once.
 
 pub mod container;
-pub mod diagnostics;
 mod discover;
 mod document;
 mod dotenv;
@@ -24,7 +23,8 @@ mod units;
 mod validate;
 mod yaml;
 
-pub use diagnostics::{Diagnostic, Diagnostics};
+pub use crate::diagnostics;
+pub use crate::diagnostics::{Diagnostic, Diagnostics};
 pub use load::{LoadOptions, Loaded, load};
 pub use stack::*;
 

@@ -8,16 +8,17 @@ use std::path::{Path, PathBuf};
 
 /// Room, and the rooms that it may import. `lib.rs` and `main.rs` only join rooms together.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
-    ("spec", &[]),
+    ("diagnostics", &[]),
+    ("spec", &["diagnostics"]),
     ("reconcile", &["spec"]),
     ("runtime", &[]),
     ("engine", &["reconcile", "spec", "runtime", "build"]),
-    ("build", &["runtime"]),
+    ("build", &["diagnostics", "runtime"]),
     ("plugin", &["runtime"]),
     ("source", &["spec"]),
     ("api", &["runtime", "build", "plugin"]),
     ("daemon", &["spec", "reconcile", "runtime", "engine", "build", "plugin", "source", "api"]),
-    ("cli", &["spec", "reconcile", "runtime", "engine", "build", "plugin", "source", "api", "daemon"]),
+    ("cli", &["diagnostics", "spec", "reconcile", "runtime", "engine", "build", "plugin", "source", "api", "daemon"]),
 ];
 
 #[test]

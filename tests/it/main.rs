@@ -1,6 +1,7 @@
 //! Black-box tests: the built binary and the library against real kernels, disks and servers.
 mod applying;
 mod attributes;
+mod building;
 mod compose;
 mod conformance;
 mod convergence;

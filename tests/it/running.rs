@@ -40,6 +40,13 @@ fn exit_codes_are_dockers() {
 }
 
 #[test]
+fn one_that_is_to_be_removed_goes_by_itself() {
+    let world = World::new();
+    world.ok(&["run", "-d", "--rm", "--network", "none", "builtin:whoami", "true"]);
+    eventually("it is gone", || world.ok(&["ps", "-aq"]).is_empty());
+}
+
+#[test]
 fn streams_stay_apart_and_input_is_passed_on() {
     let world = World::new();
     let both = world.run(&["run", "--rm", "--network", "none", "builtin:whoami", "echo-err", "bad"]);

@@ -45,6 +45,16 @@ fn pull(store: &Store, wanted: &ImageConfig, reference: &str, digest: Option<&st
     }
 }
 
+/// Gives builds the images that they build on, by their names; the flag asks the registry for the newest.
+pub fn provide(roots: &Roots) -> impl Fn(&str, bool) -> Result<Image, Error> + Sync {
+    let roots = roots.clone();
+    move |name: &str, newest: bool| {
+        let source = ImageSource::Pull { reference: name.to_owned(), digest: None };
+        let pull_policy = if newest { PullPolicy::Always } else { PullPolicy::Missing };
+        ensure(&roots, &ImageConfig { reference: name.to_owned(), source, pull_policy, platform: None })
+    }
+}
+
 /// The image of a container: it must be here. The built-in one always is.
 pub fn present(roots: &Roots, reference: &str) -> Result<Image, Error> {
     let store = Store::open(roots);

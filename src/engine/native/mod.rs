@@ -29,7 +29,7 @@ mod unsupported;
 mod users;
 mod volumes;
 
-pub use images::ensure as ensure_image;
+pub use images::{ensure as ensure_image, provide as provide_image};
 pub use networks::{DEFAULT_NETWORK, ensure_default as ensure_default_network};
 pub use volumes::users as volume_users;
 

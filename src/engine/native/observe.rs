@@ -14,6 +14,7 @@ use crate::runtime::{network, volume};
 pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError> {
     let mut observed = Observed::default();
     super::containers::sweep(roots).map_err(|error| failed("containers", error))?;
+    crate::build::sweep(roots).map_err(|error| failed("builds", error))?;
     let of_stack = |labels: &std::collections::BTreeMap<String, String>| {
         labels.get(label::STACK).is_some_and(|name| name == stack.as_str())
             && labels.get(label::ONEOFF).is_none_or(|oneoff| oneoff != "True")

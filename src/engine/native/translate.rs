@@ -312,6 +312,9 @@ mod tests {
             layers: vec![],
             size: 0,
             created_ms: 0,
+            text: String::new(),
+            diff_ids: vec![],
+            declared: serde_json::Value::Null,
         }
     }
 

@@ -43,6 +43,8 @@ pub struct Config {
     pub log: Log,
     pub labels: BTreeMap<String, String>,
     pub removal: Removal,
+    /// A process that it belongs to: killed and removed when that one has ended.
+    pub owner: Option<ProcessId>,
     /// What the layer above asked for; not looked at here.
     pub declared: Value,
 }

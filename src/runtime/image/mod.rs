@@ -4,9 +4,11 @@
 mod archive;
 mod builtin;
 mod healthcheck;
+mod pack;
 mod pull;
 pub mod reference;
 pub mod registry;
+mod steps;
 mod store;
 mod unpack;
 mod view;
@@ -16,11 +18,13 @@ use std::path::PathBuf;
 
 pub use healthcheck::Healthcheck;
 pub use oci_spec::image::ImageConfiguration;
+pub use pack::{Pack, pack};
 pub use pull::{Progress, PullOptions};
 pub use reference::{Digest, ImageReference, ReferenceError};
 pub use registry::{Credentials, RegistryError};
-pub use store::{Image, Store};
-pub use unpack::UnpackError;
+pub use steps::Step;
+pub use store::{Image, Made, Store};
+pub use unpack::{UnpackError, extract};
 pub use view::view;
 
 use super::state;
@@ -44,6 +48,8 @@ pub enum Error {
     Platform(String),
     #[error("{0}: another process keeps removing its layers\n  help: try again when it has ended")]
     Busy(String),
+    #[error("which layers containers stand on can't be told: {0}")]
+    Containers(Box<super::container::Error>),
     #[error(transparent)]
     Registry(#[from] RegistryError),
     #[error(transparent)]

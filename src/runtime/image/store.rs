@@ -3,6 +3,7 @@
 //! - `index.json` (format 1): what each name stands for: configuration, manifest digest, layers.
 //! - `layers/HEX/fs`: a layer, unpacked, named by the SHA-256 of its archive (the OCI "DiffID"). One is there whole or
 //!   not at all: it is unpacked under `tmp/`, synced and renamed.
+//! - `steps/HEX.json`: what steps of builds made ([`super::steps`]).
 //! - `tmp/`: gone when its writer is done, or else emptied by the next; nothing in it is ever believed.
 
 use std::cell::Cell;
@@ -16,10 +17,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use super::unpack::{UnpackError, unpack};
-use super::{Digest, Error, Healthcheck, archive, builtin, io_at};
+use super::{Digest, Error, Healthcheck, ImageReference, archive, builtin, io_at};
+use crate::runtime::container;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 use crate::runtime::sys;
@@ -43,6 +46,12 @@ pub struct Image {
     pub size: u64,
     /// Milliseconds since 1970.
     pub created_ms: u64,
+    /// The configuration's exact text, whose digest is the id; empty where an older program stored the image.
+    pub text: String,
+    /// The digests of the layers' archives, in the order of `layers`.
+    pub diff_ids: Vec<Digest>,
+    /// What the layer above asked for, where the image was made here; not looked at here.
+    pub declared: Value,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -62,12 +71,32 @@ pub(super) struct Record {
     pub layers: Vec<Digest>,
     pub size: u64,
     pub created_ms: u64,
+    #[serde(default)]
+    pub text: String,
+    #[serde(default)]
+    pub declared: Value,
+}
+
+/// An image that was made here, to be listed.
+#[derive(Clone, Debug)]
+pub struct Made {
+    /// All names that it gets, at least one.
+    pub names: Vec<String>,
+    /// The configuration's exact bytes.
+    pub config: Vec<u8>,
+    /// Its layers, the lowest first, which the store has.
+    pub layers: Vec<Digest>,
+    /// Bytes of the layers' archives.
+    pub size: u64,
+    /// Kept for whoever asked for it.
+    pub declared: Value,
 }
 
 /// The images of one engine.
 #[derive(Clone, Debug)]
 pub struct Store {
     directory: PathBuf,
+    roots: Roots,
 }
 
 /// Holding it, nobody else writes to the store.
@@ -81,7 +110,7 @@ pub(super) struct Writer<'a> {
 impl Store {
     /// The store below these roots, which need not exist yet.
     pub fn open(roots: &Roots) -> Self {
-        Self { directory: roots.durable("images") }
+        Self { directory: roots.durable("images"), roots: roots.clone() }
     }
 
     fn index(&self) -> Result<Index, Error> {
@@ -97,7 +126,16 @@ impl Store {
         self.layer(diff_id).is_dir()
     }
 
-    fn layer(&self, diff_id: &Digest) -> PathBuf {
+    /// The names of the layers that containers stand on, also where the image's name means another one by now.
+    fn layers_of_containers(&self) -> Result<BTreeSet<String>, Error> {
+        let all = container::list(&self.roots).map_err(|error| Error::Containers(Box::new(error)))?;
+        let layers = all.iter().flat_map(|one| &one.config.layers);
+        let names = layers.filter_map(|layer| layer.parent()?.file_name()?.to_str().map(str::to_owned));
+        Ok(names.collect())
+    }
+
+    /// Where the layer of this digest is, unpacked.
+    pub fn layer(&self, diff_id: &Digest) -> PathBuf {
         self.directory.join("layers").join(diff_id.hex()).join("fs")
     }
 
@@ -105,6 +143,9 @@ impl Store {
         Image {
             reference: reference.to_owned(),
             layers: record.layers.iter().map(|layer| self.layer(layer)).collect(),
+            diff_ids: record.layers,
+            text: record.text,
+            declared: record.declared,
             id: record.id,
             digest: record.digest,
             config: record.config,
@@ -117,7 +158,7 @@ impl Store {
     /// The image of this name, or whose id begins so, if it is here with all its layers.
     pub fn get(&self, name: &str) -> Result<Option<Image>, Error> {
         let index = self.index()?;
-        let found = match index.images.get_key_value(name) {
+        let found = match index.images.get_key_value(name).or_else(|| by_meaning(&index, name)) {
             Some(found) => Some(found),
             None => {
                 let hex = name.strip_prefix("sha256:").unwrap_or(name);
@@ -194,6 +235,24 @@ impl Store {
         index.images.remove(name);
         writer.write(&index)?;
         writer.sweep(&index)
+    }
+
+    /// Lists an image that was made here under all of its names. Returns it by its first.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] where one of its layers has gone meanwhile.
+    pub fn publish(&self, made: Made) -> Result<Image, Error> {
+        let first = made.names.first().cloned().unwrap_or_default();
+        let writer = self.writer()?;
+        if made.layers.iter().any(|layer| !self.has_layer(layer)) {
+            return Err(Error::Busy(first));
+        }
+        let record = record(&first, None, made.config, made.layers, made.size)?;
+        let record = Record { declared: made.declared, ..record };
+        let mut index = self.index()?;
+        index.images.extend(made.names.into_iter().map(|name| (name, record.clone())));
+        writer.write(&index)?;
+        Ok(self.image(&first, record))
     }
 
     /// Removes all images that are not among `in_use`, names or ids. Returns the names that went.
@@ -283,31 +342,31 @@ impl Writer<'_> {
         config: Vec<u8>,
         layers: Vec<(Digest, u64)>,
     ) -> Result<Image, Error> {
-        let id = Digest::of(&config);
-        let unreadable = |error: serde_json::Error| Error::Archive {
-            path: reference.into(),
-            reason: format!("its configuration: {error}"),
-        };
-        let record = Record {
-            digest: digest.unwrap_or_else(|| id.clone()),
-            id,
-            config: serde_json::from_slice(&config).map_err(unreadable)?,
-            health: Healthcheck::read(&config).map_err(unreadable)?,
-            size: layers.iter().map(|(_, size)| size).sum(),
-            layers: layers.into_iter().map(|(layer, _)| layer).collect(),
-            created_ms: now_ms(),
-        };
+        let size = layers.iter().map(|(_, size)| size).sum();
+        let layers = layers.into_iter().map(|(layer, _)| layer).collect();
+        let record = record(reference, digest, config, layers, size)?;
         let mut index = self.store.index()?;
         index.images.insert(reference.to_owned(), record.clone());
         self.write(&index)?;
         Ok(self.store.image(reference, record))
     }
 
-    /// Removes the layers that no image of the index has. Each leaves its place in one step, since whatever is at its
-    /// place is believed to be whole.
+    pub(super) fn store(&self) -> &Store {
+        self.store
+    }
+
+    pub(super) fn sweep_layers(&self) -> Result<(), Error> {
+        self.sweep(&self.store.index()?)
+    }
+
+    /// Removes the layers that neither an image of the index nor a step of a build has. Each leaves its place in one
+    /// step, since whatever is at its place is believed to be whole.
     fn sweep(&self, index: &Index) -> Result<(), Error> {
-        let used: BTreeSet<&str> =
-            index.images.values().flat_map(|record| record.layers.iter().map(Digest::hex)).collect();
+        let of_steps = self.layers_of_steps()?;
+        let of_images = index.images.values().flat_map(|record| &record.layers);
+        let of_containers = self.store.layers_of_containers()?;
+        let mut used: BTreeSet<&str> = of_images.chain(&of_steps).map(Digest::hex).collect();
+        used.extend(of_containers.iter().map(String::as_str));
         let layers = self.store.directory.join("layers");
         let entries = match fs::read_dir(&layers) {
             Ok(entries) => entries,
@@ -325,6 +384,35 @@ impl Writer<'_> {
         }
         Ok(())
     }
+}
+
+fn record(
+    reference: &str,
+    digest: Option<Digest>,
+    config: Vec<u8>,
+    layers: Vec<Digest>,
+    size: u64,
+) -> Result<Record, Error> {
+    let wrong =
+        |reason: String| Error::Archive { path: reference.into(), reason: format!("its configuration: {reason}") };
+    let id = Digest::of(&config);
+    Ok(Record {
+        digest: digest.unwrap_or_else(|| id.clone()),
+        id,
+        config: serde_json::from_slice(&config).map_err(|error| wrong(error.to_string()))?,
+        health: Healthcheck::read(&config).map_err(|error| wrong(error.to_string()))?,
+        size,
+        layers,
+        created_ms: now_ms(),
+        text: String::from_utf8(config).map_err(|error| wrong(error.to_string()))?,
+        declared: Value::Null,
+    })
+}
+
+/// `nginx` is `nginx:latest`, and `docker.io/library/nginx` too.
+fn by_meaning<'a>(index: &'a Index, name: &str) -> Option<(&'a String, &'a Record)> {
+    let wanted = ImageReference::parse(name).ok()?;
+    index.images.iter().find(|(other, _)| ImageReference::parse(other).is_ok_and(|other| other == wanted))
 }
 
 fn now_ms() -> u64 {

@@ -36,9 +36,30 @@ pub enum UnpackError {
     TooLarge(&'static str),
 }
 
-/// Writes the archive's entries below `directory`, which must be empty.
+/// What names of whiteouts mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whiteouts {
+    /// What overlayfs understands.
+    Marks,
+    /// Ordinary files.
+    Files,
+}
+
+/// Writes the entries of a layer below `directory`, which must be empty.
 pub fn unpack(archive: impl Read, directory: &Path) -> Result<(), UnpackError> {
     let root: OwnedFd = File::open(directory)?.into();
+    entries(archive, root.as_fd(), Whiteouts::Marks)
+}
+
+/// Writes the entries of an ordinary archive (not of a layer) below a directory that may hold something already.
+///
+/// # Errors
+/// See [`UnpackError`].
+pub fn extract(archive: impl Read, directory: BorrowedFd<'_>) -> Result<(), UnpackError> {
+    entries(archive, directory, Whiteouts::Files)
+}
+
+fn entries(archive: impl Read, root: BorrowedFd<'_>, whiteouts: Whiteouts) -> Result<(), UnpackError> {
     let mut archive = Archive::new(archive);
     let mut directories: Vec<(PathBuf, u32, u64)> = Vec::new();
     let (mut entries, mut bytes) = (0_u64, 0_u64);
@@ -55,7 +76,7 @@ pub fn unpack(archive: impl Read, directory: &Path) -> Result<(), UnpackError> {
         let path = entry.path()?.into_owned();
         let failed = |reason: String| UnpackError::Entry { path: path.clone(), reason };
         let Some(inside) = inside(&path).map_err(|reason| failed(reason.to_owned()))? else { continue };
-        one(&mut entry, root.as_fd(), &inside).map_err(|error| failed(error.to_string()))?;
+        one(&mut entry, root, &inside, whiteouts).map_err(|error| failed(error.to_string()))?;
         if entry.header().entry_type() == EntryType::Directory {
             let header = entry.header();
             directories.push((inside, header.mode()? & 0o7777, number(header.as_old().mtime, header.mtime())?));
@@ -65,8 +86,7 @@ pub fn unpack(archive: impl Read, directory: &Path) -> Result<(), UnpackError> {
     for (path, mode, mtime) in directories.iter().rev() {
         let failed = |error: io::Error| UnpackError::Entry { path: path.clone(), reason: error.to_string() };
         // It may have been replaced by a later entry.
-        let Ok(found) = sys::open_in_root(root.as_fd(), path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0)
-        else {
+        let Ok(found) = sys::open_in_root(root, path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0) else {
             continue;
         };
         fs::set_permissions(by_fd(&found), Permissions::from_mode(*mode)).map_err(failed)?;
@@ -96,13 +116,14 @@ fn by_fd(fd: &OwnedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-fn one(entry: &mut Entry<'_, impl Read>, root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+fn one(entry: &mut Entry<'_, impl Read>, root: BorrowedFd<'_>, path: &Path, whiteouts: Whiteouts) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
     let parent = parent(root, path.parent().unwrap_or(Path::new("")))?;
-    if name == ".wh..wh..opq" {
+    let marks = whiteouts == Whiteouts::Marks;
+    if marks && name == ".wh..wh..opq" {
         return sys::set_attribute(&by_fd(&parent), "trusted.overlay.opaque", b"y");
     }
-    if let Some(hidden) = name.as_bytes().strip_prefix(b".wh.") {
+    if marks && let Some(hidden) = name.as_bytes().strip_prefix(b".wh.") {
         let hidden = OsStr::from_bytes(hidden);
         if hidden.is_empty() || hidden == "." || hidden == ".." {
             return Err(io::Error::other("a whiteout of nothing"));

@@ -288,6 +288,14 @@ pub fn sealed_engine() -> io::Result<OwnedFd> {
     Ok(binary)
 }
 
+/// The ids of `user[:group]`, looked up in the files of this root as for a container's process.
+///
+/// # Errors
+/// [`InitError::User`].
+pub fn ids_of(root: std::os::fd::BorrowedFd<'_>, user: &str) -> Result<(u32, u32), InitError> {
+    credentials::lookup(root, user, &[], None).map(|identity| (identity.uid, identity.gid))
+}
+
 /// A signal to the process, for callers that hold a [`Launched`].
 ///
 /// # Errors

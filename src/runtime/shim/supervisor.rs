@@ -41,6 +41,8 @@ enum Source {
     Input,
     Check,
     Listener,
+    /// The process that the container belongs to has ended.
+    Owner,
     Client(usize),
 }
 
@@ -67,6 +69,7 @@ pub struct Supervisor {
     clients: Clients,
     writer: Writer,
     run: Option<Run>,
+    owner: Option<OwnedFd>,
     check: Check,
     kill_at: Option<Instant>,
     restart_at: Option<Instant>,
@@ -96,6 +99,7 @@ impl Supervisor {
             .thread_block()
             .and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK));
         let listener = listen(&paths).map_err(|error| step("socket", error))?;
+        let owner = config.owner.map(owner).transpose().map_err(|error| step("owner", error))?;
         let status = Status { shim: ProcessId::of(std::process::id() as i32), ..Status::default() };
         Ok(Self {
             host,
@@ -112,6 +116,7 @@ impl Supervisor {
             status,
             listener,
             run: None,
+            owner,
             kill_at: None,
             restart_at: None,
             failures: 0,
@@ -244,6 +249,7 @@ impl Supervisor {
                 sources.extend(open.map(|(index, fd)| (Source::Output(index), fd.as_fd(), PollFlags::POLLIN)));
             }
         }
+        sources.extend(self.owner.as_ref().map(|fd| (Source::Owner, fd.as_fd(), PollFlags::POLLIN)));
         sources.extend(self.check.sources().into_iter().map(|fd| (Source::Check, fd, PollFlags::POLLIN)));
         sources.extend(self.clients.waiting_input().map(|fd| (Source::Input, fd, PollFlags::POLLOUT)));
         sources.extend(self.clients.sources().into_iter().map(|(index, fd, flags)| (Source::Client(index), fd, flags)));
@@ -264,6 +270,7 @@ impl Supervisor {
             Source::Input => self.clients.flush_input(),
             Source::Check => self.checked(),
             Source::Listener => self.clients.accept(&self.listener),
+            Source::Owner => self.abandoned(),
             Source::Client(index) => {
                 if let Some(wish) = self.clients.read(index) {
                     self.grant(index, wish);
@@ -277,6 +284,13 @@ impl Supervisor {
         if matches!(self.signals.read_signal(), Ok(Some(_))) {
             self.stop(None, self.config.stop_grace_ms);
         }
+    }
+
+    /// Nobody is left to take what the container makes.
+    fn abandoned(&mut self) {
+        self.owner = None;
+        self.config.removal = Removal::Supervisor;
+        self.stop(Some("KILL"), 0);
     }
 
     fn on_time(&mut self, now: Instant) {
@@ -553,6 +567,12 @@ fn users(config: &Config, start: &Start) -> io::Result<Option<OwnedFd>> {
         }
         (Some(ids), _) => userns::create(ids).map(Some),
     }
+}
+
+/// The process itself, not a later one of its number.
+fn owner(id: ProcessId) -> io::Result<OwnedFd> {
+    let pidfd = sys::pidfd_open(id.pid)?;
+    if id.is_alive() { Ok(pidfd) } else { Err(io::Error::other("the process that it belongs to has ended")) }
 }
 
 fn nonblocking(fd: &OwnedFd) -> io::Result<()> {

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 
-mod attributes;
+pub(in crate::runtime) mod attributes;
 mod copy;
 mod mounting;
 mod options;

@@ -22,6 +22,9 @@ pub struct Global {
     /// Where sockets, mounts and namespaces are kept until the next boot
     #[arg(long, global = true, env = "STACK_RUN_ROOT", default_value = "/run/stack", value_name = "DIR")]
     pub run_root: PathBuf,
+    /// Where the host's configuration is: stack/, docker/daemon.json, certs.d
+    #[arg(long, global = true, env = "STACK_ETC", default_value = "/etc", value_name = "DIR", hide = true)]
+    pub etc: PathBuf,
     /// Say more; twice for still more
     #[arg(short, long, action = clap::ArgAction::Count)]
     pub verbose: u8,
@@ -75,13 +78,40 @@ pub enum Command {
     Inspect(Inspect),
     /// Make an image from a Dockerfile
     Build(Box<super::build::Build>),
-    /// Fetch an image
+    /// Fetch images from registries
     Pull(Pull),
+    /// Send an image to a registry
+    Push(Push),
     /// List images
-    Images(List),
-    /// Images: ls, rm, inspect, pull, load
+    Images(Images),
+    /// Remove images, or one of several names of an image
+    Rmi(Rmi),
+    /// Give an image another name
+    Tag { image: String, name: String },
+    /// Show how an image was made
+    History {
+        image: String,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// Write images to an archive
+    Save(Save),
+    /// Take images from a docker or OCI archive
+    Load(Load),
+    /// Make an image of a root file system: a tar, a directory, or `-`
+    Import { source: PathBuf, name: String },
+    /// Write a container's whole file system to a tar
+    Export(Export),
+    /// Tell a registry who you are, from now on
+    Login(Login),
+    /// Forget a login
+    Logout { server: Option<String> },
+    /// Images: ls, pull, push, tag, rm, inspect, history, load, save, import, verify, prune
     #[command(subcommand)]
     Image(ImageCommand),
+    /// What a registry has: tags, referrers, delete
+    #[command(subcommand)]
+    Registry(RegistryCommand),
     /// Networks: ls, rm, inspect
     #[command(subcommand)]
     Network(ObjectCommand),
@@ -437,28 +467,179 @@ pub struct Inspect {
 
 #[derive(Clone, Debug, Args)]
 pub struct Pull {
-    pub reference: String,
-    #[arg(long)]
+    #[arg(required = true, value_name = "REFERENCE")]
+    pub references: Vec<String>,
+    /// Another platform than this host's, as linux/arm64
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
     pub platform: Option<String>,
+    /// Every tag of the repository
+    #[arg(short, long)]
+    pub all_tags: bool,
+    /// Print the names only
     #[arg(short, long)]
     pub quiet: bool,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Push {
+    pub name: String,
+    /// Where to, if not where the name says
+    #[arg(value_name = "REFERENCE")]
+    pub to: Option<String>,
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Images {
+    /// Only images of this name; `*` stands for any text
+    pub reference: Option<String>,
+    /// dangling=true|false, label=KEY[=VALUE], reference=PATTERN, before=IMAGE, since=IMAGE
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+    /// Also those that only other images need: there are none, for docker's sake
+    #[arg(short, long, hide = true)]
+    pub all: bool,
+    /// Show the digests by which registries know them
+    #[arg(long)]
+    pub digests: bool,
+    #[command(flatten)]
+    pub list: List,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Rmi {
+    #[arg(required = true, value_name = "IMAGE")]
+    pub names: Vec<String>,
+    /// No error where there is no such image
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Load {
+    /// The archive; standard input where none is given
+    #[arg(short, long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// The name to list it under, instead of the archive's own
+    #[arg(short, long)]
+    pub tag: Option<String>,
+    /// Which one of an archive for several platforms
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    pub platform: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ArchiveFormat {
+    #[default]
+    DockerArchive,
+    OciArchive,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Save {
+    #[arg(required = true, value_name = "IMAGE")]
+    pub names: Vec<String>,
+    /// The archive; standard output where none is given
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ArchiveFormat,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Export {
+    pub container: String,
+    /// The tar; standard output where none is given
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Login {
+    /// The registry; docker.io where none is given
+    pub server: Option<String>,
+    #[arg(short, long)]
+    pub username: Option<String>,
+    /// Seen by everybody who lists processes: --password-stdin is better
+    #[arg(short, long)]
+    pub password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Verify {
+    /// All images where none is given
+    #[arg(value_name = "IMAGE")]
+    pub names: Vec<String>,
+    /// Fetch again what is damaged
+    #[arg(long)]
+    pub repair: bool,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Prune {
+    /// Also images that have a name
+    #[arg(short, long)]
+    pub all: bool,
+    #[arg(short, long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
     #[command(visible_alias = "list")]
-    Ls(List),
-    Rm(Names),
+    Ls(Images),
+    #[command(visible_alias = "remove")]
+    Rm(Rmi),
     Inspect(Inspect),
     Pull(Pull),
-    /// Take an image from a docker or OCI archive
-    Load {
-        #[arg(short, long)]
-        input: PathBuf,
-        /// The name to list it under, where the archive has none
-        #[arg(short, long)]
-        tag: Option<String>,
+    Push(Push),
+    Tag {
+        image: String,
+        name: String,
     },
+    History {
+        image: String,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    Load(Load),
+    Save(Save),
+    Import {
+        source: PathBuf,
+        name: String,
+    },
+    /// Hash everything again, and compare what is unpacked
+    Verify(Verify),
+    /// Remove images that nothing uses
+    Prune(Prune),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// List the tags of a repository
+    Tags {
+        repository: String,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// List what refers to an image: signatures, attestations
+    Referrers {
+        reference: String,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// Remove an image from its registry
+    Delete { reference: String },
 }
 
 #[derive(Debug, Subcommand)]

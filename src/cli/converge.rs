@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::args::{Apply, Consent, Destroy, FileArguments, Format, Plan as PlanArguments, Status};
+use super::bars::{Bars, Show};
 use super::failure::Failure;
 use super::{stack_file, view};
 use crate::engine::native::Native;
@@ -42,9 +43,15 @@ fn cancellation() -> watch::Receiver<bool> {
     let (sender, receiver) = watch::channel(false);
     tokio::spawn(async move {
         if tokio::signal::ctrl_c().await.is_ok() {
-            eprintln!("interrupted: steps that have begun are finished, no further one begins");
+            eprintln!(
+                "interrupted: steps that have begun are finished, no further one begins; once more stops at once"
+            );
             // The receiver is gone when the command has ended anyway.
             sender.send(true).ok();
+            // A pull can take long, and goes on where it was the next time.
+            if tokio::signal::ctrl_c().await.is_ok() {
+                std::process::exit(130);
+            }
         }
     });
     receiver
@@ -54,15 +61,16 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
     if arguments.dry_run {
         return show(roots, &arguments.file, &arguments.target, arguments.pull, Format::Table, None, false);
     }
-    let engine = Arc::new(Native::new(roots));
+    let bars = Arc::new(Bars::new(if arguments.quiet { Show::Nothing } else { Show::People }));
+    let engine = Arc::new(Native::new(roots).with_watcher(bars.clone()));
     let loaded = stack_file::load(&arguments.file)?;
     let desired = stack_file::with_pull(stack_file::lower(&loaded, engine.capabilities())?, arguments.pull);
     let _lock = lock(roots, &desired.stack)?;
     block_on(async {
         let applied = async {
             match &arguments.plan {
-                Some(file) => apply_saved(&engine, &desired, file, arguments).await,
-                None => apply_now(&engine, desired, arguments).await,
+                Some(file) => apply_saved(&engine, &desired, file, arguments, &bars).await,
+                None => apply_now(&engine, desired, arguments, &bars).await,
             }
         };
         match arguments.wait_timeout {
@@ -91,7 +99,12 @@ fn plan_options(arguments: &Apply) -> PlanOptions {
     }
 }
 
-async fn apply_now(engine: &Arc<Native>, desired: Desired, arguments: &Apply) -> Result<ExitCode, Failure> {
+async fn apply_now(
+    engine: &Arc<Native>,
+    desired: Desired,
+    arguments: &Apply,
+    bars: &Bars,
+) -> Result<ExitCode, Failure> {
     for note in &desired.not_honoured {
         eprintln!("warning: not honoured yet: {note}");
     }
@@ -101,9 +114,9 @@ async fn apply_now(engine: &Arc<Native>, desired: Desired, arguments: &Apply) ->
         let observed = engine.observe(&desired.stack).await?;
         let (desired, observed) = plan::target(&desired, &observed, &arguments.target)?;
         let plan = plan::plan(&desired, &observed, engine.capabilities(), &plan_options(arguments));
-        return carry_out(engine, &plan, &options, quiet).await;
+        return carry_out(engine, &plan, &options, bars).await;
     }
-    let observer = |_: &Plan, event: Event<'_>| progress(&event, quiet);
+    let observer = |_: &Plan, event: Event<'_>| bars.above(|| progress(&event, quiet));
     let rounds = converge(engine, &desired, &plan_options(arguments), &options, &observer).await;
     let rounds = rounds.map_err(|error| match error {
         ConvergeError::Observe(error) => Failure::from(error),
@@ -123,12 +136,13 @@ async fn apply_saved(
     desired: &Desired,
     file: &std::path::Path,
     arguments: &Apply,
+    bars: &Bars,
 ) -> Result<ExitCode, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
     let saved = SavedPlan::from_json(&text)?;
     let observed = engine.observe(saved.stack()).await?;
     let plan = saved.restore(desired, &observed)?;
-    carry_out(engine, &plan, &execute_options(arguments), arguments.quiet).await
+    carry_out(engine, &plan, &execute_options(arguments), bars).await
 }
 
 /// Executes a plan unless something is to be refused.
@@ -136,8 +150,9 @@ async fn carry_out(
     engine: &Arc<Native>,
     plan: &Plan,
     options: &ExecuteOptions,
-    quiet: bool,
+    bars: &Bars,
 ) -> Result<ExitCode, Failure> {
+    let quiet = bars.is_silent();
     let objections = check(plan);
     if !objections.is_empty() {
         let lines: Vec<String> = objections.iter().map(|objection| format!("error: {objection}")).collect();
@@ -150,7 +165,7 @@ async fn carry_out(
         say(quiet, "nothing to do");
         return Ok(ExitCode::SUCCESS);
     }
-    let report = execute(engine, plan, options, &|event| progress(&event, quiet)).await;
+    let report = execute(engine, plan, options, &|event| bars.above(|| progress(&event, quiet))).await;
     outcome(plan, &report, quiet)
 }
 
@@ -263,7 +278,8 @@ pub fn destroy(roots: &Roots, arguments: &Destroy) -> Result<ExitCode, Failure> 
         let options = DestroyOptions { volumes: arguments.volumes, consent_volumes: consent };
         let plan = plan::destroy(&stack, &observed, options);
         let options = ExecuteOptions { parallel: 8, cancel: Some(cancellation()) };
-        carry_out(&engine, &plan, &options, arguments.quiet).await
+        let bars = Bars::new(if arguments.quiet { Show::Nothing } else { Show::People });
+        carry_out(&engine, &plan, &options, &bars).await
     })
 }
 

@@ -11,11 +11,13 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser};
 
 mod args;
+mod bars;
 mod build;
 mod containers;
 mod converge;
 mod doctor;
 mod failure;
+mod images;
 mod logs;
 mod objects;
 mod options;
@@ -84,7 +86,8 @@ fn role(words: &[OsString]) -> Option<ExitCode> {
 }
 
 fn command(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let roots = Roots::new(absolute(&arguments.global.root)?, absolute(&arguments.global.run_root)?);
+    let mut roots = Roots::new(absolute(&arguments.global.root)?, absolute(&arguments.global.run_root)?);
+    roots.etc = absolute(&arguments.global.etc)?;
     let roots = &roots;
     match &arguments.command {
         Command::Apply(arguments) => converge::apply(roots, arguments),
@@ -109,9 +112,20 @@ fn command(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Stats(arguments) => containers::stats(roots, arguments),
         Command::Inspect(arguments) => objects::inspect(roots, arguments, &objects::ALL_KINDS),
         Command::Build(arguments) => build::build(roots, arguments),
-        Command::Pull(arguments) => objects::pull(roots, arguments),
-        Command::Images(arguments) => objects::images(roots, arguments),
-        Command::Image(command) => objects::image(roots, command),
+        Command::Pull(arguments) => images::pull(roots, arguments),
+        Command::Push(arguments) => images::push(roots, arguments),
+        Command::Images(arguments) => images::images(roots, arguments),
+        Command::Rmi(arguments) => images::rmi(roots, arguments),
+        Command::Tag { image, name } => images::tag(roots, image, name),
+        Command::History { image, format } => images::history(roots, image, format.format),
+        Command::Save(arguments) => images::save(roots, arguments),
+        Command::Load(arguments) => images::load(roots, arguments),
+        Command::Import { source, name } => images::import(roots, source, name),
+        Command::Export(arguments) => images::export(roots, arguments),
+        Command::Login(arguments) => images::login(roots, arguments),
+        Command::Logout { server } => images::logout(server.as_deref()),
+        Command::Image(command) => images::image(roots, command),
+        Command::Registry(command) => images::registry(roots, command),
         Command::Network(command) => objects::networks(roots, command),
         Command::Volume(command) => objects::volumes(roots, command),
         Command::System(command) => objects::system(roots, command),

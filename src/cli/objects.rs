@@ -6,88 +6,19 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::args::{ImageCommand, Inspect, List, ObjectCommand, Pull, SystemCommand};
+use super::args::{Inspect, List, ObjectCommand, SystemCommand};
 use super::containers::show;
 use super::failure::Failure;
 use super::view::{self, Table};
-use crate::engine::native::{containers, ensure_image, volume_users};
-use crate::reconcile::resource::{ImageConfig, ImageSource, PullPolicy, label};
-use crate::runtime::image::{Image, Store};
+use crate::engine::native::{containers, volume_users};
+use crate::reconcile::resource::label;
+use crate::runtime::image::{self, Store};
 use crate::runtime::roots::Roots;
 use crate::runtime::{container, network, volume};
 
 fn quiet(names: impl Iterator<Item = String>) -> Result<ExitCode, Failure> {
     view::out(&names.map(|name| name + "\n").collect::<String>())?;
     Ok(ExitCode::SUCCESS)
-}
-
-pub fn images(roots: &Roots, arguments: &List) -> Result<ExitCode, Failure> {
-    let images = Store::open(roots).list()?;
-    if arguments.quiet {
-        return quiet(images.iter().map(|image| image.reference.clone()));
-    }
-    let mut table = Table::new(&["IMAGE", "ID", "SIZE"]);
-    for image in &images {
-        table.row([image.reference.clone(), image.id.hex()[..12].to_owned(), view::size(image.size)]);
-    }
-    let values: Vec<Value> = images.iter().map(image_value).collect();
-    show(arguments.format.format, &table, &values)
-}
-
-fn image_value(image: &Image) -> Value {
-    json!({"kind": "image", "name": image.reference, "id": image.id, "digest": image.digest, "size_bytes": image.size,
-           "created_ms": image.created_ms, "layers": image.layers, "config": image.config})
-}
-
-pub fn pull(roots: &Roots, arguments: &Pull) -> Result<ExitCode, Failure> {
-    let source = ImageSource::Pull { reference: arguments.reference.clone(), digest: None };
-    let wanted = ImageConfig {
-        reference: arguments.reference.clone(),
-        source,
-        pull_policy: PullPolicy::Always,
-        platform: arguments.platform.clone(),
-    };
-    let image = ensure_image(roots, &wanted)?;
-    if !arguments.quiet {
-        eprintln!("{}: {}", image.reference, image.digest);
-    }
-    view::out(&format!("{}\n", image.reference))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The images that containers are made from, by name and id.
-fn in_use(roots: &Roots) -> Result<BTreeSet<String>, Failure> {
-    let all = container::list(roots)?;
-    Ok(all.into_iter().flat_map(|one| [one.config.image, one.config.image_id]).collect())
-}
-
-pub fn image(roots: &Roots, command: &ImageCommand) -> Result<ExitCode, Failure> {
-    match command {
-        ImageCommand::Ls(arguments) => images(roots, arguments),
-        ImageCommand::Pull(arguments) => pull(roots, arguments),
-        ImageCommand::Inspect(arguments) => inspect(roots, arguments, &[Kind::Image]),
-        ImageCommand::Rm(arguments) => {
-            let used = in_use(roots)?;
-            for name in &arguments.names {
-                let store = Store::open(roots);
-                let image = store.get(name)?.ok_or_else(|| Failure::new(format!("no image {name:?} in the store")))?;
-                if used.contains(&image.reference) {
-                    return Err(Failure::new(format!(
-                        "image {name:?} is used by a container\n  help: remove the container first"
-                    )));
-                }
-                store.remove(&image.reference)?;
-                view::out(&format!("{name}\n"))?;
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-        ImageCommand::Load { input, tag } => {
-            for image in Store::open(roots).load_archive(input, tag.as_deref())? {
-                view::out(&format!("{}\n", image.reference))?;
-            }
-            Ok(ExitCode::SUCCESS)
-        }
-    }
 }
 
 pub fn networks(roots: &Roots, command: &ObjectCommand) -> Result<ExitCode, Failure> {
@@ -187,7 +118,7 @@ pub fn inspect(roots: &Roots, arguments: &Inspect, kinds: &[Kind]) -> Result<Exi
 fn look(roots: &Roots, name: &str, kind: Kind) -> Result<Option<Value>, Failure> {
     Ok(match kind {
         Kind::Container => super::containers::inspect(roots, name)?,
-        Kind::Image => Store::open(roots).get(name)?.map(|image| image_value(&image)),
+        Kind::Image => Store::open(roots).get(name)?.map(|image| super::images::value(&image)),
         Kind::Network => network::list(roots)?.iter().find(|one| one.config.name == name).map(network_value),
         Kind::Volume => volume::list(roots)?.iter().find(|one| one.config.name == name).map(volume_value),
     })
@@ -243,7 +174,7 @@ fn prune(roots: &Roots, all: bool, force: bool) -> Result<ExitCode, Failure> {
             view::out(&format!("network {}\n", one.config.name))?;
         }
     }
-    for name in Store::open(roots).prune(&in_use(roots)?)? {
+    for name in Store::open(roots).prune(image::Prune::Unused)? {
         view::out(&format!("image {name}\n"))?;
     }
     crate::build::sweep(roots)?;
@@ -254,7 +185,7 @@ fn prune(roots: &Roots, all: bool, force: bool) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn asked(question: &str) -> Result<bool, Failure> {
+pub fn asked(question: &str) -> Result<bool, Failure> {
     if !std::io::stdin().is_terminal() {
         return Ok(false);
     }

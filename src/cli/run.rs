@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use nix::fcntl::OFlag;
 
 use super::args::{Exec, PullWhen, Run};
+use super::bars::{Bars, Show};
 use super::failure::Failure;
 use super::terminal::{self, Attached, Pipes};
 use super::{options, stack_file, view};
@@ -91,7 +92,8 @@ fn prepare(roots: &Roots, arguments: &Run, wanted: &ContainerConfig) -> Result<(
         Some(PullWhen::Missing) | None => PullPolicy::Missing,
     };
     let source = ImageSource::Pull { reference: wanted.image.clone(), digest: None };
-    ensure_image(roots, &ImageConfig { reference: wanted.image.clone(), source, pull_policy, platform: None })?;
+    let image = ImageConfig { reference: wanted.image.clone(), source, pull_policy, platform: None };
+    ensure_image(roots, &image, &Bars::new(Show::People))?;
     if matches!(&wanted.network, NetworkMode::Networks(networks) if networks.contains_key(DEFAULT_NETWORK)) {
         ensure_default_network(roots)?;
     }

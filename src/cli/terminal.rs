@@ -41,6 +41,28 @@ impl Drop for RawMode {
     }
 }
 
+/// What is typed is not shown, until this is dropped.
+pub struct Hidden {
+    before: Termios,
+}
+
+impl Hidden {
+    pub fn begin() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut quiet = before.clone();
+        quiet.local_flags.remove(nix::sys::termios::LocalFlags::ECHO);
+        tcsetattr(io::stdin(), SetArg::TCSAFLUSH, &quiet)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        // Nothing can be done for a terminal that has gone.
+        tcsetattr(io::stdin(), SetArg::TCSANOW, &self.before).ok();
+    }
+}
+
 /// Rows and columns of the user's terminal; 0 where there is none.
 pub fn size() -> (u16, u16) {
     init::terminal_size(io::stdout().as_fd()).unwrap_or((0, 0))

@@ -11,12 +11,19 @@ pub struct Roots {
     pub run: PathBuf,
     /// This very program, to be started again as a supervisor: `/proc/self/exe`, but for a test of the library.
     pub program: PathBuf,
+    /// What the host's owner says: `/etc`, with `stack/`, and what of `docker/` and `containers/` is about registries.
+    pub etc: PathBuf,
 }
 
 impl Roots {
     /// The roots at these two directories, which need not exist yet.
     pub fn new(root: impl Into<PathBuf>, run: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), run: run.into(), program: PathBuf::from("/proc/self/exe") }
+        Self {
+            root: root.into(),
+            run: run.into(),
+            program: PathBuf::from("/proc/self/exe"),
+            etc: PathBuf::from("/etc"),
+        }
     }
 
     /// A folder below the durable root.

@@ -10,13 +10,16 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use server::{Cutter, Registry, Target, gzip, layer_tar};
-use stack::runtime::image::{Credentials, Error, Image, ImageReference, Progress, PullOptions, RegistryError, Store};
+use stack::runtime::image::{
+    Access, Credentials, Error, Image, ImageReference, Progress, PullOptions, RegistryError, Settings, Store,
+};
 use stack::runtime::roots::Roots;
 
 /// A store of its own, gone with the value.
 struct World {
     directory: PathBuf,
     store: Store,
+    settings: Settings,
 }
 
 impl World {
@@ -26,11 +29,20 @@ impl World {
         let directory = std::env::temp_dir().join(name);
         fs::create_dir_all(&directory).unwrap();
         let store = Store::open(&Roots::new(directory.join("root"), directory.join("run")));
-        Self { directory, store }
+        Self { directory, store, settings: Settings::default() }
+    }
+
+    /// Anonymous and silent.
+    fn options(&self) -> PullOptions<'_> {
+        PullOptions::new(Access::anonymous(&self.settings))
     }
 
     fn pull(&self, name: &str) -> Result<Image, Error> {
-        self.pull_with(name, &PullOptions::default())
+        self.pull_with(name, &self.options())
+    }
+
+    fn remove(&self, name: &str) {
+        self.store.remove(name).unwrap();
     }
 
     fn pull_with(&self, name: &str, options: &PullOptions<'_>) -> Result<Image, Error> {
@@ -80,15 +92,15 @@ fn an_image_is_pulled_once_and_removed_whole() {
         }
     };
     let other = format!("{}/team/app@{}", registry.address, image.digest);
-    let options = PullOptions { progress: &count, ..PullOptions::default() };
+    let options = PullOptions { progress: &count, ..world.options() };
     assert_eq!(world.pull_with(&other, &options).unwrap().layers, image.layers);
     assert_eq!(fetched.load(Ordering::Relaxed), 0, "what is here is not fetched again");
 
     let missing = world.pull(&format!("{}/team/app:2.0", registry.address)).unwrap_err();
     assert!(matches!(missing, Error::Registry(RegistryError::NotFound { .. })), "{missing}");
-    world.store.remove(&name).unwrap();
+    world.remove(&name);
     assert_eq!(world.rest("layers").len(), 2, "the other name still needs them");
-    world.store.remove(&other).unwrap();
+    world.remove(&other);
     assert_eq!(world.rest("layers"), Vec::<String>::new());
 }
 
@@ -101,10 +113,10 @@ fn an_index_is_followed_for_the_platform() {
     registry.push_index("app", "all", &[("linux/arm64", &arm), ("linux/amd64", &amd)]);
     let name = format!("{}/app:all", registry.address);
     for (platform, layers) in [("linux/amd64", 2), ("arm64", 1)] {
-        let options = PullOptions { platform: Some(platform), ..PullOptions::default() };
+        let options = PullOptions { platform: Some(platform), ..world.options() };
         assert_eq!(world.pull_with(&name, &options).unwrap().layers.len(), layers);
     }
-    let options = PullOptions { platform: Some("linux/s390x"), ..PullOptions::default() };
+    let options = PullOptions { platform: Some("linux/s390x"), ..world.options() };
     let error = world.pull_with(&name, &options).unwrap_err().to_string();
     assert!(error.contains("linux/arm64, linux/amd64"), "{error}");
 }
@@ -118,11 +130,12 @@ fn a_password_is_asked_for_and_used() {
     let anonymous = world.pull(&name).unwrap_err().to_string();
     assert!(anonymous.contains("HTTP 401") && anonymous.contains("config.json"), "{anonymous}");
     let pull = |password: &str| {
-        let keyring = |host: &str| {
-            assert_eq!(host, registry.address);
+        let keyring = |place: &str| {
+            assert_eq!(place, format!("{}/app", registry.address));
             Some(Credentials::Password { user: "ann".into(), password: password.into() })
         };
-        world.pull_with(&name, &PullOptions { keyring: &keyring, ..PullOptions::default() })
+        let options = world.options();
+        world.pull_with(&name, &PullOptions { access: Access { keyring: &keyring, ..options.access }, ..options })
     };
     let wrong = pull("guess").unwrap_err().to_string();
     assert!(wrong.contains("is wrong") && !wrong.contains("guess"), "{wrong}");
@@ -174,7 +187,7 @@ fn a_registry_that_dies_is_an_error_and_a_later_pull_goes_on() {
             first.lock().unwrap().get_or_insert(received);
         }
     };
-    let options = PullOptions { progress: &note, ..PullOptions::default() };
+    let options = PullOptions { progress: &note, ..world.options() };
     world.pull_with(&format!("{}/{name}", registry.address), &options).unwrap();
     assert!(first.into_inner().unwrap().unwrap() > 300_000, "it went on where it was");
 }
@@ -210,7 +223,8 @@ fn a_redirect_gets_no_password() {
         }
     });
     let keyring = |_: &str| Some(Credentials::Password { user: "ann".into(), password: "s3cret".into() });
-    let options = PullOptions { keyring: &keyring, ..PullOptions::default() };
+    let options = world.options();
+    let options = PullOptions { access: Access { keyring: &keyring, ..options.access }, ..options };
     world.pull_with(&format!("{}/app:1", asks.address), &options).unwrap_err();
     let seen = target.requests();
     assert!(!seen.is_empty(), "it was redirected");

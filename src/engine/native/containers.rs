@@ -58,6 +58,11 @@ pub fn create(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
 /// As [`create`], with a last word on what the runtime gets.
 pub fn create_with(roots: &Roots, wanted: &ContainerConfig, last: impl FnOnce(Config) -> Config) -> Result<(), Error> {
     let image = images::present(roots, &wanted.image)?;
+    let store = Store::open(roots);
+    // Until the container is written down nobody else knows that its layers are needed.
+    let lease = store.lease()?;
+    store.layers_of(&lease, &image)?;
+    store.touch(&image)?;
     let (users, _held) = users::allocate(roots, wanted)?;
     let config = last(config(roots, wanted, &image, users)?);
     container::create(roots, &config)?;

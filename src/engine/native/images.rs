@@ -1,18 +1,40 @@
 //! Images as they are declared.
 
+use std::sync::Arc;
+
 use crate::reconcile::resource::{ImageConfig, ImageSource, PullPolicy};
 use crate::runtime::image::registry::credentials;
-use crate::runtime::image::{Digest, Error, Image, ImageReference, PullOptions, Store};
+use crate::runtime::image::{
+    Access, Digest, Error, Image, ImageReference, Progress, PullOptions, Settings, Store, Wait,
+};
 use crate::runtime::roots::Roots;
 
 const BUILTIN: &str = "builtin:";
+
+/// Who is told how far a pull is.
+pub trait Watcher: Send + Sync {
+    fn progress(&self, image: &str, progress: Progress<'_>);
+    fn waiting(&self, image: &str, wait: &Wait<'_>);
+}
+
+/// Nobody.
+pub struct Silent;
+
+impl Watcher for Silent {
+    fn progress(&self, _: &str, _: Progress<'_>) {}
+    fn waiting(&self, _: &str, _: &Wait<'_>) {}
+}
+
+/// As an engine keeps it.
+pub type SharedWatcher = Arc<dyn Watcher>;
 
 /// Puts the image into the store, from where it is declared to come.
 ///
 /// # Errors
 /// Where it can't be had, or its content is not what the declared digest says.
-pub fn ensure(roots: &Roots, wanted: &ImageConfig) -> Result<Image, Error> {
-    let store = Store::open(roots);
+pub fn ensure(roots: &Roots, wanted: &ImageConfig, watcher: &dyn Watcher) -> Result<Image, Error> {
+    let settings = Settings::of_host(roots)?;
+    let store = Store::open(roots).with_limits(&settings.limits);
     match &wanted.source {
         ImageSource::Builtin(name) => store.builtin(name),
         ImageSource::Archive(path) => {
@@ -20,11 +42,21 @@ pub fn ensure(roots: &Roots, wanted: &ImageConfig) -> Result<Image, Error> {
             images.into_iter().next().ok_or_else(|| Error::NotFound(wanted.reference.clone()))
         }
         ImageSource::Rootfs(path) => store.import_rootfs(path, &wanted.reference),
-        ImageSource::Pull { reference, digest } => pull(&store, wanted, reference, digest.as_deref()),
+        ImageSource::Pull { reference, digest } => {
+            let image = pull(&store, &settings, wanted, (reference, digest.as_deref()), watcher)?;
+            make_room(&store, &settings)?;
+            Ok(image)
+        }
     }
 }
 
-fn pull(store: &Store, wanted: &ImageConfig, reference: &str, digest: Option<&str>) -> Result<Image, Error> {
+fn pull(
+    store: &Store,
+    settings: &Settings,
+    wanted: &ImageConfig,
+    (reference, digest): (&str, Option<&str>),
+    watcher: &dyn Watcher,
+) -> Result<Image, Error> {
     if let Some(name) = reference.strip_prefix(BUILTIN) {
         return store.builtin(name);
     }
@@ -37,10 +69,12 @@ fn pull(store: &Store, wanted: &ImageConfig, reference: &str, digest: Option<&st
             if let Some(digest) = digest {
                 place.digest = Some(Digest::parse(digest)?);
             }
-            let keyring = |registry: &str| credentials::of_user(registry);
-            let options =
-                PullOptions { platform: wanted.platform.as_deref(), keyring: &keyring, ..PullOptions::default() };
-            store.pull(&place, &wanted.reference, &options)
+            let name = wanted.reference.as_str();
+            let access =
+                Access { settings, keyring: &credentials::of_user, waiting: &|wait| watcher.waiting(name, wait) };
+            let progress = |progress: Progress<'_>| watcher.progress(name, progress);
+            let options = PullOptions { platform: wanted.platform.as_deref(), access, progress: &progress };
+            store.pull(&place, name, &options)
         }
     }
 }
@@ -51,8 +85,18 @@ pub fn provide(roots: &Roots) -> impl Fn(&str, bool) -> Result<Image, Error> + S
     move |name: &str, newest: bool| {
         let source = ImageSource::Pull { reference: name.to_owned(), digest: None };
         let pull_policy = if newest { PullPolicy::Always } else { PullPolicy::Missing };
-        ensure(&roots, &ImageConfig { reference: name.to_owned(), source, pull_policy, platform: None })
+        ensure(&roots, &ImageConfig { reference: name.to_owned(), source, pull_policy, platform: None }, &Silent)
     }
+}
+
+/// Where the host's owner declared when the store is too full.
+fn make_room(store: &Store, settings: &Settings) -> Result<(), Error> {
+    if let Some(when) = settings.collect {
+        for name in store.collect(when)? {
+            tracing::info!("image {name} was not used for longest, and the disk is full: removed");
+        }
+    }
+    Ok(())
 }
 
 /// The image of a container: it must be here. The built-in one always is.

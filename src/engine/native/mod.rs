@@ -29,7 +29,7 @@ mod unsupported;
 mod users;
 mod volumes;
 
-pub use images::{ensure as ensure_image, provide as provide_image};
+pub use images::{SharedWatcher, Silent, Watcher, ensure as ensure_image, provide as provide_image};
 pub use networks::{DEFAULT_NETWORK, ensure_default as ensure_default_network};
 pub use volumes::users as volume_users;
 
@@ -42,6 +42,7 @@ const NOT_HONOURED: &[&str] =
 pub struct Native {
     roots: Roots,
     capabilities: Arc<Capabilities>,
+    watcher: SharedWatcher,
 }
 
 impl Native {
@@ -54,7 +55,12 @@ impl Native {
             not_honoured: NOT_HONOURED,
             unsupported: unsupported::unsupported,
         };
-        Self { roots: roots.clone(), capabilities: Arc::new(capabilities) }
+        Self { roots: roots.clone(), capabilities: Arc::new(capabilities), watcher: Arc::new(images::Silent) }
+    }
+
+    /// Tells how far pulls are.
+    pub fn with_watcher(self, watcher: SharedWatcher) -> Self {
+        Self { watcher, ..self }
     }
 }
 
@@ -84,8 +90,8 @@ impl Engine for Native {
     }
 
     async fn perform(&self, action: &Action) -> Result<(), EngineError> {
-        let (roots, action) = (self.roots.clone(), action.clone());
-        blocking(move || perform(&roots, &action)).await
+        let (roots, action, watcher) = (self.roots.clone(), action.clone(), self.watcher.clone());
+        blocking(move || perform(&roots, &action, &*watcher)).await
     }
 
     fn hints(&self, _stack: &StackName) -> impl Stream<Item = ()> + Send {
@@ -93,11 +99,11 @@ impl Engine for Native {
     }
 }
 
-fn perform(roots: &Roots, action: &Action) -> Result<(), EngineError> {
+fn perform(roots: &Roots, action: &Action, watcher: &dyn Watcher) -> Result<(), EngineError> {
     match action {
-        Action::Create { id, config } => create(roots, id, config),
-        Action::Update { id, config, .. } => update(roots, id, config),
-        Action::Repair { id, config } => repair(roots, id, config),
+        Action::Create { id, config } => create(roots, id, config, watcher),
+        Action::Update { id, config, .. } => update(roots, id, config, watcher),
+        Action::Repair { id, config } => repair(roots, id, config, watcher),
         Action::Remove { id, config } => remove(roots, id, config),
         Action::Start { id, name } => containers::start(roots, name).map_err(|error| failed(id, error)),
         Action::Stop { id, name } => {
@@ -113,34 +119,37 @@ fn perform(roots: &Roots, action: &Action) -> Result<(), EngineError> {
     }
 }
 
-fn create(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineError> {
+fn create(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher) -> Result<(), EngineError> {
     match config {
-        Config::Image(image) => images::ensure(roots, image).map(drop).map_err(|error| failed(id, error)),
+        Config::Image(image) => images::ensure(roots, image, watcher).map(drop).map_err(|error| failed(id, error)),
         Config::Network(network) => networks::create(roots, network).map_err(|error| failed(id, error)),
         Config::Volume(volume) => volumes::create(roots, volume).map_err(|error| failed(id, error)),
         Config::Container(container) => containers::create(roots, container).map_err(|error| failed(id, error)),
     }
 }
 
-fn update(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineError> {
+fn update(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher) -> Result<(), EngineError> {
     match config {
         Config::Volume(volume) => volumes::update(roots, volume).map_err(|error| failed(id, error)),
         Config::Network(network) => networks::update(roots, network).map_err(|error| failed(id, error)),
         Config::Container(container) => containers::update(roots, container).map_err(|error| failed(id, error)),
-        Config::Image(_) => create(roots, id, config),
+        Config::Image(_) => create(roots, id, config, watcher),
     }
 }
 
-fn repair(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineError> {
+fn repair(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher) -> Result<(), EngineError> {
     match config {
         Config::Network(_) | Config::Container(_) => networks::repair(roots).map_err(|error| failed(id, error)),
-        Config::Volume(_) | Config::Image(_) => create(roots, id, config),
+        Config::Volume(_) | Config::Image(_) => create(roots, id, config, watcher),
     }
 }
 
 fn remove(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineError> {
     match config {
-        Config::Image(image) => Store::open(roots).remove(&image.reference).map_err(|error| failed(id, error)),
+        Config::Image(image) => {
+            let removed = Store::open(roots).remove(&image.reference);
+            removed.map(drop).map_err(|error| failed(id, error))
+        }
         Config::Network(network) => networks::remove(roots, &network.name).map_err(|error| failed(id, error)),
         Config::Volume(volume) => volumes::remove(roots, &volume.name).map_err(|error| failed(id, error)),
         Config::Container(container) => {

@@ -47,8 +47,8 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
             .resources
             .insert(id, ObservedResource { phase, config: Config::Volume(wanted), run: None, drift: vec![] });
     }
-    for image in Store::open(roots).list().map_err(|error| failed("images", error))? {
-        observed.digests.insert(image.reference, image.digest.to_string());
+    for (name, digest) in Store::open(roots).names().map_err(|error| failed("images", error))? {
+        observed.digests.insert(name, digest.to_string());
     }
     Ok(observed)
 }

@@ -306,7 +306,9 @@ mod tests {
         Image {
             reference: "i".into(),
             digest: id.clone(),
+            manifest: id.clone(),
             id,
+            place: None,
             config,
             health: Default::default(),
             layers: vec![],

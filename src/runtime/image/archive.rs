@@ -1,24 +1,30 @@
 //! Images in files: docker's archives (`manifest.json`, image specification v1.2) and OCI's (`index.json`, OCI image
-//! layout), both tars; and plain root file systems.
+//! layout), both tars; and what writes them.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::fs::File;
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use oci_spec::image::{ImageIndex, ImageManifest};
-use serde::Deserialize;
-use tar::{Archive, Builder, EntryType};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use tar::{Builder, EntryType, Header};
 
-use super::store::{Image, Writer, decompress};
-use super::{Digest, Error, ImageReference, io_at};
+use super::document::{self, Descriptor, Document, Platform};
+use super::pull::{each, hash};
+use super::store::{Layer, Lease, Publication, decompress, media_type, unpack_to};
+use super::tarball::{Kind, Reader};
+use super::unpack::Budget;
+use super::{Digest, Error, Image, ImageReference, Store, config, io_at, strict};
 
-/// The largest `manifest.json` and the like that is read, in bytes.
-const LARGEST_DOCUMENT: u64 = 4 << 20;
 const REFERENCE_NAME: &str = "org.opencontainers.image.ref.name";
+const CONTAINERD_NAME: &str = "io.containerd.image.name";
+/// More files than any archive of images has, and more bytes than their names have.
+const MOST_FILES: usize = 100_000;
+const MOST_NAMES: usize = 16 << 20;
 
 /// One image of a docker archive's `manifest.json`.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct DockerImage {
     config: String,
@@ -27,63 +33,126 @@ struct DockerImage {
     layers: Vec<String>,
 }
 
+#[derive(Deserialize)]
+struct OciIndex {
+    manifests: Vec<Descriptor>,
+}
+
 /// Takes all images of the archive into the store.
-pub fn load(writer: &Writer<'_>, path: &Path, name: Option<&str>) -> Result<Vec<Image>, Error> {
-    let wrong = |reason: String| Error::Archive { path: path.to_owned(), reason };
-    let files = extract(writer, path)?;
-    let images = if let Some(text) = document(&files, "manifest.json")? {
-        let images: Vec<DockerImage> =
-            serde_json::from_slice(&text).map_err(|error| wrong(format!("manifest.json: {error}")))?;
-        images.iter().map(|image| docker_image(writer, &files, image, name, path)).collect::<Result<Vec<_>, _>>()?
-    } else if let Some(text) = document(&files, "index.json")? {
-        let index: ImageIndex = serde_json::from_slice(&text).map_err(|error| wrong(format!("index.json: {error}")))?;
-        oci_images(writer, &files, &index, name, path)?
+pub fn load(store: &Store, path: &Path, name: Option<&str>, platform: Option<&Platform>) -> Result<Vec<Image>, Error> {
+    let lease = store.lease()?;
+    let files = Files::open(store, &lease, path)?;
+    let host = Platform::host();
+    let load = Load { store, lease: &lease, files: &files, name, platform: platform.unwrap_or(&host) };
+    let images = if files.by_name.contains_key("manifest.json") {
+        load.docker()?
+    } else if files.by_name.contains_key("index.json") {
+        load.oci()?
     } else {
-        return Err(wrong("neither a docker archive (manifest.json) nor an OCI one (index.json)\n  help: a plain root file system is taken by `rootfs:`".into()));
+        return Err(files.wrong("neither a docker archive (manifest.json) nor an OCI one (index.json)\n  help: a plain root file system is taken by `rootfs:` and by `stack import`"));
     };
     if images.is_empty() {
-        return Err(wrong("there is no image in it".into()));
+        return Err(files.wrong("there is no image in it"));
     }
     Ok(images)
 }
 
-/// The archive's files, under numbers, so that no name of the archive becomes a path. Links are followed by name.
+/// Where each file of the archive lies in it; nothing is written under a name that the archive says. Links are followed
+/// by name, within the archive.
 struct Files {
     archive: PathBuf,
-    by_name: BTreeMap<String, PathBuf>,
+    /// The archive itself, or its uncompressed copy.
+    path: PathBuf,
+    by_name: BTreeMap<String, (u64, u64)>,
 }
 
-fn extract(writer: &Writer<'_>, path: &Path) -> Result<Files, Error> {
-    let unreadable = |error: io::Error| Error::Archive { path: path.to_owned(), reason: error.to_string() };
-    let archive = File::open(path).map_err(io_at(path))?;
-    let mut archive = Archive::new(decompress(archive).map_err(unreadable)?);
-    let mut by_name: BTreeMap<String, PathBuf> = BTreeMap::new();
-    let mut links = Vec::new();
-    for (number, entry) in archive.entries().map_err(unreadable)?.enumerate() {
-        let mut entry = entry.map_err(unreadable)?;
-        let name = clean(&entry.path().map_err(unreadable)?);
-        match entry.header().entry_type() {
-            EntryType::Regular | EntryType::Continuous => {
-                let target = writer.temporary().join(format!("file-{number}"));
-                let mut file = File::create(&target).map_err(io_at(&target))?;
-                io::copy(&mut entry, &mut file).map_err(io_at(&target))?;
-                by_name.insert(name, target);
+impl Files {
+    fn open(store: &Store, lease: &Lease, archive: &Path) -> Result<Self, Error> {
+        let unreadable = |error: io::Error| Error::Archive { path: archive.to_owned(), reason: error.to_string() };
+        let mut file = BufReader::new(File::open(archive).map_err(io_at(archive))?);
+        let compressed = media_type(&mut file).map_err(unreadable)? != document::OCI_LAYER;
+        let mut path = archive.to_owned();
+        if compressed || !file.get_ref().metadata().map_err(io_at(archive))?.is_file() {
+            path = lease.temporary("archive");
+            let limits = store.limits();
+            let length = file.get_ref().metadata().map_err(io_at(archive))?.len();
+            let most = limits.unpacked_bytes.saturating_add(length.saturating_mul(limits.unpacked_factor));
+            let mut copy = File::create(&path).map_err(io_at(&path))?;
+            let mut plain = decompress(file).map_err(unreadable)?.take(most + 1);
+            if io::copy(&mut plain, &mut copy).map_err(unreadable)? > most {
+                return Err(unreadable(io::Error::other(format!("it unpacks to more than {most} bytes"))));
             }
-            EntryType::Symlink | EntryType::Link => {
-                if let Some(target) = entry.link_name().map_err(unreadable)? {
-                    let beside = Path::new(&name).parent().unwrap_or(Path::new("")).join(&target);
-                    links.push((name, clean(&beside), clean(&target)));
+        }
+        let by_name = index(&path, store.limits()).map_err(unreadable)?;
+        Ok(Self { archive: archive.to_owned(), path, by_name })
+    }
+
+    fn wrong(&self, reason: impl Into<String>) -> Error {
+        Error::Archive { path: self.archive.clone(), reason: reason.into() }
+    }
+
+    fn content(&self, name: &str) -> Result<io::Take<File>, Error> {
+        let found = self.by_name.get(&clean(Path::new(name)));
+        let (at, length) = *found.ok_or_else(|| self.wrong(format!("{name:?} is missing in it")))?;
+        let mut file = File::open(&self.path).map_err(io_at(&self.path))?;
+        file.seek(SeekFrom::Start(at)).map_err(io_at(&self.path))?;
+        Ok(file.take(length))
+    }
+
+    fn read(&self, name: &str, most: u64) -> Result<Vec<u8>, Error> {
+        let mut content = self.content(name)?;
+        if content.limit() > most {
+            return Err(self.wrong(format!("{name:?} is larger than {most} bytes")));
+        }
+        let mut bytes = Vec::new();
+        content.read_to_end(&mut bytes).map_err(io_at(&self.archive))?;
+        Ok(bytes)
+    }
+
+    /// A blob, whose content must be what its name says.
+    fn blob(&self, digest: &Digest, most: u64) -> Result<Vec<u8>, Error> {
+        let bytes = self.read(&blob_name(digest), most)?;
+        let found = Digest::of(&bytes);
+        if found == *digest {
+            return Ok(bytes);
+        }
+        Err(Error::Mismatch { what: "blob".into(), expected: digest.to_string(), found: found.to_string() })
+    }
+}
+
+fn blob_name(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn index(path: &Path, limits: &super::Limits) -> io::Result<BTreeMap<String, (u64, u64)>> {
+    let mut reader = Reader::new(BufReader::with_capacity(1 << 20, File::open(path)?), limits);
+    let (mut by_name, mut links, mut names) = (BTreeMap::new(), Vec::new(), 0);
+    while let Some(entry) = reader.next()? {
+        names += entry.path.as_os_str().len() + entry.link.as_os_str().len() + 100;
+        if names > MOST_NAMES || by_name.len() + links.len() > MOST_FILES {
+            return Err(io::Error::other("it holds more files than an archive of images has"));
+        }
+        let name = clean(&entry.path);
+        match entry.kind {
+            Kind::File if entry.pieces.is_none() => {
+                let former = by_name.insert(name, (reader.position(), entry.size));
+                if former.is_some() {
+                    return Err(io::Error::other(format!("{:?} is in it twice", entry.path)));
                 }
+            }
+            Kind::Symlink | Kind::Link => {
+                let beside = Path::new(&name).parent().unwrap_or(Path::new("")).join(&entry.link);
+                links.push((name, clean(&beside), clean(&entry.link)));
             }
             _ => {}
         }
     }
     for (name, beside, target) in links {
-        if let Some(found) = by_name.get(&beside).or_else(|| by_name.get(&target)).cloned() {
+        if let Some(found) = by_name.get(&beside).or_else(|| by_name.get(&target)).copied() {
             by_name.insert(name, found);
         }
     }
-    Ok(Files { archive: path.to_owned(), by_name })
+    Ok(by_name)
 }
 
 /// A name without `.` and `..`, as a key.
@@ -99,164 +168,253 @@ fn clean(path: &Path) -> String {
     parts.join("/")
 }
 
-impl Files {
-    fn path(&self, name: &str) -> Result<&PathBuf, Error> {
-        let missing = || Error::Archive { path: self.archive.clone(), reason: format!("{name} is missing in it") };
-        self.by_name.get(&clean(Path::new(name))).ok_or_else(missing)
-    }
+struct Load<'a> {
+    store: &'a Store,
+    lease: &'a Lease,
+    files: &'a Files,
+    name: Option<&'a str>,
+    platform: &'a Platform,
+}
 
-    fn open(&self, name: &str) -> Result<File, Error> {
-        let path = self.path(name)?;
-        File::open(path).map_err(io_at(path))
-    }
-
-    fn read(&self, name: &str) -> Result<Vec<u8>, Error> {
-        let mut bytes = Vec::new();
-        self.open(name)?.take(LARGEST_DOCUMENT).read_to_end(&mut bytes).map_err(io_at(&self.archive))?;
-        Ok(bytes)
-    }
-
-    /// A blob, whose content must be what its name says.
-    fn blob(&self, digest: &Digest) -> Result<Vec<u8>, Error> {
-        let bytes = self.read(&format!("blobs/sha256/{}", digest.hex()))?;
-        let found = Digest::of(&bytes);
-        if found == *digest {
-            return Ok(bytes);
+impl Load<'_> {
+    fn docker(&self) -> Result<Vec<Image>, Error> {
+        let limits = self.store.limits();
+        let text = self.files.read("manifest.json", limits.manifest_bytes)?;
+        let unreadable = |reason: String| self.files.wrong(format!("manifest.json: {reason}"));
+        strict::check(&text, limits.json_depth).map_err(unreadable)?;
+        let images: Vec<DockerImage> = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
+        let mut tags: Vec<&String> = images.iter().flat_map(|image| image.repo_tags.iter().flatten()).collect();
+        tags.sort_unstable();
+        if let Some(twice) = tags.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(unreadable(format!("the tag {:?} stands twice", twice[0])));
         }
-        Err(Error::Mismatch { what: "blob".into(), expected: digest.to_string(), found: found.to_string() })
+        let alone = images.len() == 1;
+        images.iter().map(|image| self.docker_image(image, alone)).collect()
     }
-}
 
-fn document(files: &Files, name: &str) -> Result<Option<Vec<u8>>, Error> {
-    if files.by_name.contains_key(name) { files.read(name).map(Some) } else { Ok(None) }
-}
-
-fn docker_image(
-    writer: &Writer<'_>,
-    files: &Files,
-    image: &DockerImage,
-    name: Option<&str>,
-    path: &Path,
-) -> Result<Image, Error> {
-    let config = files.read(&image.config)?;
-    let layers = image.layers.iter().map(String::as_str).collect::<Vec<_>>();
-    let layers = add_layers(writer, files, &config, &layers)?;
-    let tags = image.repo_tags.clone().unwrap_or_default();
-    publish(writer, &name_of(name, tags.first(), path), None, config, layers)
-}
-
-fn publish(
-    writer: &Writer<'_>,
-    name: &str,
-    digest: Option<Digest>,
-    config: Vec<u8>,
-    layers: Vec<(Digest, u64)>,
-) -> Result<Image, Error> {
-    writer.publish(name, digest, config, layers)
-}
-
-/// The name given, the archive's own in full, or the file's.
-fn name_of(given: Option<&str>, own: Option<&String>, path: &Path) -> String {
-    let own = own.and_then(|own| ImageReference::parse(own).ok()).map(|reference| reference.to_string());
-    let file = || path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    given.map(str::to_owned).or(own).unwrap_or_else(file)
-}
-
-/// Each layer's content must be what the configuration says.
-fn add_layers(writer: &Writer<'_>, files: &Files, config: &[u8], names: &[&str]) -> Result<Vec<(Digest, u64)>, Error> {
-    #[derive(Deserialize)]
-    struct Rootfs {
-        diff_ids: Vec<Digest>,
+    fn docker_image(&self, image: &DockerImage, alone: bool) -> Result<Image, Error> {
+        let config = self.files.read(&image.config, self.store.limits().config_bytes)?;
+        let names: Vec<String> = image.layers.clone();
+        let tags = image.repo_tags.clone().unwrap_or_default();
+        self.publish(&config, &names, None, tags, alone)
     }
-    #[derive(Deserialize)]
-    struct Config {
-        rootfs: Rootfs,
-    }
-    let wrong = |reason: String| Error::Archive { path: files.archive.clone(), reason };
-    let config: Config =
-        serde_json::from_slice(config).map_err(|error| wrong(format!("its configuration: {error}")))?;
-    let diff_ids = config.rootfs.diff_ids;
-    if diff_ids.len() != names.len() {
-        return Err(wrong(format!("{} layers, but its configuration names {}", names.len(), diff_ids.len())));
-    }
-    let pairs = diff_ids.iter().zip(names);
-    pairs.map(|(diff_id, name)| writer.add_layer(files.open(name)?, Some(diff_id))).collect()
-}
 
-fn oci_images(
-    writer: &Writer<'_>,
-    files: &Files,
-    index: &ImageIndex,
-    name: Option<&str>,
-    path: &Path,
-) -> Result<Vec<Image>, Error> {
-    let wrong = |reason: String| Error::Archive { path: path.to_owned(), reason };
-    let mut images = Vec::new();
-    for descriptor in index.manifests() {
-        let digest = Digest::parse(descriptor.digest().as_ref())?;
-        let text = files.blob(&digest)?;
-        let own = descriptor.annotations().as_ref().and_then(|notes| notes.get(REFERENCE_NAME));
-        let name = name_of(name, own, path);
-        if let Ok(nested) = serde_json::from_slice::<ImageIndex>(&text) {
-            let nested: Vec<_> = nested.manifests().iter().filter(|one| for_this_host(one)).cloned().collect();
-            let Some(first) = nested.first() else { continue };
-            let digest = Digest::parse(first.digest().as_ref())?;
-            images.push(oci_image(writer, files, &files.blob(&digest)?, digest, &name)?);
-            continue;
+    fn oci(&self) -> Result<Vec<Image>, Error> {
+        let limits = self.store.limits();
+        let text = self.files.read("index.json", limits.manifest_bytes)?;
+        let unreadable = |reason: String| self.files.wrong(format!("index.json: {reason}"));
+        strict::check(&text, limits.json_depth).map_err(unreadable)?;
+        let index: OciIndex = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
+        let alone = index.manifests.len() == 1;
+        index.manifests.iter().map(|descriptor| self.oci_image(descriptor, alone)).collect()
+    }
+
+    fn oci_image(&self, descriptor: &Descriptor, alone: bool) -> Result<Image, Error> {
+        let limits = self.store.limits();
+        let own = descriptor.annotations.get(CONTAINERD_NAME).or(descriptor.annotations.get(REFERENCE_NAME));
+        let mut digest = descriptor.digest.clone();
+        for _ in 0..3 {
+            let text = self.files.blob(&digest, limits.manifest_bytes)?;
+            let wrong = |reason| self.files.wrong(format!("manifest {digest}: {reason}"));
+            match document::parse(&text, limits).map_err(wrong)? {
+                Document::Manifest(manifest) => {
+                    let config = self.files.blob(&manifest.config.digest, limits.config_bytes)?;
+                    let names: Vec<String> = manifest.layers.iter().map(|layer| blob_name(&layer.digest)).collect();
+                    return self.publish(
+                        &config,
+                        &names,
+                        Some((text, manifest.layers)),
+                        own.cloned().into_iter().collect(),
+                        alone,
+                    );
+                }
+                Document::Index(index) => {
+                    let name = ImageReference::parse("archive")?;
+                    digest = index.choose(self.platform, &name)?.digest.clone();
+                }
+            }
         }
-        images.push(oci_image(writer, files, &text, digest, &name).map_err(|error| wrong(error.to_string()))?);
+        Err(self.files.wrong("its indexes are nested too deep"))
     }
-    Ok(images)
-}
 
-fn for_this_host(descriptor: &oci_spec::image::Descriptor) -> bool {
-    let own = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    descriptor
-        .platform()
-        .as_ref()
-        .is_none_or(|platform| platform.architecture().to_string() == own && platform.os().to_string() == "linux")
-}
-
-fn oci_image(writer: &Writer<'_>, files: &Files, text: &[u8], digest: Digest, name: &str) -> Result<Image, Error> {
-    let unreadable = |error: serde_json::Error| Error::Archive {
-        path: files.archive.clone(),
-        reason: format!("manifest {digest}: {error}"),
-    };
-    let manifest: ImageManifest = serde_json::from_slice(text).map_err(unreadable)?;
-    let config = files.blob(&Digest::parse(manifest.config().digest().as_ref())?)?;
-    let names: Vec<String> = manifest
-        .layers()
-        .iter()
-        .map(|layer| layer.digest().to_string().replace(':', "/"))
-        .map(|name| format!("blobs/{name}"))
-        .collect();
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let layers = add_layers(writer, files, &config, &names)?;
-    publish(writer, name, Some(digest), config, layers)
-}
-
-/// The directory as a tar whose bytes depend on its content alone: names in order.
-pub fn pack(directory: &Path, target: &Path) -> Result<(), Error> {
-    let mut tar = Builder::new(File::create(target).map_err(io_at(target))?);
-    tar.follow_symlinks(false);
-    let mut waiting = vec![PathBuf::new()];
-    while let Some(relative) = waiting.pop() {
-        let path = directory.join(&relative);
-        let data = fs::symlink_metadata(&path).map_err(io_at(&path))?;
-        if !relative.as_os_str().is_empty() {
-            tar.append_path_with_name(&path, &relative).map_err(io_at(&path))?;
+    /// Under the name that was given, its own names, or where it is the only one the file's.
+    fn publish(
+        &self,
+        config: &[u8],
+        names: &[String],
+        manifest: Option<(Vec<u8>, Vec<Descriptor>)>,
+        tags: Vec<String>,
+        alone: bool,
+    ) -> Result<Image, Error> {
+        let wrong = |reason| self.files.wrong(format!("its configuration: {reason}"));
+        let checked = config::parse(config, names.len(), self.store.limits()).map_err(wrong)?;
+        let (manifest, blobs) = manifest.map_or((None, Vec::new()), |(text, blobs)| (Some(text), blobs));
+        let size = names.iter().filter_map(|name| self.files.content(name).ok()).map(|content| content.limit()).sum();
+        let budget = Budget::new(self.store.limits(), size);
+        let wanted: Vec<(usize, &String)> = names.iter().enumerate().collect();
+        let layers = each(&wanted, |(at, name)| self.layer(name, &checked.diff_ids[*at], blobs.get(*at), &budget))?;
+        let known = |name: &String| ImageReference::parse(name).ok().map(|name| name.to_string());
+        let mut own: Vec<String> = tags.iter().filter_map(known).collect();
+        if let Some(given) = self.name {
+            own = vec![given.to_owned()];
+        } else if own.is_empty() && alone {
+            own = self.files.archive.file_stem().map(|stem| stem.to_string_lossy().into_owned()).into_iter().collect();
         }
-        if data.is_dir() {
-            let entries = fs::read_dir(&path).map_err(io_at(&path))?;
-            let names = entries.map(|entry| Ok(relative.join(entry?.file_name()))).collect::<io::Result<Vec<_>>>();
-            let mut names = names.map_err(io_at(&path))?;
-            names.sort_unstable_by(|a, b| b.cmp(a));
-            waiting.extend(names);
+        let name = own.first().map(String::as_str);
+        let publication = Publication {
+            name,
+            digest: None,
+            place: None,
+            manifest,
+            config,
+            layers,
+            declared: serde_json::Value::Null,
+        };
+        let image = self.store.install(self.lease, publication)?;
+        for other in own.iter().skip(1) {
+            self.store.tag(image.manifest.as_str(), other)?;
         }
+        Ok(image)
     }
-    tar.finish().map_err(io_at(target))
+
+    /// Each layer's content must be what the configuration and, where there is one, the manifest say.
+    fn layer(
+        &self,
+        name: &str,
+        diff_id: &Digest,
+        stated: Option<&Descriptor>,
+        budget: &Budget<'_>,
+    ) -> Result<Layer, Error> {
+        let blob = self.lease.temporary("blob");
+        let mut file = File::options().read(true).write(true).create_new(true).open(&blob).map_err(io_at(&blob))?;
+        io::copy(&mut self.files.content(name)?, &mut file).map_err(io_at(&blob))?;
+        file.rewind().map_err(io_at(&blob))?;
+        let (digest, size) = hash(&file).map_err(io_at(&blob))?;
+        if let Some(stated) = stated.filter(|stated| stated.digest != digest || stated.size != size) {
+            let (expected, found) = (stated.digest.to_string(), digest.to_string());
+            return Err(Error::Mismatch { what: "layer".into(), expected, found });
+        }
+        let open = || File::open(&blob).map_err(io_at(&blob));
+        let kind = media_type(&mut BufReader::new(open()?)).map_err(io_at(&blob))?;
+        let described = stated.cloned().unwrap_or_else(|| Descriptor::new(kind, digest, size));
+        self.store.protect(self.lease, [diff_id, &described.digest])?;
+        let mut layer =
+            Layer { diff_id: diff_id.clone(), blob: described, waiting_blob: Some(blob.clone()), waiting_tree: None };
+        if !self.store.has_layer(diff_id) {
+            let target = self.lease.temporary("layer");
+            unpack_to(open()?, Some(diff_id), &target, budget)?;
+            layer.waiting_tree = Some(target);
+        }
+        Ok(layer)
+    }
+}
+
+/// Which archive is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Docker,
+    Oci,
+}
+
+/// Writes images, each with the names that it is to have, as docker's `save` or as an OCI layout.
+pub fn save(store: &Store, images: &[(Image, Vec<String>)], format: Format, to: impl Write) -> Result<(), Error> {
+    let mut save = Save { store, tar: Builder::new(to), written: std::collections::BTreeSet::new() };
+    match format {
+        Format::Docker => save.docker(images)?,
+        Format::Oci => save.oci(images)?,
+    }
+    save.tar.into_inner().and_then(|mut to| to.flush()).map_err(io_at("archive"))
+}
+
+struct Save<'a, W: Write> {
+    store: &'a Store,
+    tar: Builder<W>,
+    written: std::collections::BTreeSet<String>,
+}
+
+impl<W: Write> Save<'_, W> {
+    fn docker(&mut self, images: &[(Image, Vec<String>)]) -> Result<(), Error> {
+        let mut manifest = Vec::new();
+        for (image, names) in images {
+            let (_, config) = self.store.documents(image)?;
+            let own = format!("{}.json", image.id.hex());
+            self.bytes(&own, &config)?;
+            let checked = config::parse(&config, self.store.archives(image)?.len(), self.store.limits());
+            let wrong = |reason| Error::Damaged { digest: image.id.to_string(), reason };
+            let diff_ids = checked.map_err(wrong)?.diff_ids;
+            let mut layers = Vec::new();
+            for (blob, diff_id) in self.store.archives(image)?.iter().zip(&diff_ids) {
+                let name = format!("{}/layer.tar", diff_id.hex());
+                self.uncompressed(&name, &blob.digest)?;
+                layers.push(name);
+            }
+            manifest.push(DockerImage { config: own, repo_tags: Some(names.clone()), layers });
+        }
+        self.bytes("manifest.json", json!(manifest).to_string().as_bytes())
+    }
+
+    fn oci(&mut self, images: &[(Image, Vec<String>)]) -> Result<(), Error> {
+        self.bytes("oci-layout", b"{\"imageLayoutVersion\":\"1.0.0\"}")?;
+        let mut manifests = Vec::new();
+        for (image, names) in images {
+            let (manifest, config) = self.store.documents(image)?;
+            for blob in self.store.archives(image)? {
+                let path = self.store.blob(&blob.digest);
+                let file = File::open(&path).map_err(io_at(&path))?;
+                self.file(&blob_name(&blob.digest), file)?;
+            }
+            self.bytes(&blob_name(&image.id), &config)?;
+            self.bytes(&blob_name(&image.manifest), &manifest)?;
+            let own = Descriptor::new(&document::media_type(&manifest), image.manifest.clone(), manifest.len() as u64);
+            let named = names.iter().map(|name| {
+                let annotations = [(REFERENCE_NAME, name), (CONTAINERD_NAME, name)];
+                let annotations = annotations.map(|(key, name)| (key.to_owned(), name.clone()));
+                Descriptor { annotations: annotations.into_iter().collect(), ..own.clone() }
+            });
+            manifests.extend(named);
+            if names.is_empty() {
+                manifests.push(own);
+            }
+        }
+        let index = json!({"schemaVersion": 2, "mediaType": document::OCI_INDEX, "manifests": manifests});
+        self.bytes("index.json", index.to_string().as_bytes())
+    }
+
+    fn bytes(&mut self, name: &str, bytes: &[u8]) -> Result<(), Error> {
+        if !self.written.insert(name.to_owned()) {
+            return Ok(());
+        }
+        self.tar.append_data(&mut header(bytes.len() as u64), name, bytes).map_err(io_at(name))
+    }
+
+    fn file(&mut self, name: &str, file: File) -> Result<(), Error> {
+        if !self.written.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let length = file.metadata().map_err(io_at(name))?.len();
+        self.tar.append_data(&mut header(length), name, file).map_err(io_at(name))
+    }
+
+    /// Docker's archives have plain tars, named by what they are when they are unpacked. How long one is has to be known
+    /// before it is written.
+    fn uncompressed(&mut self, name: &str, digest: &Digest) -> Result<(), Error> {
+        let path = self.store.blob(digest);
+        let open = || File::open(&path).and_then(decompress).map_err(io_at(&path));
+        if !self.written.insert(name.to_owned()) {
+            return Ok(());
+        }
+        let length = io::copy(&mut open()?, &mut io::sink()).map_err(io_at(&path))?;
+        self.tar.append_data(&mut header(length), name, open()?.take(length)).map_err(io_at(name))
+    }
+}
+
+fn header(size: u64) -> Header {
+    let mut header = Header::new_gnu();
+    header.set_entry_type(EntryType::Regular);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header.set_size(size);
+    header
 }

@@ -1,29 +1,43 @@
-//! Images: named, content-addressed, unpacked. Knows registries and archives; knows nothing of containers, which get a
-//! list of directories.
+//! Images: named, content-addressed, unpacked. Knows registries and archives; of containers only which layers they stand
+//! on, which are kept.
+//!
+//! What comes from outside is read by [`document`], [`config`], [`tarball`] and [`strict`], and refused there where it is
+//! not plain; what is unpacked goes through [`unpack`]; everything that is kept is kept by [`store`].
 
-mod archive;
+pub mod archive;
 mod builtin;
+mod config;
+mod document;
 mod healthcheck;
+mod limits;
 mod pack;
 mod pull;
+mod push;
 pub mod reference;
 pub mod registry;
+pub mod settings;
 mod steps;
 mod store;
+mod strict;
+mod tarball;
+mod tree;
 mod unpack;
 mod view;
 
 use std::io;
 use std::path::PathBuf;
 
+pub use document::{Descriptor, Platform};
 pub use healthcheck::Healthcheck;
+pub use limits::Limits;
 pub use oci_spec::image::ImageConfiguration;
 pub use pack::{Pack, pack};
 pub use pull::{Progress, PullOptions};
 pub use reference::{Digest, ImageReference, ReferenceError};
-pub use registry::{Credentials, RegistryError};
+pub use registry::{Access, Client, Credentials, RegistryError, Wait};
+pub use settings::Settings;
 pub use steps::Step;
-pub use store::{Image, Made, Store};
+pub use store::{Damage, Found, Image, Layer, Lease, Made, Prune, Store, spellings};
 pub use unpack::{UnpackError, extract};
 pub use view::view;
 
@@ -40,18 +54,26 @@ pub enum Error {
     Archive { path: PathBuf, reason: String },
     #[error("layer {layer}: {source}")]
     Layer { layer: String, source: UnpackError },
+    #[error("the configuration of {image}: {reason}")]
+    Configuration { image: String, reason: String },
     #[error(
         "{what}: expected {expected}, its content has {found}\n  help: it was damaged or tampered with on its way; nothing of it was kept"
     )]
     Mismatch { what: String, expected: String, found: String },
+    #[error("{digest} in the store is damaged: {reason}\n  help: `stack image verify --repair` fetches it again")]
+    Damaged { digest: String, reason: String },
+    #[error("image {0:?} is used by a container\n  help: remove the container first")]
+    InUse(String),
     #[error("{0:?} is not a platform: expected os/architecture, as linux/arm64")]
     Platform(String),
-    #[error("{0}: another process keeps removing its layers\n  help: try again when it has ended")]
+    #[error("{0}: others are always quicker\n  help: try again when they have ended")]
     Busy(String),
     #[error("which layers containers stand on can't be told: {0}")]
     Containers(Box<super::container::Error>),
     #[error(transparent)]
     Registry(#[from] RegistryError),
+    #[error(transparent)]
+    Settings(#[from] settings::SettingsError),
     #[error(transparent)]
     Reference(#[from] ReferenceError),
     #[error(transparent)]

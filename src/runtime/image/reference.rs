@@ -92,6 +92,10 @@ impl ImageReference {
             _ => (rest, None),
         };
         let (registry, repository) = match name.split_once('/') {
+            Some(("docker.io" | "index.docker.io", rest)) if rest.contains('/') => {
+                ("docker.io".to_owned(), rest.to_owned())
+            }
+            Some(("docker.io" | "index.docker.io", rest)) => ("docker.io".to_owned(), format!("library/{rest}")),
             Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
                 (first.to_owned(), rest.to_owned())
             }
@@ -159,6 +163,8 @@ mod tests {
         for (text, full, familiar) in [
             ("nginx", "docker.io/library/nginx:latest", "nginx:latest"),
             ("nginx:1.27", "docker.io/library/nginx:1.27", "nginx:1.27"),
+            ("docker.io/nginx", "docker.io/library/nginx:latest", "nginx:latest"),
+            ("index.docker.io/me/app", "docker.io/me/app:latest", "me/app:latest"),
             ("me/app", "docker.io/me/app:latest", "me/app:latest"),
             ("localhost:5000/a/b:c", "localhost:5000/a/b:c", "localhost:5000/a/b:c"),
             ("r.example/x", "r.example/x:latest", "r.example/x:latest"),

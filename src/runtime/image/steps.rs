@@ -1,12 +1,11 @@
 //! What steps of builds made, by what went into them: `images/steps/HEX.json` (format 1), named by the digest of all
 //! that a step depends on. A layer that such a record names is kept although no image has it.
 
-use std::fs;
 use std::io::{self, Write};
 
 use serde::{Deserialize, Serialize};
 
-use super::store::{Store, Writer};
+use super::store::{Store, entries, remove_all};
 use super::{Digest, Error, io_at};
 use crate::runtime::state;
 
@@ -46,11 +45,12 @@ impl Store {
     /// # Errors
     /// [`Error::Busy`] where a layer has gone meanwhile.
     pub fn keep_step(&self, key: &Digest, step: &Step) -> Result<(), Error> {
-        let writer = self.writer()?;
+        let _lock = self.lock()?;
         if step.layers.iter().any(|(layer, _)| !self.has_layer(layer)) {
             return Err(Error::Busy("a build".into()));
         }
-        writer.keep_step(key, step)
+        state::make_directory(&self.directory().join("steps"))?;
+        Ok(state::write_json(&self.step_file(key), &Record { version: VERSION, step: step.clone() })?)
     }
 
     /// Makes a layer of what `write` writes, a tar, and remembers it as the result of this step. `write` says how many
@@ -64,11 +64,11 @@ impl Store {
         created: u64,
         write: impl FnOnce(&mut dyn Write) -> io::Result<u64> + Send,
     ) -> Result<Step, Error> {
-        let writer = self.writer()?;
+        let lease = self.lease()?;
         let (layer, entries) = std::thread::scope(|scope| {
             let (reader, mut sink) = io::pipe().map_err(io_at("pipe"))?;
             let packing = scope.spawn(move || write(&mut sink));
-            let layer = writer.add_layer(reader, None);
+            let layer = self.add_layer(&lease, reader);
             let packed = packing.join().unwrap_or_else(|_| Err(io::Error::other("packing failed")));
             // A reader that gave up makes the writer fail too; its own reason is the better one.
             match (layer, packed) {
@@ -78,9 +78,12 @@ impl Store {
                 (_, Err(error)) => Err(io_at("layer")(error)),
             }
         })?;
-        let layers = if entries == 0 { Vec::new() } else { vec![layer] };
-        let step = Step { layers, created, note: None };
-        writer.keep_step(key, &step)?;
+        let mut step = Step { layers: Vec::new(), created, note: None };
+        if entries > 0 {
+            step.layers.push((layer.diff_id.clone(), layer.blob.size));
+            self.keep_layers(&lease, std::slice::from_ref(&layer))?;
+        }
+        self.keep_step(key, &step)?;
         Ok(step)
     }
 
@@ -89,46 +92,27 @@ impl Store {
     /// # Errors
     /// Where something can't be removed.
     pub fn prune_steps(&self) -> Result<usize, Error> {
-        let writer = self.writer()?;
-        let directory = self.directory().join("steps");
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-            Err(error) => return Err(io_at(directory)(error)),
-        };
         let mut count = 0;
-        for entry in entries {
-            let path = entry.map_err(io_at(&directory))?.path();
-            fs::remove_file(&path).map_err(io_at(&path))?;
+        let lock = self.lock()?;
+        for path in entries(&self.directory().join("steps"))? {
+            remove_all(&path)?;
             count += 1;
         }
-        writer.sweep_layers()?;
+        drop(lock);
+        if count > 0 {
+            self.sweep()?;
+        }
         Ok(count)
     }
 
     fn step_file(&self, key: &Digest) -> std::path::PathBuf {
         self.directory().join("steps").join(format!("{}.json", key.hex()))
     }
-}
-
-impl Writer<'_> {
-    fn keep_step(&self, key: &Digest, step: &Step) -> Result<(), Error> {
-        let file = self.store().step_file(key);
-        state::make_directory(&self.store().directory().join("steps"))?;
-        Ok(state::write_json(&file, &Record { version: VERSION, step: step.clone() })?)
-    }
 
     /// The layers that records of steps name. A record that can't be read names none, and is of no use to anybody.
     pub(super) fn layers_of_steps(&self) -> Result<Vec<Digest>, Error> {
-        let directory = self.store().directory().join("steps");
-        let entries = match fs::read_dir(&directory) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(io_at(directory)(error)),
-        };
         let mut layers = Vec::new();
-        for entry in entries {
-            let path = entry.map_err(io_at(&directory))?.path();
+        for path in entries(&self.directory().join("steps"))? {
             let record = state::read_json::<Record>(&path).ok().flatten();
             layers.extend(record.into_iter().flat_map(|record| record.step.layers).map(|(layer, _)| layer));
         }

@@ -2,28 +2,34 @@
 //! is opened inside the directory by openat2(2), so that no name, link or order of entries leads out of it.
 //!
 //! Whiteouts (OCI image specification, "Whiteouts") become what overlayfs understands: a character device 0/0, or the
-//! attribute `trusted.overlay.opaque` of a directory. Device nodes are not made: `/dev` of a container is its own.
+//! attribute `trusted.overlay.opaque` of a directory. They are about the layers below: what this layer itself has stays.
 
 use std::ffi::OsStr;
-use std::fs::{self, File, Permissions};
-use std::io::{self, Read};
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
+use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
-use nix::sys::stat::{Mode, SFlag, UtimensatFlags, makedev, mkdirat, mknodat, utimensat};
+use nix::sys::stat::{
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat,
+    utimensat,
+};
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchownat, linkat, symlinkat, unlinkat};
-use tar::{Archive, Entry, EntryType};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
 
+use super::limits::Limits;
+use super::tarball::{Entry, Kind, Reader};
 use crate::runtime::sys;
 
-/// More than any honest layer holds.
-const MOST_ENTRIES: u64 = 2_000_000;
-const MOST_BYTES: u64 = 256 << 30;
-const LONGEST_PATH: usize = 4096;
+const BUFFER: usize = 128 << 10;
+/// How often the disk is asked what is left of it, in bytes written.
+const LOOK_EVERY: u64 = 64 << 20;
+pub const OPAQUE: &str = "trusted.overlay.opaque";
 
 /// Why a layer was refused.
 #[derive(Debug, thiserror::Error)]
@@ -32,8 +38,43 @@ pub enum UnpackError {
     Entry { path: PathBuf, reason: String },
     #[error("the archive can't be read: {0}")]
     Archive(#[from] io::Error),
-    #[error("the layer is too large: more than {0}")]
-    TooLarge(&'static str),
+    #[error("it is too large: {0}\n  help: docs/images.md tells how to raise a limit")]
+    TooLarge(String),
+    #[error("the disk is nearly full: less than {0} bytes would be left\n  help: `stack image prune` makes room")]
+    DiskFull(u64),
+}
+
+/// What all layers of one image may take together.
+#[derive(Debug)]
+pub struct Budget<'a> {
+    limits: &'a Limits,
+    entries: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl<'a> Budget<'a> {
+    /// For an image whose layers are so many bytes as they came.
+    pub fn new(limits: &'a Limits, size: u64) -> Self {
+        let bytes = limits.unpacked_bytes.saturating_add(size.saturating_mul(limits.unpacked_factor));
+        Self { limits, entries: AtomicU64::new(limits.entries), bytes: AtomicU64::new(bytes) }
+    }
+
+    pub fn limits(&self) -> &'a Limits {
+        self.limits
+    }
+
+    fn take(&self, bytes: u64) -> Result<(), UnpackError> {
+        let less = |left: &AtomicU64, by: u64| {
+            left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(by)).is_ok()
+        };
+        if !less(&self.entries, 1) {
+            return Err(UnpackError::TooLarge(format!("more than {} entries", self.limits.entries)));
+        }
+        if !less(&self.bytes, bytes) {
+            return Err(UnpackError::TooLarge("it unpacks to more than an image of its size may".to_owned()));
+        }
+        Ok(())
+    }
 }
 
 /// What names of whiteouts mean.
@@ -45,10 +86,22 @@ enum Whiteouts {
     Files,
 }
 
-/// Writes the entries of a layer below `directory`, which must be empty.
-pub fn unpack(archive: impl Read, directory: &Path) -> Result<(), UnpackError> {
-    let root: OwnedFd = File::open(directory)?.into();
-    entries(archive, root.as_fd(), Whiteouts::Marks)
+/// Where a layer is made.
+struct Layer<'a> {
+    root: OwnedFd,
+    whiteouts: Whiteouts,
+    budget: &'a Budget<'a>,
+    /// The directory of the last entry: the next one mostly has the same.
+    last: Option<(PathBuf, OwnedFd)>,
+    /// Times of directories, set when nothing is written into them any more. In a file, since they can be many.
+    times: BufWriter<File>,
+    written: u64,
+    buffer: Vec<u8>,
+}
+
+/// Writes the archive's entries below `directory`, which must be empty.
+pub fn unpack(archive: impl Read, directory: &Path, budget: &Budget<'_>) -> Result<(), UnpackError> {
+    entries(archive, File::open(directory)?.into(), budget, Whiteouts::Marks)
 }
 
 /// Writes the entries of an ordinary archive (not of a layer) below a directory that may hold something already.
@@ -56,101 +109,216 @@ pub fn unpack(archive: impl Read, directory: &Path) -> Result<(), UnpackError> {
 /// # Errors
 /// See [`UnpackError`].
 pub fn extract(archive: impl Read, directory: BorrowedFd<'_>) -> Result<(), UnpackError> {
-    entries(archive, directory, Whiteouts::Files)
+    let limits = Limits::default();
+    entries(archive, directory.try_clone_to_owned()?, &Budget::new(&limits, 0), Whiteouts::Files)
 }
 
-fn entries(archive: impl Read, root: BorrowedFd<'_>, whiteouts: Whiteouts) -> Result<(), UnpackError> {
-    let mut archive = Archive::new(archive);
-    let mut directories: Vec<(PathBuf, u32, u64)> = Vec::new();
-    let (mut entries, mut bytes) = (0_u64, 0_u64);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        entries += 1;
-        bytes = bytes.saturating_add(entry.size());
-        if entries > MOST_ENTRIES {
-            return Err(UnpackError::TooLarge("2,000,000 entries"));
-        }
-        if bytes > MOST_BYTES {
-            return Err(UnpackError::TooLarge("256 GiB"));
-        }
-        let path = entry.path()?.into_owned();
-        let failed = |reason: String| UnpackError::Entry { path: path.clone(), reason };
-        let Some(inside) = inside(&path).map_err(|reason| failed(reason.to_owned()))? else { continue };
-        one(&mut entry, root, &inside, whiteouts).map_err(|error| failed(error.to_string()))?;
-        if entry.header().entry_type() == EntryType::Directory {
-            let header = entry.header();
-            directories.push((inside, header.mode()? & 0o7777, number(header.as_old().mtime, header.mtime())?));
-        }
-    }
-    // Last, since writing into a directory changes its time, and a mode may forbid it.
-    for (path, mode, mtime) in directories.iter().rev() {
-        let failed = |error: io::Error| UnpackError::Entry { path: path.clone(), reason: error.to_string() };
-        // It may have been replaced by a later entry.
-        let Ok(found) = sys::open_in_root(root, path, libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0) else {
+fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, whiteouts: Whiteouts) -> Result<(), UnpackError> {
+    let open = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let times = openat(&root, ".", open, Mode::S_IRUSR | Mode::S_IWUSR).map_err(io::Error::from)?;
+    let (times, buffer) = (BufWriter::new(File::from(times)), vec![0; BUFFER]);
+    let mut layer = Layer { root, whiteouts, budget, last: None, times, written: 0, buffer };
+    let mut reader = Reader::new(archive, budget.limits);
+    while let Some(entry) = reader.next()? {
+        budget.take(entry.size)?;
+        let failed = |reason: String| UnpackError::Entry { path: entry.path.clone(), reason };
+        let Some(inside) = inside(&entry.path, budget.limits, whiteouts).map_err(|reason| failed(reason.to_owned()))?
+        else {
+            layer.describe_root(&entry).map_err(|error| failed(error.to_string()))?;
             continue;
         };
-        fs::set_permissions(by_fd(&found), Permissions::from_mode(*mode)).map_err(failed)?;
-        set_time(found.as_fd(), OsStr::new("."), *mtime).map_err(failed)?;
+        if entry.kind == Kind::File {
+            layer.look_at_disk(entry.size)?;
+        }
+        layer.one(&entry, &mut reader, &inside).map_err(|error| failed(error.to_string()))?;
     }
+    layer.finish()?;
     Ok(())
 }
 
 /// The path below the root, `None` for the root itself.
-fn inside(path: &Path) -> Result<Option<PathBuf>, &'static str> {
-    if path.as_os_str().len() > LONGEST_PATH {
-        return Err("its path is too long");
-    }
+fn inside(path: &Path, limits: &Limits, whiteouts: Whiteouts) -> Result<Option<PathBuf>, &'static str> {
     let mut inside = PathBuf::new();
     for component in path.components() {
         match component {
+            Component::Normal(name) if name.len() > limits.name_bytes => return Err("a name of it is too long"),
             Component::Normal(name) => inside.push(name),
             Component::RootDir | Component::CurDir => {}
             Component::ParentDir => return Err("its path leads out of the layer"),
             Component::Prefix(_) => return Err("its path is not one of Linux"),
         }
     }
+    // A whiteout has nothing below it; a reader that makes a directory of it hides who knows what.
+    let above = inside.parent().into_iter().flat_map(Path::iter);
+    if whiteouts == Whiteouts::Marks && above.into_iter().any(|name| name.as_bytes().starts_with(b".wh.")) {
+        return Err("it is below a whiteout");
+    }
     Ok((!inside.as_os_str().is_empty()).then_some(inside))
 }
 
-fn by_fd(fd: &OwnedFd) -> PathBuf {
+fn by_fd(fd: BorrowedFd<'_>) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
-fn one(entry: &mut Entry<'_, impl Read>, root: BorrowedFd<'_>, path: &Path, whiteouts: Whiteouts) -> io::Result<()> {
-    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?.to_owned();
-    let parent = parent(root, path.parent().unwrap_or(Path::new("")))?;
-    let marks = whiteouts == Whiteouts::Marks;
-    if marks && name == ".wh..wh..opq" {
-        return sys::set_attribute(&by_fd(&parent), "trusted.overlay.opaque", b"y");
-    }
-    if marks && let Some(hidden) = name.as_bytes().strip_prefix(b".wh.") {
-        let hidden = OsStr::from_bytes(hidden);
-        if hidden.is_empty() || hidden == "." || hidden == ".." {
-            return Err(io::Error::other("a whiteout of nothing"));
+impl Layer<'_> {
+    fn one(&mut self, entry: &Entry, content: &mut impl Read, path: &Path) -> io::Result<()> {
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let parent = self.parent(path.parent().unwrap_or(Path::new("")))?;
+        let parent = parent.as_fd();
+        if self.whiteouts == Whiteouts::Marks
+            && let Some(hidden) = name.as_bytes().strip_prefix(b".wh.")
+        {
+            return whiteout(parent, OsStr::from_bytes(hidden));
         }
-        remove(parent.as_fd(), hidden)?;
-        return Ok(mknodat(&parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?);
-    }
-    let kind = entry.header().entry_type();
-    let is_directory = kind == EntryType::Directory;
-    if !(is_directory && is_plain_directory(parent.as_fd(), &name)) {
-        remove(parent.as_fd(), &name)?;
-    }
-    match kind {
-        EntryType::Directory => make_directory(parent.as_fd(), &name)?,
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => file(entry, parent.as_fd(), &name)?,
-        EntryType::Symlink => {
-            let target = entry.link_name()?.ok_or_else(|| io::Error::other("a link without a target"))?;
-            symlinkat(target.as_ref(), &parent, name.as_os_str())?;
+        let there = kind_there(parent, name)?;
+        if !(entry.kind == Kind::Directory && there == Some(SFlag::S_IFDIR)) && there.is_some() {
+            self.last = None;
+            remove(parent, name)?;
         }
-        EntryType::Link => return hard_link(entry, root, parent.as_fd(), &name),
-        EntryType::Fifo => mknodat(&parent, name.as_os_str(), SFlag::S_IFIFO, Mode::empty(), 0)?,
-        // Of an image's author nobody needs a device; what a container may use is in its own /dev.
-        EntryType::Char | EntryType::Block => return Ok(()),
-        EntryType::XGlobalHeader => return Ok(()),
-        other => return Err(io::Error::other(format!("an entry of unknown kind {other:?}"))),
+        match entry.kind {
+            Kind::File => self.file(entry, content, parent, name),
+            Kind::Directory => self.directory(entry, parent, name, path, there),
+            Kind::Symlink if entry.link.as_os_str().is_empty() => Err(io::Error::other("a link without a target")),
+            Kind::Symlink => {
+                symlinkat(entry.link.as_os_str(), parent, name)?;
+                own(entry, parent, name)
+            }
+            Kind::Link => self.hard_link(entry, parent, name),
+            Kind::Fifo => node(entry, parent, name, SFlag::S_IFIFO),
+            // What a container may do with a device is decided by its control group, not by who made the node.
+            Kind::Character => node(entry, parent, name, SFlag::S_IFCHR),
+            Kind::Block => node(entry, parent, name, SFlag::S_IFBLK),
+        }
     }
-    describe(entry, parent.as_fd(), &name, kind)
+
+    /// The directory of an entry; what is missing of its path is made.
+    fn parent(&mut self, path: &Path) -> io::Result<OwnedFd> {
+        if let Some((last, fd)) = &self.last
+            && last == path
+        {
+            return fd.try_clone();
+        }
+        let found = parent(self.root.as_fd(), path)?;
+        self.last = Some((path.to_owned(), found.try_clone()?));
+        Ok(found)
+    }
+
+    fn look_at_disk(&mut self, size: u64) -> Result<(), UnpackError> {
+        self.written = self.written.saturating_add(size);
+        if self.written < LOOK_EVERY && size < LOOK_EVERY {
+            return Ok(());
+        }
+        self.written = 0;
+        let disk = nix::sys::statvfs::fstatvfs(&self.root).map_err(io::Error::from)?;
+        let free = (disk.blocks_available() as u64).saturating_mul(disk.fragment_size() as u64);
+        let reserve = self.budget.limits.reserve_bytes;
+        if free < size.saturating_add(reserve) { Err(UnpackError::DiskFull(reserve)) } else { Ok(()) }
+    }
+
+    fn file(&mut self, entry: &Entry, content: &mut impl Read, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mut file = File::from(openat(parent, name, flags, Mode::from_bits_truncate(0o600))?);
+        match &entry.pieces {
+            None => loop {
+                match content.read(&mut self.buffer)? {
+                    0 => break,
+                    count => file.write_all(&self.buffer[..count])?,
+                }
+            },
+            Some(pieces) => {
+                for (offset, length) in pieces {
+                    self.piece(&file, content, *offset, *length)?;
+                }
+                file.set_len(entry.size)?;
+            }
+        }
+        fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+        // After the owner, whose change takes set-id bits and capabilities away.
+        fchmod(&file, Mode::from_bits_truncate(entry.mode))?;
+        attributes(entry, &by_fd(file.as_fd()))?;
+        let time = time(entry);
+        Ok(futimens(&file, &time, &time)?)
+    }
+
+    fn piece(&mut self, file: &File, content: &mut impl Read, mut at: u64, mut left: u64) -> io::Result<()> {
+        while left > 0 {
+            let most = usize::try_from(left).unwrap_or(usize::MAX).min(BUFFER);
+            let count = content.read(&mut self.buffer[..most])?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            file.write_all_at(&self.buffer[..count], at)?;
+            (at, left) = (at + count as u64, left - count as u64);
+        }
+        Ok(())
+    }
+
+    fn directory(
+        &mut self,
+        entry: &Entry,
+        parent: BorrowedFd<'_>,
+        name: &OsStr,
+        path: &Path,
+        there: Option<SFlag>,
+    ) -> io::Result<()> {
+        make_directory(parent, name)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let made = openat(parent, name, flags, Mode::empty())?;
+        if there == Some(SFlag::S_IFCHR) {
+            // It was whited out before: what lower layers have of it stays hidden.
+            sys::set_attribute(&by_fd(made.as_fd()), OPAQUE, b"y")?;
+        }
+        describe_directory(entry, &made)?;
+        let (seconds, nanoseconds) = entry.mtime;
+        let mut line = format!("{seconds} {nanoseconds} ").into_bytes();
+        line.extend(path.as_os_str().as_bytes());
+        line.push(0);
+        self.times.write_all(&line)
+    }
+
+    fn describe_root(&mut self, entry: &Entry) -> io::Result<()> {
+        if entry.kind != Kind::Directory {
+            return Err(io::Error::other("only a directory can be the root"));
+        }
+        describe_directory(entry, &self.root)
+    }
+
+    /// The target is another entry of this layer; a link of it is no link of something outside.
+    fn hard_link(&self, entry: &Entry, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        let target = inside(&entry.link, self.budget.limits, self.whiteouts).map_err(io::Error::other)?;
+        let target = target.ok_or_else(|| io::Error::other("a link to the root"))?;
+        let found = sys::open_in_root(self.root.as_fd(), &target, libc::O_PATH | libc::O_NOFOLLOW, 0);
+        let missing = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                io::Error::other(format!("a link to {target:?}, which this layer does not have"))
+            }
+            _ => error,
+        };
+        Ok(linkat(&found.map_err(missing)?, "", parent, name, AtFlags::AT_EMPTY_PATH)?)
+    }
+
+    /// Last, since writing into a directory changes its time.
+    fn finish(self) -> Result<(), UnpackError> {
+        let mut times = self.times.into_inner().map_err(io::IntoInnerError::into_error)?;
+        times.rewind()?;
+        let mut times = BufReader::new(times);
+        let mut line = Vec::new();
+        while times.read_until(0, &mut line)? > 0 {
+            line.pop();
+            let mut parts = line.splitn(3, |byte| *byte == b' ');
+            let mut part = || parts.next().unwrap_or_default();
+            let number = |bytes: &[u8]| std::str::from_utf8(bytes).ok().and_then(|text| text.parse::<i64>().ok());
+            let (seconds, nanoseconds) = (number(part()).unwrap_or(0), number(part()).unwrap_or(0));
+            let path = PathBuf::from(std::ffi::OsString::from_vec(part().to_vec()));
+            line.clear();
+            // It may have been replaced by a later entry.
+            let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+            let Ok(found) = sys::open_in_root(self.root.as_fd(), &path, flags, 0) else { continue };
+            let time = TimeSpec::new(seconds, nanoseconds);
+            futimens(&found, &time, &time).map_err(io::Error::from)?;
+        }
+        Ok(())
+    }
 }
 
 /// Opens a directory inside the root, making what is missing of its path.
@@ -171,85 +339,86 @@ fn parent(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
 
 fn make_directory(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     match mkdirat(parent, name, Mode::from_bits_truncate(0o755)) {
-        Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
+        Ok(()) | Err(Errno::EEXIST) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
-fn is_plain_directory(parent: BorrowedFd<'_>, name: &OsStr) -> bool {
-    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    openat(parent, name, flags, Mode::empty()).is_ok()
+fn kind_there(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<SFlag>> {
+    match fstatat(parent, name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(SFlag::from_bits_truncate(found.st_mode & SFlag::S_IFMT.bits()))),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Hides what lower layers have under this name; what this layer has of it stays (specification, "Whiteouts").
+fn whiteout(parent: BorrowedFd<'_>, hidden: &OsStr) -> io::Result<()> {
+    if hidden == ".wh..opq" {
+        return sys::set_attribute(&by_fd(parent), OPAQUE, b"y");
+    }
+    if hidden.as_bytes().starts_with(b".wh.") {
+        // Notes of an older file system to itself.
+        return Ok(());
+    }
+    if hidden.is_empty() || hidden == "." || hidden == ".." {
+        return Err(io::Error::other("a whiteout of nothing"));
+    }
+    match kind_there(parent, hidden)? {
+        None => Ok(mknodat(parent, hidden, SFlag::S_IFCHR, Mode::empty(), makedev(0, 0))?),
+        Some(SFlag::S_IFDIR) => {
+            let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+            let own = openat(parent, hidden, flags, Mode::empty())?;
+            sys::set_attribute(&by_fd(own.as_fd()), OPAQUE, b"y")
+        }
+        Some(_) => Ok(()),
+    }
 }
 
 /// Makes room for an entry: a later one of the same name replaces the earlier.
 fn remove(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
     match unlinkat(parent, name, UnlinkatFlags::NoRemoveDir) {
-        Ok(()) | Err(nix::Error::ENOENT) => Ok(()),
-        Err(nix::Error::EISDIR | nix::Error::EPERM) => {
-            fs::remove_dir_all(PathBuf::from(format!("/proc/self/fd/{}", parent.as_raw_fd())).join(name))
-        }
+        Ok(()) | Err(Errno::ENOENT) => Ok(()),
+        // Follows no link, and opens each directory relative to the one above.
+        Err(Errno::EISDIR | Errno::EPERM) => fs::remove_dir_all(by_fd(parent).join(name)),
         Err(error) => Err(error.into()),
     }
 }
 
-fn file(entry: &mut Entry<'_, impl Read>, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let mut file = File::from(openat(parent, name, flags, Mode::from_bits_truncate(0o600))?);
-    io::copy(entry, &mut file).map(drop)
+fn node(entry: &Entry, parent: BorrowedFd<'_>, name: &OsStr, kind: SFlag) -> io::Result<()> {
+    let device = makedev(entry.device.0.into(), entry.device.1.into());
+    mknodat(parent, name, kind, Mode::empty(), if kind == SFlag::S_IFIFO { 0 } else { device })?;
+    fchownat(parent, name, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)), AtFlags::empty())?;
+    // Just made by us, and no link.
+    fchmodat(parent, name, Mode::from_bits_truncate(entry.mode), FchmodatFlags::FollowSymlink)?;
+    let time = time(entry);
+    Ok(utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
 }
 
-/// The target is another entry of this layer; a link of it is no link of something outside.
-fn hard_link(
-    entry: &Entry<'_, impl Read>,
-    root: BorrowedFd<'_>,
-    parent: BorrowedFd<'_>,
-    name: &OsStr,
-) -> io::Result<()> {
-    let target = entry.link_name()?.ok_or_else(|| io::Error::other("a link without a target"))?;
-    let target = inside(&target).map_err(io::Error::other)?.ok_or_else(|| io::Error::other("a link to the root"))?;
-    let found = sys::open_in_root(root, &target, libc::O_PATH | libc::O_NOFOLLOW, 0)?;
-    Ok(linkat(&found, "", parent, name, AtFlags::AT_EMPTY_PATH)?)
+/// Of a symbolic link, which has neither mode nor attributes.
+fn own(entry: &Entry, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    let (uid, gid) = (Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)));
+    fchownat(parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    let time = time(entry);
+    Ok(utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
 }
 
-/// Owner, mode, attributes and time, in an order in which the earlier do not undo the later.
-fn describe(entry: &mut Entry<'_, impl Read>, parent: BorrowedFd<'_>, name: &OsStr, kind: EntryType) -> io::Result<()> {
-    let header = entry.header();
-    let (uid, gid) = (number(header.as_old().uid, header.uid())?, number(header.as_old().gid, header.gid())?);
-    let (mode, mtime) = (header.mode()? & 0o7777, number(header.as_old().mtime, header.mtime())?);
-    let id = |id: u64| u32::try_from(id).map_err(|_| io::Error::other("its owner is not a number of Linux"));
-    let (uid, gid) = (Uid::from_raw(id(uid)?), Gid::from_raw(id(gid)?));
-    fchownat(parent, name, Some(uid), Some(gid), AtFlags::AT_SYMLINK_NOFOLLOW)?;
-    if kind == EntryType::Symlink {
-        return set_time(parent, name, mtime);
-    }
-    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let made = by_fd_of(openat(parent, name, flags, Mode::empty())?);
-    if kind != EntryType::Directory {
-        fs::set_permissions(&made.1, Permissions::from_mode(mode))?;
-    }
-    for extension in entry.pax_extensions()?.into_iter().flatten() {
-        let extension = extension?;
-        let Some(key) = extension.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else { continue };
+fn describe_directory(entry: &Entry, made: &OwnedFd) -> io::Result<()> {
+    fchown(made, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+    fchmod(made, Mode::from_bits_truncate(entry.mode))?;
+    attributes(entry, &by_fd(made.as_fd()))
+}
+
+fn attributes(entry: &Entry, path: &Path) -> io::Result<()> {
+    for (key, value) in &entry.attributes {
         // Others are the host's affair: labels of its security module, overlayfs's own marks.
-        if key == "security.capability" || key.starts_with("user.") {
-            sys::set_attribute(&made.1, key, extension.value_bytes())?;
+        if key == "security.capability" || (key.starts_with("user.") && !key.starts_with("user.overlay.")) {
+            sys::set_attribute(path, key, value)?;
         }
     }
-    set_time(parent, name, mtime)
+    Ok(())
 }
 
-/// A field that was left empty is 0, as other readers of archives have it.
-fn number(field: impl AsRef<[u8]>, parsed: io::Result<u64>) -> io::Result<u64> {
-    let empty = field.as_ref().iter().all(|byte| matches!(byte, 0 | b' '));
-    if empty { Ok(0) } else { parsed }
-}
-
-fn by_fd_of(fd: OwnedFd) -> (OwnedFd, PathBuf) {
-    let path = by_fd(&fd);
-    (fd, path)
-}
-
-fn set_time(parent: BorrowedFd<'_>, name: &OsStr, mtime: u64) -> io::Result<()> {
-    let time = TimeSpec::new(i64::try_from(mtime).unwrap_or(0), 0);
-    Ok(utimensat(parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?)
+fn time(entry: &Entry) -> TimeSpec {
+    TimeSpec::new(entry.mtime.0, i64::from(entry.mtime.1))
 }

@@ -109,13 +109,10 @@ fn the_later_of_two_entries_counts() {
 }
 
 #[test]
-fn devices_are_not_made_and_truncation_is_refused() {
+fn truncation_is_refused() {
     use EntryType as T;
     let world = World::new();
     let path = world.directory.join("layer.tar");
-    fs::write(&path, tarball(&[(T::Block, "disk", "", b""), (T::Char, "mem", "", b"")])).unwrap();
-    let image = world.store.import_rootfs(&path, "devices").unwrap();
-    assert_eq!(fs::read_dir(&image.layers[0]).unwrap().count(), 0);
     let whole = tarball(&[(T::Regular, "a", "", &[1; 5000])]);
     fs::write(&path, &whole[..3000]).unwrap();
     assert!(world.store.import_rootfs(&path, "cut").is_err());

@@ -7,7 +7,8 @@ use ureq::Body;
 use ureq::http::{Response, Uri};
 
 use super::transport::{self, Origin, Request, Transport};
-use super::{ImageReference, Keyring, NO_PASSWORD, RegistryError, WRONG_PASSWORD};
+use super::{Keyring, NO_PASSWORD, RegistryError, WRONG_PASSWORD};
+use crate::runtime::image::settings::Settings;
 
 /// What a registry is told.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,18 +51,24 @@ struct Token {
     access_token: Option<String>,
 }
 
+/// Who asks whom for what.
+pub struct Asked<'a> {
+    pub transport: &'a Transport<'a>,
+    pub keyring: &'a Keyring<'a>,
+    /// The registry as it is known, `docker.io`, and what of it: `HOST/REPOSITORY`.
+    pub registry: &'a str,
+    pub place: &'a str,
+    pub uri: &'a Uri,
+    /// What is asked for, where the registry does not say it.
+    pub scope: &'a str,
+}
+
 /// The value of `Authorization` that answers this `401`.
-pub fn answer(
-    transport: &Transport,
-    image: &ImageReference,
-    keyring: &Keyring<'_>,
-    asked: &Uri,
-    response: &Response<Body>,
-) -> Result<String, RegistryError> {
-    let known = keyring(&image.registry);
-    let denied = |help| RegistryError::Denied {
-        host: image.registry.clone(),
-        what: image.to_string(),
+pub fn answer(asked: &Asked<'_>, response: &Response<Body>) -> Result<String, RegistryError> {
+    let known = (asked.keyring)(asked.place);
+    let denied = |help: String| RegistryError::Denied {
+        host: asked.registry.to_owned(),
+        what: asked.place.to_owned(),
         status: 401,
         said: String::new(),
         help,
@@ -72,33 +79,55 @@ pub fn answer(
         Challenge::Bearer { realm, service, scope } => Some((realm, service.as_deref(), scope.as_deref())),
         Challenge::Basic => None,
     });
+    let settings = asked.transport.settings();
+    let origin = Origin::of(asked.uri);
     let Some((realm, service, scope)) = bearer else {
-        let basic = known.as_ref().and_then(Credentials::basic).filter(|_| Origin::of(asked).is_safe());
-        return basic.ok_or_else(|| denied(NO_PASSWORD));
+        let basic = known.as_ref().and_then(Credentials::basic).filter(|_| origin.is_safe(settings));
+        return basic.ok_or_else(|| denied(NO_PASSWORD.into()));
     };
-    let realm: Uri = realm.parse().map_err(|_| denied("the registry names a token service that is not a URL"))?;
-    if !Origin::of(&realm).is_safe() {
-        return Err(denied("the registry names a token service without TLS; nothing was sent to it"));
+    let not_url = || denied("the registry names a token service that is not a URL".into());
+    let realm: Uri = realm.parse().map_err(|_| not_url())?;
+    let service_origin = Origin::of(&realm);
+    if realm.host().is_none() {
+        return Err(not_url());
     }
-    let known = known.filter(|_| belongs(&Origin::of(asked), &Origin::of(&realm)));
-    let own = format!("repository:{}:pull", image.repository);
-    let token = fetch(transport, &realm, service, scope.unwrap_or(&own), known.as_ref())?;
-    let help = if known.is_some() { WRONG_PASSWORD } else { NO_PASSWORD };
+    if !service_origin.is_safe(settings) {
+        return Err(denied("the registry names a token service without TLS; nothing was sent to it".into()));
+    }
+    let told = belongs(asked.registry, &origin, &service_origin, settings);
+    let help = match (&known, told) {
+        (None, _) => NO_PASSWORD.to_owned(),
+        (Some(_), true) => WRONG_PASSWORD.to_owned(),
+        (Some(_), false) => format!(
+            "its token service is {0}, which was not told the password of {1}; where that is right, say so in \
+             images.toml: [token_services] \"{1}\" = [\"{0}\"]",
+            service_origin.host(),
+            asked.registry
+        ),
+    };
+    let known = known.filter(|_| told);
+    let token = fetch(asked.transport, &realm, service, scope.unwrap_or(asked.scope), known.as_ref())?;
     token.map(|token| format!("Bearer {token}")).ok_or_else(|| denied(help))
 }
 
-/// Whether a registry's password may be told to this token service: one of the same host or domain.
-fn belongs(registry: &Origin, realm: &Origin) -> bool {
-    let domain = |host: &str| host.rsplit('.').take(2).map(str::to_owned).collect::<Vec<_>>();
-    let numeric = |host: &str| host.starts_with('[') || host.parse::<std::net::IpAddr>().is_ok();
-    registry.host() == realm.host()
-        || (!numeric(registry.host())
-            && registry.host().contains('.')
-            && domain(registry.host()) == domain(realm.host()))
+/// Whether a registry's password may be told to this token service: the very host, one above or below it, whose owner
+/// owns it too, docker's own, or one that this host's owner names.
+fn belongs(registry: &str, asked: &Origin, realm: &Origin, settings: &Settings) -> bool {
+    let (host, service) = (asked.host(), realm.host());
+    let name = |host: &str| !host.starts_with('[') && host.parse::<std::net::IpAddr>().is_err() && host.contains('.');
+    let below = |one: &str, other: &str| {
+        name(one) && name(other) && one.strip_suffix(other).is_some_and(|rest| rest.ends_with('.'))
+    };
+    let hub = registry == "docker.io" && host == "registry-1.docker.io" && service == "auth.docker.io";
+    host == service
+        || below(service, host)
+        || below(host, service)
+        || hub
+        || settings.trusts_token_service(registry, service)
 }
 
 fn fetch(
-    transport: &Transport,
+    transport: &Transport<'_>,
     realm: &Uri,
     service: Option<&str>,
     scope: &str,
@@ -114,12 +143,14 @@ fn fetch(
         }
         other => {
             let joint = if realm.query().is_some() { '&' } else { '?' };
-            let url = format!("{realm}{joint}service={}&scope={}", escape(service), escape(scope));
+            let mut url = format!("{realm}{joint}service={}", escape(service));
+            for one in scope.split(' ').filter(|one| !one.is_empty()) {
+                url.push_str(&format!("&scope={}", escape(one)));
+            }
             let Ok(uri) = url.parse() else { return Ok(None) };
             let authorization = other.and_then(Credentials::basic);
-            let request =
-                Request { uri: &uri, accept: "application/json", authorization: authorization.as_deref(), from: 0 };
-            transport.get(&request)?
+            let request = Request::get(&uri, "application/json");
+            transport.send(&Request { authorization: authorization.as_deref(), ..request })?
         }
     };
     if !response.status().is_success() {
@@ -195,18 +226,25 @@ mod tests {
     }
 
     #[test]
-    fn a_password_stays_in_its_domain() {
+    fn a_password_stays_with_its_owner() {
         let origin = |host: &str| Origin::of(&format!("https://{host}").parse().unwrap());
-        for (registry, realm, expected) in [
-            ("registry-1.docker.io", "auth.docker.io", true),
-            ("ghcr.io", "ghcr.io", true),
-            ("registry.gitlab.com", "gitlab.com", true),
-            ("registry.example.com", "evil.com", false),
-            ("registry.example.com", "example.com.evil.com", false),
-            ("localhost", "evil.localhost", false),
-            ("10.0.0.1", "10.1.0.1", false),
+        for (name, registry, realm, expected) in [
+            ("docker.io", "registry-1.docker.io", "auth.docker.io", true),
+            ("ghcr.io", "ghcr.io", "ghcr.io", true),
+            ("registry.gitlab.com", "registry.gitlab.com", "gitlab.com", true),
+            ("r.example.com", "r.example.com", "auth.r.example.com", true),
+            ("r.example.com", "r.example.com", "auth.example.com", false),
+            ("r.example.com", "r.example.com", "evil.com", false),
+            ("r.example.com", "r.example.com", "example.com.evil.com", false),
+            ("r.example.co.uk", "r.example.co.uk", "evil.co.uk", false),
+            ("r.example.com", "r.example.com", "xr.example.com", false),
+            ("localhost", "localhost", "evil.localhost", false),
+            ("10.0.0.1", "10.0.0.1", "0.0.1", false),
+            ("10.0.0.1", "10.0.0.1", "10.1.0.1", false),
+            ("docker.io", "mirror.lan", "auth.docker.io", false),
         ] {
-            assert_eq!(belongs(&origin(registry), &origin(realm)), expected, "{registry} {realm}");
+            let found = belongs(name, &origin(registry), &origin(realm), &Settings::default());
+            assert_eq!(found, expected, "{registry} {realm}");
         }
     }
 }

@@ -1,0 +1,207 @@
+//! What nobody needs any more. Marking happens under the store's lock and takes no longer than a few renames; the slow
+//! removing happens after it, so that pulls and starts go on.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use super::index::{Index, Record};
+use super::lease::{entries, remove_all};
+use super::{Store, read_checked};
+use crate::runtime::container;
+use crate::runtime::image::document::Descriptor;
+use crate::runtime::image::settings::Collect;
+use crate::runtime::image::{Digest, Error, io_at};
+use crate::runtime::state;
+
+/// What containers are made from.
+#[derive(Clone, Debug, Default)]
+struct InUse {
+    /// Digests of images' configurations.
+    images: BTreeSet<String>,
+    /// Names of layers' folders.
+    layers: BTreeSet<String>,
+}
+
+/// Which images [`Store::prune`] removes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prune {
+    /// Those without a name.
+    Nameless,
+    /// All that no container is made from.
+    Unused,
+}
+
+impl Store {
+    /// Takes a name away, and the image where that was its last one. A name that is not there is fine. An id removes
+    /// all names. Returns what went, names and ids.
+    ///
+    /// # Errors
+    /// [`Error::InUse`] where the image's last name would go while a container is made from it.
+    pub fn remove(&self, name: &str) -> Result<Vec<String>, Error> {
+        let lock = self.lock()?;
+        let used = self.in_use()?;
+        let mut index = self.index()?;
+        let Some(record) = self.find(&index, name)?.cloned() else { return Ok(Vec::new()) };
+        let whole = index.by_name(name).is_none();
+        let goes = |one: &Record| match whole {
+            true => one.manifest.digest == record.manifest.digest,
+            false => one.name == record.name && one.manifest.digest == record.manifest.digest,
+        };
+        let (gone, stays): (Vec<Record>, Vec<Record>) = index.records.into_iter().partition(goes);
+        let last = !stays.iter().any(|one| one.manifest.digest == record.manifest.digest);
+        if last && self.id_of(&record).is_some_and(|id| used.images.contains(id.as_str())) {
+            return Err(Error::InUse(name.to_owned()));
+        }
+        index = Index { records: stays };
+        index.write(&self.index_path())?;
+        let trash = self.mark(&index, &used)?;
+        drop(lock);
+        remove_all(&trash)?;
+        let id = last.then(|| self.id_text(&record));
+        Ok(gone.into_iter().filter_map(|one| one.name).chain(id).collect())
+    }
+
+    fn id_of(&self, record: &Record) -> Option<Digest> {
+        Some(self.manifest_of(record).ok()?.config.digest)
+    }
+
+    fn id_text(&self, record: &Record) -> String {
+        self.id_of(record).unwrap_or_else(|| record.manifest.digest.clone()).to_string()
+    }
+
+    /// Removes images that no container is made from, and what is left of pulls that never ended. Returns what went.
+    pub fn prune(&self, which: Prune) -> Result<Vec<String>, Error> {
+        self.prune_some(|record, used_image| !used_image && (which == Prune::Unused || record.name.is_none()))
+    }
+
+    fn prune_some(&self, mut goes: impl FnMut(&Record, bool) -> bool) -> Result<Vec<String>, Error> {
+        let lock = self.lock()?;
+        let used = self.in_use()?;
+        let index = self.index()?;
+        let is_used = |record: &Record| self.id_of(record).is_some_and(|id| used.images.contains(id.as_str()));
+        let (gone, records): (Vec<Record>, Vec<Record>) =
+            index.records.into_iter().partition(|record| goes(record, is_used(record)));
+        let index = Index { records };
+        let names: Vec<String> =
+            gone.iter().map(|record| record.name.clone().unwrap_or_else(|| self.id_text(record))).collect();
+        index.write(&self.index_path())?;
+        let trash = self.mark(&index, &used)?;
+        self.forget_downloads()?;
+        drop(lock);
+        remove_all(&trash)?;
+        Ok(names)
+    }
+
+    /// Makes room where the disk is fuller than is declared: what was not used for longest goes first, what containers
+    /// are made from never. Returns what went.
+    pub fn collect(&self, when: Collect) -> Result<Vec<String>, Error> {
+        let mut all = Vec::new();
+        if self.percent_used()? < when.high_percent {
+            return Ok(all);
+        }
+        loop {
+            let oldest = self.oldest(&self.in_use()?)?;
+            let Some(oldest) = oldest.filter(|_| self.percent_used().is_ok_and(|now| now >= when.low_percent)) else {
+                return Ok(all);
+            };
+            let digest = oldest.manifest.digest;
+            let gone = self.prune_some(|record, used| !used && record.manifest.digest == digest)?;
+            if gone.is_empty() {
+                return Ok(all);
+            }
+            all.extend(gone);
+        }
+    }
+
+    fn oldest(&self, used: &InUse) -> Result<Option<Record>, Error> {
+        let records = self.index()?.records.into_iter();
+        let unused = records.filter(|one| self.id_of(one).is_none_or(|id| !used.images.contains(id.as_str())));
+        Ok(unused.min_by_key(|one| self.last_use(&one.manifest.digest)))
+    }
+
+    fn percent_used(&self) -> Result<u8, Error> {
+        let disk = nix::sys::statvfs::statvfs(&self.directory).map_err(|error| io_at(&self.directory)(error.into()))?;
+        let (total, free) = (disk.blocks() as u64, disk.blocks_available() as u64);
+        Ok((100 - free.saturating_mul(100).checked_div(total).unwrap_or(100).min(100)) as u8)
+    }
+
+    /// The images and layers that containers are made from. Asked under the store's lock: whoever makes a container has a
+    /// lease until it is written down.
+    fn in_use(&self) -> Result<InUse, Error> {
+        let all = container::list(&self.roots).map_err(|error| Error::Containers(Box::new(error)))?;
+        let layers = all.iter().flat_map(|one| &one.config.layers);
+        let layers = layers.filter_map(|layer| layer.parent()?.file_name()?.to_str().map(str::to_owned)).collect();
+        Ok(InUse { images: all.into_iter().map(|one| one.config.image_id).collect(), layers })
+    }
+
+    /// Removes what nothing names.
+    pub(in crate::runtime::image) fn sweep(&self) -> Result<(), Error> {
+        let lock = self.lock()?;
+        let trash = self.mark(&self.index()?, &self.in_use()?)?;
+        drop(lock);
+        remove_all(&trash)
+    }
+
+    /// Moves what neither the index nor a lease nor a container needs out of the way; returns where to.
+    fn mark(&self, index: &Index, used: &InUse) -> Result<PathBuf, Error> {
+        let mut kept = self.leased()?;
+        for record in &index.records {
+            kept.extend(self.needs(record)?.iter().map(|digest| digest.hex().to_owned()));
+        }
+        kept.extend(self.layers_of_steps()?.iter().map(|digest| digest.hex().to_owned()));
+        kept.extend(used.layers.iter().cloned());
+        for path in entries(&self.directory.join("layers"))? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let archive: Option<Descriptor> =
+                state::read_json(&path.join("blob.json"))?.filter(|_| kept.contains(name));
+            kept.extend(archive.map(|archive| archive.digest.hex().to_owned()));
+        }
+        let trash = self.directory.join("tmp").join(format!("trash-{}", std::process::id()));
+        remove_all(&trash)?;
+        for folder in ["layers", "blobs/sha256", "uses"] {
+            for path in entries(&self.directory.join(folder))? {
+                let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+                if !kept.contains(name) {
+                    let to = trash.join(folder);
+                    fs::create_dir_all(&to).map_err(io_at(&to))?;
+                    fs::rename(&path, to.join(name)).map_err(io_at(&path))?;
+                }
+            }
+        }
+        for path in entries(&self.directory.join("tmp"))? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            // The trash of one that was killed before it was out.
+            let other = name.strip_prefix("trash-").and_then(|pid| pid.parse::<u32>().ok());
+            if other.is_some_and(|pid| pid != std::process::id() && !PathBuf::from(format!("/proc/{pid}")).exists()) {
+                remove_all(&path)?;
+            }
+        }
+        Ok(trash)
+    }
+
+    /// All blobs and layers of an image.
+    ///
+    /// # Errors
+    /// Where it is damaged: then nobody knows what it needs, and nothing may be collected.
+    fn needs(&self, record: &Record) -> Result<Vec<Digest>, Error> {
+        let manifest = self.manifest_of(record)?;
+        let config = read_checked(&self.blob(&manifest.config.digest), &manifest.config.digest)?;
+        let own = super::diff_ids(&config)?;
+        let blobs = manifest.layers.iter().map(|layer| layer.digest.clone());
+        Ok(blobs.chain(own).chain([record.manifest.digest.clone(), manifest.config.digest.clone()]).collect())
+    }
+
+    /// Removes what was received of blobs that nobody receives now.
+    fn forget_downloads(&self) -> Result<(), Error> {
+        let downloads = self.directory.join("downloads");
+        let leased = self.leased()?;
+        for path in entries(&downloads)? {
+            let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
+            if name != "locks" && !leased.contains(name) {
+                remove_all(&path)?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -3,9 +3,12 @@
 
     cargo build --release && benches/run.py [--rounds N]
 
-Prints medians. Nothing is asserted: a slow machine is no error."""
+Prints medians. Nothing is asserted: a slow machine is no error. The volatile root is a tmpfs, as /run is; all else is in
+a directory below the one for temporary files. Peers are measured where they are installed, with images made of the same
+files, without any network."""
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
@@ -18,6 +21,7 @@ import time
 
 HOME = pathlib.Path(__file__).resolve().parent.parent
 STACK = HOME / "target/release/stack"
+PATIENCE_SECONDS = 30
 
 
 def median(rounds, action):
@@ -29,11 +33,12 @@ def median(rounds, action):
     return statistics.median(times) * 1000
 
 
-def cpu(action):
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    action()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return (after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime) * 1000
+def cpu(rounds, action):
+    used = lambda: (lambda it: it.ru_utime + it.ru_stime)(resource.getrusage(resource.RUSAGE_CHILDREN))
+    before = used()
+    for _ in range(rounds):
+        action()
+    return (used() - before) / rounds * 1000
 
 
 def call(*words, **more):
@@ -44,17 +49,21 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=20)
     rounds = parser.parse_args().rounds
-    with tempfile.TemporaryDirectory(prefix="stkb") as folder:
-        folder = pathlib.Path(folder)
+    with contextlib.ExitStack() as ends:
+        folder = pathlib.Path(ends.enter_context(tempfile.TemporaryDirectory(prefix="stkb")))
+        (folder / "n").mkdir()
+        call("mount", "-t", "tmpfs", "tmpfs", folder / "n")
+        ends.callback(call, "umount", folder / "n")
         env = dict(os.environ, STACK_ROOT=str(folder / "r"), STACK_RUN_ROOT=str(folder / "n"))
         stack = lambda *words: call(STACK, *words, env=env)
+        ends.callback(stack, "system", "prune", "--force")
         stack("run", "--rm", "--network", "none", "builtin:whoami", "true")
-        run(folder, env, stack, rounds)
+        run(folder, env, stack, rounds, ends)
         for count in (10, 50):
-            apply(folder, stack, count)
+            apply(folder, stack, count, rounds)
 
 
-def run(folder, env, stack, rounds):
+def run(folder, env, stack, rounds, ends):
     print(f"run --rm of `true`, median of {rounds}, ms")
     image = json.loads(subprocess.run([STACK, "inspect", "builtin:whoami"], env=env, check=True, capture_output=True).stdout)
     layer = image[0]["layers"][0]
@@ -63,35 +72,87 @@ def run(folder, env, stack, rounds):
         (folder / name).mkdir()
     floor = lambda: call(folder / "floor", layer, folder / "u", folder / "w", folder / "m", "/whoami", "true")
     base = median(rounds, floor)
-    print(f"  {'floor (clone, overlay, exec)':34} {base:8.1f}   1.0 x")
+    report("floor (clone, overlay, exec)", base, base)
     report("stack --network none", base, median(rounds, lambda: stack("run", "--rm", "--network", "none", "builtin:whoami", "true")))
     report("stack", base, median(rounds, lambda: stack("run", "--rm", "builtin:whoami", "true")))
     if shutil.which("runc"):
-        bundle = folder / "bundle"
-        (bundle / "rootfs").mkdir(parents=True)
-        call("cp", "-a", f"{layer}/.", bundle / "rootfs")
-        call("runc", "spec", cwd=bundle)
-        config = json.loads((bundle / "config.json").read_text())
-        config["process"].update(terminal=False, args=["/whoami", "true"])
-        (bundle / "config.json").write_text(json.dumps(config))
-        report("runc (no image, log, supervisor)", base, median(rounds, lambda: call("runc", "run", "-b", bundle, "bench")))
+        report("runc (no image, log, supervisor)", base, runc(folder, layer, rounds))
+    for name, peer in (("docker", docker), ("podman", podman)):
+        if shutil.which(name if name != "docker" else "dockerd"):
+            words = peer(folder, layer, ends)
+            if words is None:
+                print(f"  {name}: does not start here")
+                continue
+            one = [*words, "run", "--rm", "bench", "/whoami", "true"]
+            report(f"{name} --network none", base, median(rounds, lambda: call(*one[:-3], "--network", "none", *one[-3:])))
+            report(name, base, median(rounds, lambda: call(*one)))
 
 
 def report(name, base, value):
-    print(f"  {name:34} {value:8.1f} {value / base:5.1f} x")
+    print(f"  {name:34} {value:8.1f} {value / base:5.1f} x", flush=True)
 
 
-def apply(folder, stack, count):
+def runc(folder, layer, rounds):
+    bundle = folder / "bundle"
+    (bundle / "rootfs").mkdir(parents=True)
+    call("cp", "-a", f"{layer}/.", bundle / "rootfs")
+    call("runc", "spec", cwd=bundle)
+    config = json.loads((bundle / "config.json").read_text())
+    config["process"].update(terminal=False, args=["/whoami", "true"])
+    (bundle / "config.json").write_text(json.dumps(config))
+    return median(rounds, lambda: call("runc", "run", "-b", bundle, "bench"))
+
+
+def docker(folder, layer, ends):
+    """The command line of a daemon of our own, with everything of it below the folder."""
+    place = folder / "d"
+    place.mkdir()
+    words = ["docker", "-H", f"unix://{place}/s"]
+    daemon = subprocess.Popen(
+        ["dockerd", "-H", f"unix://{place}/s", "--data-root", place / "data", "--exec-root", place / "exec",
+         "--pidfile", place / "pid", "--bip", "10.213.0.1/24"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    ends.callback(daemon.wait)
+    ends.callback(daemon.terminate)
+    until = time.monotonic() + PATIENCE_SECONDS
+    while subprocess.run([*words, "info"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
+        if daemon.poll() is not None or time.monotonic() > until:
+            return None
+        time.sleep(0.1)
+    take(words, layer)
+    return words
+
+
+def podman(folder, layer, ends):
+    words = ["podman", "--root", folder / "p", "--runroot", folder / "q"]
+    try:
+        take(words, layer)
+        call(*words, "run", "--rm", "bench", "/whoami", "true")
+    except subprocess.CalledProcessError:
+        return None
+    ends.callback(call, *words, "rmi", "--all", "--force")
+    return words
+
+
+def take(words, layer):
+    tar = subprocess.run(["tar", "-C", layer, "-c", "."], check=True, capture_output=True).stdout
+    call(*words, "import", "-", "bench", input=tar)
+
+
+def apply(folder, stack, count, rounds):
     text = "name: bench\ncontainers:\n" + "".join(
         f"  c{n}: {{image: 'builtin:whoami', command: [sleep, forever], networks: [net]}}\n" for n in range(count))
     file = folder / "stack.yaml"
     file.write_text(text + "networks: {net: {}}\n")
-    cold = median(1, lambda: stack("apply", file))
-    noop = median(10, lambda: stack("apply", file))
-    used = cpu(lambda: stack("apply", file))
-    gone = median(1, lambda: stack("destroy", "bench"))
+    cold, gone = [], []
+    for _ in range(3):
+        cold.append(median(1, lambda: stack("apply", file)))
+        noop = median(rounds, lambda: stack("apply", file))
+        used = cpu(rounds, lambda: stack("apply", file))
+        gone.append(median(1, lambda: stack("destroy", "bench")))
+    cold, gone = statistics.median(cold), statistics.median(gone)
     print(f"{count} containers: cold apply {cold:.0f} ms, no-op apply {noop:.1f} ms ({used:.1f} ms CPU), destroy {gone:.0f} ms;"
-          f" no-op is {cold / noop:.0f} x faster than cold")
+          f" no-op is {cold / noop:.0f} x faster than cold", flush=True)
 
 
 main()

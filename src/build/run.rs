@@ -91,7 +91,7 @@ pub fn run<'a>(
     let mut ran = Ran { workshop, name: name.clone(), code: 0, upper };
     container::create(roots, &config(program, &name))?;
     let start = connect(workshop, program, &name)?;
-    container::start(roots, &name, &start)?;
+    container::start(roots, &name, &start, container::Supervision::Anew)?;
     started(&name);
     ran.code = listen(workshop, &name, output)?;
     Ok(ran)

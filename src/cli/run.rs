@@ -13,7 +13,7 @@ use super::terminal::{self, Attached, Pipes};
 use super::{options, stack_file, view};
 use crate::engine::native::{DEFAULT_NETWORK, containers, ensure_default_network, ensure_image};
 use crate::reconcile::resource::{ContainerConfig, ImageConfig, ImageSource, NetworkMode, PullPolicy};
-use crate::runtime::container::{self, Container, Removal, exec, logs};
+use crate::runtime::container::{self, Container, Removal, Supervision, exec, logs};
 use crate::runtime::init::Stdio;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client;
@@ -38,7 +38,8 @@ pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
     containers::sweep(roots).map_err(|error| before_program(error.into()))?;
     prepare(roots, arguments, &wanted).map_err(before_program)?;
     let name = wanted.name.clone();
-    let started = containers::start(roots, &name);
+    let supervision = if arguments.detach { Supervision::Anew } else { Supervision::Forked };
+    let started = containers::start_under(roots, &name, supervision);
     if let Err(error) = started {
         if arguments.rm {
             containers::remove(roots, &name, true)?;

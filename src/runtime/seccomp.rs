@@ -4,7 +4,7 @@
 //! falls back; what is known to be dangerous answers EPERM. Rare socket families answer EAFNOSUPPORT: that is where the
 //! kernel's last escapes came through. See seccomp(2) and Documentation/userspace-api/seccomp_filter.rst.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use libc::{sock_filter, sock_fprog};
@@ -126,15 +126,41 @@ pub fn filter(capabilities: &BTreeSet<String>) -> Vec<sock_filter> {
     program.extend([jump(libc::BPF_JGE, X32_BIT, 0, 1), fail(libc::ENOSYS)]);
     program.extend(clone_rule(&opened));
     program.extend(socket_rule(capabilities));
-    let allowed: BTreeSet<i64> = ALLOWED.iter().copied().chain(opened.iter().copied()).collect();
-    for call in &allowed {
-        program.extend([jump(libc::BPF_JEQ, *call as u32, 0, 1), ALLOW]);
-    }
-    for call in REFUSED.iter().filter(|call| !opened.contains(call)) {
-        program.extend([jump(libc::BPF_JEQ, *call as u32, 0, 1), fail(libc::EPERM)]);
-    }
-    program.push(fail(libc::ENOSYS));
+    let refused = REFUSED.iter().map(|call| (*call as u32, fail(libc::EPERM).k));
+    let allowed = ALLOWED.iter().chain(&opened).map(|call| (*call as u32, ALLOW.k));
+    decide(&ranges(&refused.chain(allowed).collect()), &mut program);
     program
+}
+
+/// The answer from each number on, up to the next of these; what is not known answers ENOSYS.
+fn ranges(answers: &BTreeMap<u32, u32>) -> Vec<(u32, u32)> {
+    let unknown = fail(libc::ENOSYS).k;
+    let mut ranges = vec![(0, unknown)];
+    for (call, action) in answers {
+        // What was left open after the call before is closed here, unless this one is the very next.
+        match ranges.last_mut() {
+            Some((start, last)) if start == call => *last = *action,
+            _ => ranges.push((*call, *action)),
+        }
+        ranges.push((call + 1, unknown));
+    }
+    ranges.dedup_by_key(|(_, action)| *action);
+    ranges
+}
+
+/// A search by halves: each call meets a handful of comparisons, and the kernel, which tries all calls when it takes the
+/// filter, has a twentieth of the work that a list would be.
+fn decide(ranges: &[(u32, u32)], program: &mut Vec<sock_filter>) {
+    let (left, right) = ranges.split_at(ranges.len() / 2);
+    let [(start, _), ..] = right else { return };
+    if left.is_empty() {
+        return program.extend(right.iter().map(|(_, action)| answer(*action)));
+    }
+    let at = program.len();
+    program.push(jump(libc::BPF_JGE, *start, 0, 0));
+    decide(left, program);
+    program[at].jt = u8::try_from(program.len() - at - 1).expect("half of the tables is far less than 255 steps");
+    decide(right, program);
 }
 
 /// clone(2) makes threads and processes, but no namespaces unless unshare(2) is open too.
@@ -242,6 +268,21 @@ mod tests {
         let program = filter(&BTreeSet::new());
         for (call, arguments, expected) in table {
             assert_eq!(run(&program, call, arguments), expected, "call {call} with {arguments:?}");
+        }
+    }
+
+    #[test]
+    fn every_call_gets_the_answer_of_the_tables() {
+        let program = filter(&BTreeSet::new());
+        assert!(program.len() < 300, "{}", program.len());
+        // These two look at their arguments.
+        for call in (0..1000).filter(|call| ![libc::SYS_clone, libc::SYS_socket].contains(call)) {
+            let expected = match (ALLOWED.contains(&call), REFUSED.contains(&call)) {
+                (true, _) => ALLOW,
+                (false, true) => fail(libc::EPERM),
+                (false, false) => fail(libc::ENOSYS),
+            };
+            assert_eq!(run(&program, call, [0; 3]), expected.k, "call {call}");
         }
     }
 

@@ -66,6 +66,12 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) }).map(drop)
 }
 
+/// Closes every descriptor from `first` on. Whoever owns one of them must not use it again, nor close it.
+pub fn close_from(first: u32) -> io::Result<()> {
+    // SAFETY: takes integers; what is closed is not used any more, as the caller promises.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
+}
+
 /// Marks every descriptor from `first` on to be closed by the next execve(2).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: takes integers; closes nothing now.

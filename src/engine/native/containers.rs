@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use super::translate::{Facts, TranslateError, translate};
 use super::{declared, files, images, names, networks, users, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode};
-use crate::runtime::container::{self, Config, Removal, Start};
+use crate::runtime::container::{self, Config, Removal, Start, Supervision};
 use crate::runtime::image::{self, Image, Store};
 use crate::runtime::init::spec::{Device, Request};
 use crate::runtime::network;
@@ -128,6 +128,11 @@ fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
 
 /// Starts the container with the networks and ports that it is declared with.
 pub fn start(roots: &Roots, name: &str) -> Result<(), Error> {
+    start_under(roots, name, Supervision::Anew)
+}
+
+/// As [`start`], under a supervisor that comes from there.
+pub fn start_under(roots: &Roots, name: &str, supervision: Supervision) -> Result<(), Error> {
     let found = container::get(roots, name)?;
     if found.is_running() {
         return Ok(());
@@ -137,7 +142,7 @@ pub fn start(roots: &Roots, name: &str) -> Result<(), Error> {
     files::write(roots, &wanted, request.users)?;
     volumes::mount_all(roots, &wanted)?;
     let start = prepare(roots, &wanted, request, found.config.removal != Removal::Nobody)?;
-    Ok(container::start(roots, &found.config.name, &start)?)
+    Ok(container::start(roots, &found.config.name, &start, supervision)?)
 }
 
 /// The network of a start, and the files that name it.

@@ -32,7 +32,7 @@ pub use config::{
 pub use observe::{Stats, get, list, processes, stats, wait, wait_healthy};
 pub use paths::Paths;
 pub use remove::{Over, over, remove, sweep};
-pub use start::start;
+pub use start::{Supervision, start};
 pub use stop::{Stop, kill, pause, rename, restart, stop, unpause, update};
 
 use config::Record;

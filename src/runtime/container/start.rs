@@ -1,25 +1,35 @@
 //! Starting: the files that a start brings along, and the supervisor that does the rest.
 
-use std::fs;
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Command, Stdio};
 
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Error, Paths, Start, cgroup, get, io_at, lock, skeleton};
 use crate::runtime::init::InitError;
 use crate::runtime::roots::Roots;
-use crate::runtime::shim::STARTED;
+use crate::runtime::shim::{self, STARTED};
 use crate::runtime::{state, sys};
+
+/// Where a supervisor comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Supervision {
+    /// This program, started again: small for as long as the container runs.
+    Anew,
+    /// A fork of this process, where it has one thread: quick, for a caller that stays until the container's end.
+    Forked,
+}
 
 /// Starts the container under a supervisor of its own; returns when its program runs. One that runs already is left
 /// alone.
 ///
 /// # Errors
 /// [`Error::Start`] says which step failed, or that the program is not there.
-pub fn start(roots: &Roots, name: &str, start: &Start) -> Result<(), Error> {
+pub fn start(roots: &Roots, name: &str, start: &Start, supervision: Supervision) -> Result<(), Error> {
     let container = get(roots, name)?;
     let name = container.config.name.as_str();
     let paths = Paths::of(roots, name);
@@ -43,7 +53,18 @@ pub fn start(roots: &Roots, name: &str, start: &Start) -> Result<(), Error> {
             chown(path, Some(ids.first), Some(ids.first)).map_err(io_at(path))?;
         }
     }
-    supervise(roots, name)
+    let lost =
+        |source: io::Error| Error::Supervisor { name: name.to_owned(), reason: format!("can't be started: {source}") };
+    let words = match supervision {
+        Supervision::Forked if is_alone() => fork(roots, name),
+        Supervision::Forked | Supervision::Anew => spawn(roots, name),
+    };
+    hear(name, &words.map_err(lost)?)
+}
+
+/// Whether this process has one thread, as fork(2) asks for.
+fn is_alone() -> bool {
+    fs::read_dir("/proc/self/task").is_ok_and(|threads| threads.count() == 1)
 }
 
 /// Ends what a killed supervisor left behind: processes and their group. Its mounts ended with it.
@@ -74,10 +95,18 @@ fn end(pid: i32) -> Result<(), Error> {
     }
 }
 
-/// Runs this program as the supervisor, and reads how the start went from its standard output.
-fn supervise(roots: &Roots, name: &str) -> Result<(), Error> {
-    let lost = |reason: String| Error::Supervisor { name: name.to_owned(), reason };
-    let spawned = Command::new(&roots.program)
+/// Forks the supervisor off this process, and reads what it says of the start.
+fn fork(roots: &Roots, name: &str) -> io::Result<String> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    shim::fork_off(roots, name, write)?;
+    let mut text = String::new();
+    File::from(read).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Runs this program as the supervisor, and reads what it says of the start on its standard output.
+fn spawn(roots: &Roots, name: &str) -> io::Result<String> {
+    let mut child = Command::new(&roots.program)
         .arg("shim")
         .arg("--root")
         .arg(&roots.root)
@@ -87,18 +116,23 @@ fn supervise(roots: &Roots, name: &str) -> Result<(), Error> {
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .spawn();
-    let mut child = spawned.map_err(|error| lost(format!("can't be started: {error}")))?;
+        .spawn()?;
     let mut text = String::new();
     if let Some(mut output) = child.stdout.take() {
-        output.read_to_string(&mut text).map_err(|error| lost(format!("can't be heard: {error}")))?;
+        output.read_to_string(&mut text)?;
     }
-    child.wait().map_err(|error| lost(format!("can't be waited for: {error}")))?;
+    child.wait()?;
+    Ok(text)
+}
+
+/// What the supervisor's words mean.
+fn hear(name: &str, text: &str) -> Result<(), Error> {
     if text.trim() == STARTED {
         return Ok(());
     }
-    match serde_json::from_str::<InitError>(&text) {
+    let silent = || "ended before it said whether the container runs".to_owned();
+    match serde_json::from_str::<InitError>(text) {
         Ok(source) => Err(Error::Start { name: name.to_owned(), source }),
-        Err(_) => Err(lost("ended before it said whether the container runs".to_owned())),
+        Err(_) => Err(Error::Supervisor { name: name.to_owned(), reason: silent() }),
     }
 }

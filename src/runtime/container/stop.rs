@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::config::Record;
-use super::{Config, Error, Paths, Start, get, io_at, lock};
+use super::{Config, Error, Paths, Start, Supervision, get, io_at, lock};
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client::{self, Request};
@@ -69,7 +69,7 @@ pub fn restart(roots: &Roots, name: &str, how: &Stop) -> Result<(), Error> {
     stop(roots, name, how)?;
     let name = get(roots, name)?.config.name;
     let start = state::read_json::<Start>(&Paths::of(roots, &name).start)?.unwrap_or_default();
-    super::start(roots, &name, &start)
+    super::start(roots, &name, &start, Supervision::Anew)
 }
 
 /// Applies what may change while it runs: limits, labels, policies, the check, and what is declared. All other fields

@@ -47,6 +47,39 @@ pub fn main(roots: &Roots, name: &str) -> ExitCode {
         Ok(ForkResult::Child) => {}
         Err(error) => return say(&step("fork", error.into())),
     }
+    supervise(roots, name)
+}
+
+/// As [`main`], in a fork of this process, which must have one thread. What it says goes to `words`.
+///
+/// # Errors
+/// Where there can be no further process.
+pub fn fork_off(roots: &Roots, name: &str, words: OwnedFd) -> io::Result<()> {
+    // What waits in the buffer would be written twice.
+    io::stdout().flush()?;
+    // SAFETY: the caller has made sure that this process has one thread.
+    if let ForkResult::Parent { .. } = unsafe { fork() }? {
+        return Ok(());
+    }
+    let code = match take_leave(words) {
+        Ok(()) => supervise(roots, name),
+        Err(_) => ExitCode::FAILURE,
+    };
+    // SAFETY: ends this process only; what the fork brought along is the other one's to clean up.
+    unsafe { libc::_exit(i32::from(code != ExitCode::SUCCESS)) }
+}
+
+/// Keeps none of the descriptors that came along: they would hold locks and pipes of the one who started it.
+fn take_leave(words: OwnedFd) -> io::Result<()> {
+    nix::unistd::dup2_stdout(words)?;
+    let null = File::options().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    std::mem::forget(null);
+    sys::close_from(3)
+}
+
+fn supervise(roots: &Roots, name: &str) -> ExitCode {
     let mut supervisor = match prepare().and_then(|host| supervisor::Supervisor::new(roots, name, host)) {
         Ok(supervisor) => supervisor,
         Err(error) => return say(&error),

@@ -188,6 +188,40 @@ fn the_words_of_the_kernel_are_those_that_the_runtime_knows() {
     }
 }
 
+/// Every attribute of the table has its line in the description of our own format, or its word in the line of the
+/// whole; and no line describes a key that is not known.
+#[test]
+fn every_key_is_described() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/file-format.md");
+    let text = fs::read_to_string(path).unwrap();
+    let line = |key: &str| text.lines().rev().find(|line| line.starts_with(&format!("| `{key}` |")));
+    let first = |key: &str| text.lines().find(|line| line.starts_with(&format!("| `{key}` |")));
+    let mut absent = Vec::new();
+    for row in rows() {
+        let words: Vec<&str> = row.path.split('.').filter(|word| *word != "x-stack").collect();
+        let described = match words[..] {
+            ["services"] => line("containers").is_some(),
+            ["services", "build" | "deploy" | "develop" | "blkio_config" | "volumes", _, ..] => true,
+            ["services", key] => first(key).is_some(),
+            ["services", key, part, ..] => first(key).is_some_and(|line| line.contains(&format!("`{part}`"))),
+            [key] => line(key).is_some(),
+            [key, .., part] => line(key).is_some_and(|line| line.contains(&format!("`{part}`"))),
+            [] => true,
+        };
+        if !described {
+            absent.push(row.path);
+        }
+    }
+    assert!(absent.is_empty(), "docs/file-format.md says nothing of {absent:?}");
+    let known: Vec<&str> = rows().iter().filter_map(|row| row.path.strip_prefix("services.")).collect();
+    let keys = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
+    let ours = ["name", "include", "version", "images", "containers", "x-…"];
+    for (key, _) in keys.filter(|(key, _)| !ours.contains(key)) {
+        let is_known = known.iter().any(|path| path.trim_start_matches("x-stack.") == key);
+        assert!(is_known || rows().iter().any(|row| row.path == key), "{key} is described and not known");
+    }
+}
+
 #[test]
 fn no_attribute_is_dropped_silently() {
     let world = world();

@@ -299,3 +299,39 @@ volumes:
         }"#]]
     .assert_eq(&brief(&stack));
 }
+
+/// The words that Compose does not have stand below `x-stack` there, and mean the same.
+#[test]
+fn our_words_in_a_compose_file_mean_the_same() {
+    let native = r#"
+images: {app: {builtin: whoami}, tools: {rootfs: ./tools}, db: {archive: ./db.tar}}
+containers:
+  web:
+    image: app
+    replicas: 2
+    update: {order: start-first, parallelism: 2}
+    healthcheck: {test: [CMD, /whoami, health], on_failure: restart}
+    volumes: ["data:/data"]
+  tools: {image: tools}
+  db: {image: db}
+volumes: {data: {protect: true}}
+"#;
+    let compose = r#"
+x-stack: {images: {app: {builtin: whoami}, tools: {rootfs: ./tools}, db: {archive: ./db.tar}}}
+services:
+  web:
+    image: app
+    x-stack: {replicas: 2, update: {order: start-first, parallelism: 2}}
+    healthcheck: {test: [CMD, /whoami, health], x-stack: {on_failure: restart}}
+    volumes: ["data:/data"]
+  tools: {image: tools}
+  db: {image: db}
+volumes: {data: {x-stack: {protect: true}}}
+"#;
+    let (native, compose) = (stack_of(&[("stack.yaml", native)]), stack_of(&[("compose.yaml", compose)]));
+    assert_eq!(native.containers, compose.containers);
+    assert_eq!((native.images, native.volumes), (compose.images, compose.volumes));
+    // In a Compose file's own place they are words that nobody knows, but for those of extensions.
+    let wrong = super::faults_of(&[("compose.yaml", "services: {web: {image: x, replicas: 2, x-stack: {updte: {}}}}")]);
+    assert!(wrong.contains("unknown key `replicas`") && wrong.contains("did you mean `update`?"), "{wrong}");
+}

@@ -47,6 +47,12 @@ fn read_if_there(path: &Path) -> Result<Option<String>, Error> {
     }
 }
 
+/// `Dockerfile`, or `Containerfile` where there is only that.
+pub fn default_dockerfile(context: &Path) -> PathBuf {
+    let (usual, other) = (context.join("Dockerfile"), context.join("Containerfile"));
+    if !usual.exists() && other.exists() { other } else { usual }
+}
+
 /// The Dockerfile's name, for people, and its text.
 pub(super) fn dockerfile(request: &Request) -> Result<(String, String), Error> {
     match &request.dockerfile {

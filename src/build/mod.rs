@@ -40,7 +40,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 pub use execute::build;
-pub use inputs::{Inputs, inputs};
+pub use inputs::{Inputs, default_dockerfile, inputs};
 pub use run::Network;
 pub use workshop::sweep;
 

@@ -168,18 +168,11 @@ fn inputs(arguments: &Build, here: &Path) -> Result<(Context, DockerfileSource),
         return Err(Failure::new(format!("context {} is no directory\n  help: {help}", directory.display())));
     }
     let dockerfile = match &arguments.file {
-        None => DockerfileSource::File(default_dockerfile(&directory)),
+        None => DockerfileSource::File(build::default_dockerfile(&directory)),
         Some(file) if file.as_os_str() == "-" => stdin()?,
         Some(file) => DockerfileSource::File(here.join(file)),
     };
     Ok((Context::Directory(directory), dockerfile))
-}
-
-/// `Dockerfile`, or `Containerfile` where there is only that.
-pub fn default_dockerfile(context: &Path) -> PathBuf {
-    let other = context.join("Containerfile");
-    let usual = context.join("Dockerfile");
-    if !usual.exists() && other.exists() { other } else { usual }
 }
 
 /// The argument wins over the caller's variable.

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::args::{Apply, Consent, Destroy, FileArguments, Format, Plan as PlanArguments, Status};
 use super::bars::{Bars, Show};
 use super::failure::Failure;
-use super::{stack_file, view};
+use super::{progress, stack_file, view};
 use crate::engine::native::Native;
 use crate::reconcile::check::check;
 use crate::reconcile::controller::{ConvergeError, converge};
@@ -62,7 +62,8 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
         return show(roots, &arguments.file, &arguments.target, arguments.pull, Format::Table, None, false);
     }
     let bars = Arc::new(Bars::new(if arguments.quiet { Show::Nothing } else { Show::People }));
-    let engine = Arc::new(Native::new(roots).with_watcher(bars.clone()));
+    let engine =
+        Arc::new(Native::new(roots).with_watcher(bars.clone()).with_listener(progress::listener(arguments.quiet)));
     let loaded = stack_file::load(&arguments.file)?;
     let desired = stack_file::with_pull(stack_file::lower(&loaded, engine.capabilities())?, arguments.pull);
     let _lock = lock(roots, &desired.stack)?;

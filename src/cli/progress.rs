@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::stack_file;
 use super::view::printable;
 use crate::build::{Built, Event, StepName};
+use crate::engine::native::builds::Listener;
 
 /// A line longer than this is shown in pieces, in bytes.
 const LONGEST: usize = 16 << 10;
@@ -70,6 +71,12 @@ impl Printer {
             self.say(&format!("built {names}: {} steps carried out, {} remembered", built.executed, built.cached));
         }
     }
+}
+
+/// For engines whose builds are to be seen.
+pub fn listener(quiet: bool) -> Listener {
+    let printer = Printer::new(quiet);
+    Arc::new(move |event| printer.event(&event))
 }
 
 /// What a program writes is shown, and steers no terminal.

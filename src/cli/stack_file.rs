@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::args::{FileArguments, PullWhen};
 use super::failure::Failure;
+use crate::engine::native::builds;
 use crate::reconcile::desired::{self, Desired};
 use crate::reconcile::engine::Capabilities;
 use crate::reconcile::facts;
@@ -60,10 +61,21 @@ pub fn read(options: &LoadOptions) -> Result<Loaded, Failure> {
 /// What the engine is to hold.
 pub fn lower(loaded: &Loaded, capabilities: &Capabilities) -> Result<Desired, Failure> {
     let files = facts::collect(&desired::files(&loaded.stack));
-    desired::lower(&loaded.stack, capabilities, &files).map_err(|errors| {
+    let desired = desired::lower(&loaded.stack, capabilities, &files).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(|error| format!("error: {error}")).collect();
         Failure::new(lines.join("\n"))
-    })
+    })?;
+    look_at_builds(desired)
+}
+
+/// What builds read of the host is part of what is declared. All that is wrong with their files is said at once.
+fn look_at_builds(mut desired: Desired) -> Result<Desired, Failure> {
+    let looked = desired.builds_mut().map(|(name, build)| {
+        let looked = builds::look(name, build);
+        looked.map_err(|error| format!("error: image {name} can't be built\n{}", error.render(color())))
+    });
+    let wrong: Vec<String> = looked.filter_map(Result::err).collect();
+    if wrong.is_empty() { Ok(desired) } else { Err(Failure::new(wrong.join("\n"))) }
 }
 
 /// `--pull` wins over the policies of the file.

@@ -1,7 +1,7 @@
 //! `watch`: converges whenever the file or the host changes, until told to stop. Containers run on after it.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,8 +12,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::args::Watch;
 use super::failure::Failure;
-use super::{converge, stack_file};
-use crate::engine::native::Native;
+use super::{converge, progress, stack_file};
+use crate::engine::native::{Native, builds};
 use crate::reconcile::controller::{self, Source, SourceError, WatchEvent, WatchOptions};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::Engine;
@@ -21,7 +21,7 @@ use crate::runtime::roots::Roots;
 use crate::spec::{self, LoadOptions};
 
 pub fn watch(roots: &Roots, arguments: &Watch) -> Result<ExitCode, Failure> {
-    let engine = Arc::new(Native::new(roots));
+    let engine = Arc::new(Native::new(roots).with_listener(progress::listener(false)));
     let options = stack_file::options(&arguments.file)?;
     // A file that is wrong from the start is an error at once; later it is only reported.
     let first = stack_file::lower(&stack_file::read(&options)?, engine.capabilities())?;
@@ -66,32 +66,48 @@ fn report(event: &WatchEvent<'_>) {
     }
 }
 
+/// What counts of what happens on the disk.
+#[derive(Default)]
+struct Known {
+    files: BTreeSet<PathBuf>,
+    /// Contexts of builds, with all that is in them.
+    trees: BTreeSet<PathBuf>,
+}
+
+impl Known {
+    fn concerns(&self, path: &Path) -> bool {
+        self.files.contains(path) || path.ancestors().any(|above| self.trees.contains(above))
+    }
+}
+
 /// The stack's files, and the directories that they are in: editors replace a file rather than write it.
 struct Files {
     options: LoadOptions,
     engine: Arc<Native>,
     watcher: notify::RecommendedWatcher,
     directories: BTreeSet<PathBuf>,
-    files: Arc<std::sync::Mutex<BTreeSet<PathBuf>>>,
+    trees: BTreeSet<PathBuf>,
+    known: Arc<std::sync::Mutex<Known>>,
     changes: mpsc::Receiver<()>,
 }
 
 impl Files {
     fn new(options: LoadOptions, engine: Arc<Native>) -> Result<Self, Failure> {
         let (sender, changes) = mpsc::channel(1);
-        let files: Arc<std::sync::Mutex<BTreeSet<PathBuf>>> = Arc::default();
-        let known = Arc::clone(&files);
+        let known: Arc<std::sync::Mutex<Known>> = Arc::default();
+        let shared = Arc::clone(&known);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             let ours = event.is_ok_and(|event| {
-                let known = known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                !event.kind.is_access() && event.paths.iter().any(|path| known.contains(path))
+                let known = shared.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                !event.kind.is_access() && event.paths.iter().any(|path| known.concerns(path))
             });
             if ours {
                 // One notice that waits is as good as many.
                 sender.try_send(()).ok();
             }
         })?;
-        Ok(Self { options, engine, watcher, directories: BTreeSet::new(), files, changes })
+        let (directories, trees) = (BTreeSet::new(), BTreeSet::new());
+        Ok(Self { options, engine, watcher, directories, trees, known, changes })
     }
 
     fn follow(&mut self, files: &[PathBuf]) {
@@ -101,7 +117,21 @@ impl Files {
                 drop(self.watcher.watch(directory, notify::RecursiveMode::NonRecursive));
             }
         }
-        *self.files.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = files.iter().cloned().collect();
+        self.known().files = files.iter().cloned().collect();
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// The contexts of the stack's builds.
+    fn follow_trees(&mut self, desired: &mut Desired) {
+        let trees: BTreeSet<PathBuf> = desired.builds_mut().flat_map(|(_, build)| builds::directories(build)).collect();
+        for tree in trees.difference(&self.trees) {
+            drop(self.watcher.watch(tree, notify::RecursiveMode::Recursive));
+        }
+        self.trees.extend(trees.iter().cloned());
+        self.known().trees = trees;
     }
 }
 
@@ -111,7 +141,10 @@ impl Source for Files {
         match spec::load(&self.options) {
             Ok(loaded) => {
                 self.follow(&loaded.files);
-                stack_file::lower(&loaded, self.engine.capabilities()).map_err(|failure| wrong(failure.to_string()))
+                let lowered = stack_file::lower(&loaded, self.engine.capabilities());
+                let mut desired = lowered.map_err(|failure| wrong(failure.to_string()))?;
+                self.follow_trees(&mut desired);
+                Ok(desired)
             }
             Err(diagnostics) => {
                 self.follow(&diagnostics.files);

@@ -16,7 +16,7 @@ use crate::reconcile::engine::{
     Action, Capabilities, Engine, EngineError, Health, Observed, ObservedResource, RunState, StackName, linux_change,
 };
 use crate::reconcile::facts::hash;
-use crate::reconcile::resource::{Config, Kind, ResourceId, label};
+use crate::reconcile::resource::{Config, ImageConfig, Kind, ResourceId, label};
 
 mod rules;
 
@@ -58,6 +58,8 @@ struct World {
     held: BTreeMap<(Kind, String), Held>,
     /// Reference → digest in the store.
     store: BTreeMap<String, String>,
+    /// Reference → how it was built.
+    built: BTreeMap<String, ImageConfig>,
     /// Reference → digest at the registry; what is not here has the hash of its name.
     registry: BTreeMap<String, String>,
     /// References that can't be pulled.
@@ -267,7 +269,8 @@ impl Engine for Simulated {
             let id = identity(&held.resource.config, stack)?;
             Some((id, held.resource.clone()))
         });
-        Ok(Observed { resources: resources.collect(), digests: world.store.clone() })
+        let (digests, built) = (world.store.clone(), world.built.clone());
+        Ok(Observed { resources: resources.collect(), digests, built })
     }
 
     async fn perform(&self, action: &Action) -> Result<(), EngineError> {

@@ -8,7 +8,7 @@ use std::future::Future;
 use serde::{Deserialize, Serialize};
 use tokio_stream::Stream;
 
-use super::resource::{Config, ContainerConfig, Kind, ResourceId};
+use super::resource::{Config, ContainerConfig, ImageConfig, Kind, ResourceId};
 
 /// The name of a stack: lower-case letters, digits, `-` and `_`, first a letter or digit, as Compose has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -149,6 +149,8 @@ pub struct Observed {
     pub resources: BTreeMap<ResourceId, ObservedResource>,
     /// Reference → digest of the content that it stands for in the store now.
     pub digests: BTreeMap<String, String>,
+    /// Reference → how the image was built, of those that were built here.
+    pub built: BTreeMap<String, ImageConfig>,
 }
 
 /// The condition that a dependent waits for.

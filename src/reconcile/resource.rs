@@ -81,6 +81,55 @@ pub enum ImageSource {
     Archive(PathBuf),
     Rootfs(PathBuf),
     Builtin(String),
+    /// A Dockerfile.
+    Build(Box<BuildConfig>),
+}
+
+/// How an image is built. Paths are absolute.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildConfig {
+    pub context: PathBuf,
+    /// Unset is the usual one in the context.
+    pub dockerfile: Option<PathBuf>,
+    pub dockerfile_inline: Option<String>,
+    pub target: Option<String>,
+    pub args: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    /// Further places to take files from, by name.
+    pub contexts: BTreeMap<String, BuildContext>,
+    /// By the id that steps know them by.
+    pub secrets: BTreeMap<String, FileSource>,
+    /// `default`, `none` or `host`.
+    pub network: Option<String>,
+    pub no_cache: bool,
+    pub no_cache_filter: Vec<String>,
+    /// Ask for newer images to build on, each time.
+    pub pull: bool,
+    pub extra_hosts: Vec<(String, String)>,
+    pub shm_size: Option<u64>,
+    pub ulimits: BTreeMap<String, (i64, i64)>,
+    /// Further names of the image.
+    pub tags: Vec<String>,
+    /// What is read of the host, so that changed files are a change.
+    pub content: BuildContent,
+}
+
+/// Digests of what a build reads; empty until somebody has looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BuildContent {
+    pub dockerfile: String,
+    /// Of the files that the instructions take.
+    pub context: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BuildContext {
+    Directory(PathBuf),
+    /// An image, by its name in the store.
+    Image(String),
 }
 
 /// When a registry is asked although the image is in the store.

@@ -360,3 +360,122 @@ fn a_killed_build_leaves_nothing() {
     site.is_clean();
     site.world.fails(1, &["image", "inspect", "nosuch"]);
 }
+
+/// A stack of two containers whose image is built from `app`, and one that has nothing to do with it.
+fn stack_file() -> String {
+    "name: shop\nservices:\n  web:\n    build: {context: ./context, args: {WHO: me}}\n    network_mode: none\n    command: [\"sleep\", \"1000\"]\n    stop_grace_period: 0s\n  \
+     other:\n    image: builtin:whoami\n    network_mode: none\n    command: [\"sleep\", \"forever\"]\n    stop_grace_period: 0s\n".to_owned()
+}
+
+#[test]
+fn a_stack_builds_its_images_and_follows_their_sources() {
+    let site = Site::new();
+    let world = &site.world;
+    site.file("page", "1");
+    site.file("unread", "1");
+    site.file("Dockerfile", &format!("{SHELL}ARG WHO\nRUN echo $WHO > /who\nCOPY page /page\n"));
+    let file = world.file("compose.yaml", &stack_file());
+    let file = file.to_str().unwrap();
+    let plan = world.ok(&["plan", file]);
+    assert!(plan.contains("+ image/shop-web") && plan.contains("build"), "{plan}");
+    let applied = world.run(&["apply", file]);
+    assert!(applied.code == 0 && applied.stderr.contains("[3/5] RUN"), "{applied:#?}");
+    let exec = |words: &[&str]| world.ok(&[&["exec", "shop-web-1"], words].concat());
+    assert_eq!((exec(&["cat", "/who"]), exec(&["cat", "/page"])), ("me\n".into(), "1".into()));
+    let pids = || ["shop-web-1", "shop-other-1"].map(|name| world.field(name, "pid"));
+    let before = pids();
+    // Nothing changed, or nothing that is read: nothing to do.
+    site.file("page", "1");
+    site.file("unread", "2");
+    let again = world.run(&["apply", file]);
+    assert!(again.code == 0 && again.stderr.contains("nothing to do"), "{again:#?}");
+    world.ok(&["status", file]);
+    // A source that is read moves the image, and the container with it; the other one is not touched.
+    site.file("page", "2");
+    let plan = world.ok(&["plan", file]);
+    assert!(plan.contains("~ image/shop-web") && plan.contains("context: content changed"), "{plan}");
+    world.fails(2, &["status", file]);
+    world.ok(&["apply", file]);
+    assert_eq!(exec(&["cat", "/page"]), "2");
+    let after = pids();
+    assert_ne!(after[0], before[0]);
+    assert_eq!(after[1], before[1]);
+    world.ok(&["status", file]);
+    // An argument is a change with its values; a build that fails leaves what runs as it is.
+    world.file("compose.yaml", &stack_file().replace("WHO: me", "WHO: you"));
+    let plan = world.ok(&["plan", file]);
+    assert!(plan.contains("build.args.WHO: me -> you"), "{plan}");
+    site.file("Dockerfile", &format!("{SHELL}ARG WHO\nRUN echo sorry; false\nCOPY page /page\n"));
+    let said = world.fails(1, &["apply", file]);
+    for wanted in ["sorry", "ended with code 1", "Dockerfile:6:1"] {
+        assert!(said.contains(wanted), "{wanted}: {said}");
+    }
+    assert_eq!(pids(), after);
+    site.file("Dockerfile", "FROM scratch\nCOPPY page /\n");
+    let said = world.fails(1, &["apply", file]);
+    assert!(said.contains("did you mean `COPY`?"), "{said}");
+    assert_eq!(pids(), after);
+    world.ok(&["destroy", "shop"]);
+    site.is_clean();
+}
+
+#[test]
+fn one_image_is_built_on_another_and_on_what_the_file_says() {
+    let site = Site::new();
+    let world = &site.world;
+    site.file("Dockerfile", SHELL);
+    world.file("extra/note", "from outside");
+    world.file("token", "hunter2-canary");
+    let file = world.file(
+        "stack.yaml",
+        "name: shop\n\
+         images:\n  base: {build: {context: ./context, labels: {made: here}}}\n\
+         containers:\n  \
+           base: {image: base, network_mode: none, command: [\"true\"]}\n  \
+           again: {image: \"web:1\", network_mode: none, command: [\"true\"]}\n  \
+           web:\n    image: web:1\n    network_mode: none\n    command: [sleep, \"1000\"]\n    stop_grace_period: 0s\n    build:\n      \
+             context: ./context\n      target: second\n      tags: [\"web:also\"]\n      network: none\n      shm_size: 32m\n      \
+             cache_from: [\"x\"]\n      platforms: [linux/amd64]\n      secrets: [token]\n      \
+             additional_contexts: {on: \"service:base\", extra: ./extra}\n      \
+             dockerfile_inline: |\n        FROM on AS first\n        COPY --from=extra note /note\n        \
+               RUN --mount=type=secret,id=token,required wc -c < /run/secrets/token > /length && df -m /dev/shm | tail -1 | awk '{print $2}' > /shm\n        \
+               FROM first AS second\n        FROM scratch AS never\n        RUN [\"/nosuch\"]\n\
+         secrets: {token: {file: ./token}}\n",
+    );
+    let file = file.to_str().unwrap();
+    let plan = world.ok(&["plan", file]);
+    for wanted in ["not honoured: containers.web.build.cache_from", "not honoured: containers.web.build.platforms"] {
+        assert!(plan.contains(wanted), "{wanted}: {plan}");
+    }
+    world.ok(&["apply", file]);
+    let cat = |path: &str| world.ok(&["exec", "shop-web-1", "cat", path]);
+    assert_eq!((cat("/note"), cat("/length"), cat("/shm")), ("from outside".into(), "14\n".into(), "32\n".into()));
+    let names = world.ok(&["images", "-q"]);
+    assert!(names.contains("shop-base") && names.contains("web:1") && names.contains("web:also"), "{names}");
+    assert!(world.run(&["apply", file]).stderr.contains("nothing to do"));
+    world.file("extra/note", "changed");
+    world.ok(&["apply", file]);
+    assert_eq!(cat("/note"), "changed");
+    let found = std::process::Command::new("grep").args(["-rl", "hunter2-canary"]).arg(&world.roots.root).output();
+    assert_eq!(String::from_utf8(found.unwrap().stdout).unwrap(), "");
+    world.ok(&["destroy", "shop"]);
+}
+
+#[test]
+fn a_watched_stack_follows_the_sources_of_its_image() {
+    let site = Site::new();
+    let world = &site.world;
+    site.file("page", "1");
+    site.file("Dockerfile", &format!("{SHELL}COPY page /page\n"));
+    let file = world.file("compose.yaml", &stack_file());
+    let mut watching =
+        world.command(&["watch", file.to_str().unwrap()]).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let page = || world.run(&["exec", "shop-web-1", "cat", "/page"]).stdout;
+    crate::support::eventually("the first image", || page() == "1");
+    site.file("page", "2");
+    crate::support::eventually("the second image", || page() == "2");
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(watching.id() as i32), nix::sys::signal::Signal::SIGTERM)
+        .unwrap();
+    watching.wait().unwrap();
+    world.ok(&["destroy", "shop"]);
+}

@@ -9,8 +9,8 @@ use stack::reconcile::engine::Capabilities;
 use stack::reconcile::facts::{FileFacts, Files, hash};
 use stack::reconcile::resource::{Config, ContainerConfig, Kind, NetworkMode, ResourceId, label};
 use stack::spec::{
-    self, Condition, Container, ContainerReference, FileGrant, FileObject, FileSource, Format, ImageSource, Mount,
-    MountKind, Stack, VolumesFrom,
+    self, Build, BuildContext, Condition, Container, ContainerReference, FileGrant, FileObject, FileSource, Format,
+    ImageSource, Mount, MountKind, Stack, VolumesFrom,
 };
 
 use crate::stacks::{
@@ -195,7 +195,8 @@ fn secrets_are_written_nowhere() {
 
 #[test]
 fn what_cannot_be_is_told_all_at_once() {
-    let build = with(container(), |it| it.image.source = ImageSource::Build(Box::default()));
+    let remote = Build { context: BuildContext::Remote("https://example.com/x.git".into()), ..Build::default() };
+    let build = with(container(), |it| it.image.source = ImageSource::Build(Box::new(remote)));
     let named = with(replicas(container(), 2), |it| it.container_name = Some("x".into()));
     let lost = with(on_network(container(), "gone"), |it| it.ports = with_port(container(), 80).ports);
     let mut shop = stack([("build", build), ("named", named), ("lost", lost), ("web", with_port(container(), 80))]);
@@ -205,7 +206,7 @@ fn what_cannot_be_is_told_all_at_once() {
     assert_eq!(
         found,
         [
-            "container build: building images is not there yet; name an image that exists",
+            "container build: the context of its image's build is not a directory of this host",
             "container lost: network `gone` is not declared",
             "container named: `container_name` gives one name, but there are 2 replicas",
             "containers lost-1 and web-1 both want the host's port 80:80/tcp",

@@ -42,6 +42,7 @@ pub fn ensure(roots: &Roots, wanted: &ImageConfig, watcher: &dyn Watcher) -> Res
             images.into_iter().next().ok_or_else(|| Error::NotFound(wanted.reference.clone()))
         }
         ImageSource::Rootfs(path) => store.import_rootfs(path, &wanted.reference),
+        ImageSource::Build(_) => Err(Error::NotFound(wanted.reference.clone())),
         ImageSource::Pull { reference, digest } => {
             let image = pull(&store, &settings, wanted, (reference, digest.as_deref()), watcher)?;
             make_room(&store, &settings)?;

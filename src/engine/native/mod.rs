@@ -12,11 +12,12 @@ use tokio_stream::{Stream, StreamExt};
 use crate::reconcile::engine::{
     Action, Capabilities, Condition, Engine, EngineError, Observed, StackName, linux_change,
 };
-use crate::reconcile::resource::{Config, ContainerConfig, ResourceId};
+use crate::reconcile::resource::{Config, ContainerConfig, ImageSource, ResourceId};
 use crate::runtime::container;
 use crate::runtime::image::Store;
 use crate::runtime::roots::Roots;
 
+pub mod builds;
 mod checks;
 pub mod containers;
 mod files;
@@ -43,6 +44,8 @@ pub struct Native {
     roots: Roots,
     capabilities: Arc<Capabilities>,
     watcher: SharedWatcher,
+    /// Hears of what builds do.
+    listener: Option<builds::Listener>,
 }
 
 impl Native {
@@ -55,12 +58,22 @@ impl Native {
             not_honoured: NOT_HONOURED,
             unsupported: unsupported::unsupported,
         };
-        Self { roots: roots.clone(), capabilities: Arc::new(capabilities), watcher: Arc::new(images::Silent) }
+        Self {
+            roots: roots.clone(),
+            capabilities: Arc::new(capabilities),
+            watcher: Arc::new(images::Silent),
+            listener: None,
+        }
     }
 
     /// Tells how far pulls are.
     pub fn with_watcher(self, watcher: SharedWatcher) -> Self {
         Self { watcher, ..self }
+    }
+
+    /// The same engine, whose builds are heard of.
+    pub fn with_listener(self, listener: builds::Listener) -> Self {
+        Self { listener: Some(listener), ..self }
     }
 }
 
@@ -91,7 +104,8 @@ impl Engine for Native {
 
     async fn perform(&self, action: &Action) -> Result<(), EngineError> {
         let (roots, action, watcher) = (self.roots.clone(), action.clone(), self.watcher.clone());
-        blocking(move || perform(&roots, &action, &*watcher)).await
+        let listener = self.listener.clone();
+        blocking(move || perform(&roots, &action, &*watcher, listener.as_ref())).await
     }
 
     fn hints(&self, _stack: &StackName) -> impl Stream<Item = ()> + Send {
@@ -99,8 +113,16 @@ impl Engine for Native {
     }
 }
 
-fn perform(roots: &Roots, action: &Action, watcher: &dyn Watcher) -> Result<(), EngineError> {
+fn perform(
+    roots: &Roots,
+    action: &Action,
+    watcher: &dyn Watcher,
+    listener: Option<&builds::Listener>,
+) -> Result<(), EngineError> {
     match action {
+        Action::Create { id, config: Config::Image(image) } if let ImageSource::Build(wanted) = &image.source => {
+            builds::build(roots, image, wanted, listener).map(drop).map_err(|error| failed(id, error))
+        }
         Action::Create { id, config } => create(roots, id, config, watcher),
         Action::Update { id, config, .. } => update(roots, id, config, watcher),
         Action::Repair { id, config } => repair(roots, id, config, watcher),

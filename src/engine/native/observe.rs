@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::{declared, failed};
 use crate::reconcile::engine::{self, EngineError, Health, Observed, ObservedResource, RunState, StackName};
-use crate::reconcile::resource::{Config, Kind, NetworkConfig, ResourceId, VolumeConfig, label};
+use crate::reconcile::resource::{Config, ImageConfig, Kind, NetworkConfig, ResourceId, VolumeConfig, label};
 use crate::runtime::container::{self, Container, Phase, State};
 use crate::runtime::image::Store;
 use crate::runtime::roots::Roots;
@@ -49,6 +49,12 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
     }
     for (name, digest) in Store::open(roots).names().map_err(|error| failed("images", error))? {
         observed.digests.insert(name, digest.to_string());
+    }
+    for (names, declared) in Store::open(roots).made().map_err(|error| failed("images", error))? {
+        // Its further names are nobody's own.
+        if let Some(config) = read::<ImageConfig>(&declared).filter(|config| names.contains(&config.reference)) {
+            observed.built.insert(config.reference.clone(), config);
+        }
     }
     Ok(observed)
 }

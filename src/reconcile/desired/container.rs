@@ -101,7 +101,7 @@ pub(super) fn lower_container(
         devices: container.devices.iter().map(device).collect(),
         device_cgroup_rules: container.device_cgroup_rules.clone(),
         sysctls: container.sysctls.clone(),
-        ulimits: container.ulimits.iter().map(|(name, it)| (name.clone(), (limit(it.soft), limit(it.hard)))).collect(),
+        ulimits: ulimits(&container.ulimits),
         bind_contents: bind_contents(context.files, &mounts),
         mounts,
         files: lower_files(context, service, container),
@@ -111,7 +111,7 @@ pub(super) fn lower_container(
         dns: container.dns.iter().map(ToString::to_string).collect(),
         dns_search: container.dns_search.clone(),
         dns_opt: container.dns_opt.clone(),
-        extra_hosts: extra_hosts(container),
+        extra_hosts: hosts(&container.extra_hosts),
         pid: namespace(context.stack, container.pid.as_ref()),
         ipc: namespace(context.stack, container.ipc.as_ref()),
         uts_host: container.uts == Some(spec::NamespaceMode::Host),
@@ -410,13 +410,16 @@ fn port(port: &spec::Port, number: u32) -> Port {
     }
 }
 
-fn extra_hosts(container: &spec::Container) -> Vec<(String, String)> {
+pub(super) fn ulimits(ulimits: &BTreeMap<String, spec::Ulimit>) -> BTreeMap<String, (i64, i64)> {
+    ulimits.iter().map(|(name, it)| (name.clone(), (limit(it.soft), limit(it.hard)))).collect()
+}
+
+pub(super) fn hosts(hosts: &BTreeMap<String, Vec<spec::HostAddress>>) -> Vec<(String, String)> {
     let address = |address: &spec::HostAddress| match address {
         spec::HostAddress::Ip(ip) => ip.to_string(),
         spec::HostAddress::HostGateway => "host-gateway".to_owned(),
     };
-    let hosts = container.extra_hosts.iter();
-    hosts.flat_map(|(name, addresses)| addresses.iter().map(move |it| (name.clone(), address(it)))).collect()
+    hosts.iter().flat_map(|(name, addresses)| addresses.iter().map(move |it| (name.clone(), address(it)))).collect()
 }
 
 fn namespace(stack: &spec::Stack, mode: Option<&spec::NamespaceMode>) -> NamespaceMode {

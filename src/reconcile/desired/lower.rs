@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::build::lower_build;
 use super::container::{Context, lower_container};
 use super::{Desired, DesiredResource, Edge, LowerError};
 use crate::reconcile::engine::{Capabilities, Condition, StackName};
@@ -175,9 +176,12 @@ fn lower_volume(stack: &str, key: &str, volume: &spec::Volume) -> VolumeConfig {
 fn lower_images(context: &mut Context) -> Vec<ImageConfig> {
     let mut images: BTreeMap<String, ImageConfig> = BTreeMap::new();
     for (service, container) in context.stack.containers.iter().filter(|(_, it)| it.replicas > 0) {
-        let Some(image) = lower_image(container) else {
-            context.errors.push(LowerError::Build { container: service.clone() });
-            continue;
+        let image = match lower_image(context.stack, service, container) {
+            Ok(image) => image,
+            Err(error) => {
+                context.errors.push(error);
+                continue;
+            }
         };
         if matches!(container.pull_policy, spec::PullPolicy::Every { .. }) {
             context
@@ -185,7 +189,16 @@ fn lower_images(context: &mut Context) -> Vec<ImageConfig> {
                 .insert(format!("containers.{service}.pull_policy"), "intervals count as `missing`".to_owned());
         }
         let always = image.pull_policy == PullPolicy::Always;
-        let entry = images.entry(image.reference.clone()).or_insert(image);
+        let entry = images.entry(image.reference.clone()).or_insert_with(|| image.clone());
+        match (&entry.source, &image.source) {
+            (ImageSource::Build(first), ImageSource::Build(second)) if first != second => {
+                let name = image.reference.clone();
+                context.errors.push(LowerError::SameImage { container: service.clone(), name });
+            }
+            // Who only names it means the one that is built.
+            (_, ImageSource::Build(_)) => entry.source = image.source,
+            _ => {}
+        }
         if always {
             entry.pull_policy = PullPolicy::Always;
         }
@@ -193,7 +206,7 @@ fn lower_images(context: &mut Context) -> Vec<ImageConfig> {
     images.into_values().collect()
 }
 
-fn lower_image(container: &spec::Container) -> Option<ImageConfig> {
+fn lower_image(stack: &spec::Stack, service: &str, container: &spec::Container) -> Result<ImageConfig, LowerError> {
     let source = match &container.image.source {
         spec::ImageSource::Pull { reference, digest } => {
             ImageSource::Pull { reference: reference.clone(), digest: digest.clone() }
@@ -201,14 +214,16 @@ fn lower_image(container: &spec::Container) -> Option<ImageConfig> {
         spec::ImageSource::Archive(path) => ImageSource::Archive(path.clone()),
         spec::ImageSource::Rootfs(path) => ImageSource::Rootfs(path.clone()),
         spec::ImageSource::Builtin(name) => ImageSource::Builtin(name.clone()),
-        spec::ImageSource::Build(_) => return None,
+        spec::ImageSource::Build(build) => ImageSource::Build(Box::new(lower_build(stack, service, build)?)),
     };
+    let is_built = matches!(source, ImageSource::Build(_));
     let pull_policy = match container.pull_policy {
         spec::PullPolicy::Always => PullPolicy::Always,
+        spec::PullPolicy::Build if is_built => PullPolicy::Always,
         spec::PullPolicy::Never => PullPolicy::Never,
         spec::PullPolicy::Missing | spec::PullPolicy::Every { .. } | spec::PullPolicy::Build => PullPolicy::Missing,
     };
-    Some(ImageConfig {
+    Ok(ImageConfig {
         reference: image_name(&container.image),
         source,
         pull_policy,

@@ -2,6 +2,7 @@
 //!
 //! Pure. Files whose content counts are read beforehand: [`files`] tells which, [`super::facts::collect`] reads them.
 
+mod build;
 mod container;
 mod lower;
 
@@ -12,7 +13,7 @@ pub(crate) use lower::clash;
 pub use lower::{files, lower};
 
 use super::engine::{Condition, StackName};
-use super::resource::{Config, Kind, ResourceId};
+use super::resource::{BuildConfig, Config, ImageConfig, ImageSource, Kind, ResourceId};
 
 /// All that one stack asks of one engine.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,7 +54,7 @@ pub struct Edge {
 pub enum LowerError {
     #[error("`{0}` is not a stack's name: lower-case letters, digits, `-` and `_`, the first a letter or digit")]
     StackName(String),
-    #[error("container {container}: building images is not there yet; name an image that exists")]
+    #[error("container {container}: the context of its image's build is not a directory of this host")]
     Build { container: String },
     #[error("container {container}: {what} `{name}` is not declared")]
     Undeclared { container: String, what: &'static str, name: String },
@@ -61,6 +62,10 @@ pub enum LowerError {
     Unreadable { container: String, what: &'static str, name: String, path: PathBuf, reason: String },
     #[error("container {container}: {what} `{name}` is external; this engine keeps none of its own, name a file")]
     ExternalFile { container: String, what: &'static str, name: String },
+    #[error(
+        "container {container}: image `{name}` is built in another way by another container\n  help: give one of them another `image:`"
+    )]
+    SameImage { container: String, name: String },
     #[error("containers {first} and {second} would both be named `{name}`")]
     SameName { first: String, second: String, name: String },
     #[error("containers {first} and {second} both want the host's port {port}")]
@@ -69,12 +74,24 @@ pub enum LowerError {
     NamedReplicas { container: String, replicas: u32 },
 }
 
+impl Desired {
+    /// The builds among the images, to have what they read looked at.
+    pub fn builds_mut(&mut self) -> impl Iterator<Item = (&str, &mut BuildConfig)> {
+        self.resources.values_mut().filter_map(|resource| match &mut resource.config {
+            Config::Image(ImageConfig { reference, source: ImageSource::Build(build), .. }) => {
+                Some((reference.as_str(), &mut **build))
+            }
+            _ => None,
+        })
+    }
+}
+
 impl LowerError {
     /// Where in the file the cause is written, in native words: for finding its line.
     pub fn path(&self) -> String {
         match self {
             Self::StackName(_) => "name".to_owned(),
-            Self::Build { container } => format!("containers.{container}.build"),
+            Self::Build { container } | Self::SameImage { container, .. } => format!("containers.{container}.build"),
             Self::Undeclared { container, what, .. } | Self::ExternalFile { container, what, .. } => {
                 format!("containers.{container}.{what}s")
             }

@@ -58,6 +58,7 @@ fn verb(decision: &Decision) -> Verb {
         Fate::Keep if decision.start => Verb::Start,
         Fate::Keep => Verb::Repair,
         Fate::Pull => match &decision.config {
+            Config::Image(image) if matches!(image.source, ImageSource::Build(_)) => Verb::Build,
             Config::Image(image) if !matches!(image.source, ImageSource::Pull { .. }) => Verb::Load,
             _ => Verb::Pull,
         },

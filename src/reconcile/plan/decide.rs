@@ -6,8 +6,8 @@ use crate::reconcile::desired::{Desired, DesiredResource};
 use crate::reconcile::diff::{FieldChange, cost, diff};
 use crate::reconcile::engine::{Capabilities, Change, Observed, ObservedResource, Phase, RunState};
 use crate::reconcile::resource::{
-    Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode, PullPolicy,
-    ResourceId, Restart,
+    BuildConfig, Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode,
+    PullPolicy, ResourceId, Restart,
 };
 
 use super::PlanOptions;
@@ -109,6 +109,9 @@ fn is_retired(config: &Config) -> bool {
 }
 
 fn decide_image(image: &ImageConfig, config: &Config, observed: &Observed, options: &PlanOptions) -> Decision {
+    if let ImageSource::Build(build) = &image.source {
+        return decide_build(image, build, config, observed, options);
+    }
     let here = observed.digests.contains_key(&image.reference);
     let from_registry = matches!(image.source, ImageSource::Pull { .. });
     match (here, image.pull_policy) {
@@ -120,6 +123,35 @@ fn decide_image(image: &ImageConfig, config: &Config, observed: &Observed, optio
             Decision::new(Fate::Pull, config).because("pull_policy: always")
         }
         (true, _) => Decision::new(Fate::Keep, config),
+    }
+}
+
+/// Built where it is not here, or was built from something else; where it is asked for, also to see whether what it is
+/// built on has moved.
+fn decide_build(
+    image: &ImageConfig,
+    build: &BuildConfig,
+    config: &Config,
+    observed: &Observed,
+    options: &PlanOptions,
+) -> Decision {
+    if !observed.digests.contains_key(&image.reference) {
+        return Decision::new(Fate::Pull, config).because("not found");
+    }
+    let Some(found) = observed.built.get(&image.reference) else {
+        return Decision::new(Fate::Pull, config).because("not built here");
+    };
+    let found = ImageConfig { pull_policy: image.pull_policy, platform: image.platform.clone(), ..found.clone() };
+    let fields = diff(&Config::Image(found), config);
+    if !fields.is_empty() {
+        return Decision { fields, ..Decision::new(Fate::Pull, config) };
+    }
+    match options.refresh {
+        true if build.pull => Decision::new(Fate::Pull, config).because("build.pull: true"),
+        true if image.pull_policy == PullPolicy::Always => {
+            Decision::new(Fate::Pull, config).because("pull_policy: build")
+        }
+        _ => Decision::new(Fate::Keep, config),
     }
 }
 

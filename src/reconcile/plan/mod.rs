@@ -22,7 +22,7 @@ pub use text::Summary;
 
 use super::diff::FieldChange;
 use super::engine::{Action, Condition, StackName};
-use super::resource::ResourceId;
+use super::resource::{Config, ImageSource, ResourceId};
 
 /// What the caller wants of this plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -84,6 +84,8 @@ pub enum Verb {
     Pull,
     /// An image from an archive, a directory, or out of this program.
     Load,
+    /// An image from a Dockerfile.
+    Build,
     Create,
     Update,
     Repair,
@@ -191,6 +193,9 @@ pub struct StepView {
 /// A step in the words of a progress display: `create container/db-1`.
 pub fn describe(action: &Action) -> String {
     match action {
+        Action::Create { id, config: Config::Image(image) } if matches!(image.source, ImageSource::Build(_)) => {
+            format!("build {id}")
+        }
         Action::Create { id, .. } if id.kind == super::resource::Kind::Image => format!("pull {id}"),
         Action::Create { id, .. } => format!("create {id}"),
         Action::Update { id, .. } => format!("update {id}"),

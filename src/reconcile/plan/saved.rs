@@ -14,7 +14,7 @@ use crate::reconcile::check::{Objection, check};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{Action, Check, Observed, RunState};
 use crate::reconcile::facts::hash;
-use crate::reconcile::resource::{Config, ContainerConfig, FileMount, FileSource};
+use crate::reconcile::resource::{Config, ContainerConfig, FileMount, FileSource, ImageConfig, ImageSource};
 
 const VERSION: u32 = 1;
 
@@ -87,6 +87,7 @@ impl SavedPlan {
             for file in files_of(&mut step.action) {
                 fill(file, &contents)?;
             }
+            fill_build(&mut step.action, desired)?;
         }
         Ok(self.plan)
     }
@@ -144,6 +145,20 @@ fn files_of(action: &mut Action) -> &mut [FileMount] {
         _ => None,
     };
     container.map_or(&mut [], |config| &mut config.files)
+}
+
+/// Secrets of a build that are no files are in the stack only.
+fn fill_build(action: &mut Action, desired: &Desired) -> Result<(), RestoreError> {
+    let Action::Create { id, config: Config::Image(image) } = action else { return Ok(()) };
+    let ImageSource::Build(build) = &mut image.source else { return Ok(()) };
+    let moved = || RestoreError::ContentMoved { name: id.to_string() };
+    match desired.resources.get(id).map(|resource| &resource.config) {
+        Some(Config::Image(ImageConfig { source: ImageSource::Build(now), .. })) if now.content == build.content => {
+            build.secrets.clone_from(&now.secrets);
+            Ok(())
+        }
+        _ => Err(moved()),
+    }
 }
 
 fn fill(file: &mut FileMount, contents: &BTreeMap<&str, &str>) -> Result<(), RestoreError> {

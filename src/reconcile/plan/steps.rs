@@ -15,7 +15,9 @@ use super::graph::{Do, Graph};
 use super::{PlanOptions, destroy::label_edges};
 use crate::reconcile::desired::{Desired, DesiredResource, Edge, clash};
 use crate::reconcile::engine::{Action, Check, Condition, Health, Observed, RunState};
-use crate::reconcile::resource::{Config, ContainerConfig, Kind, MountSource, NetworkMode, RETIRED_SUFFIX, ResourceId};
+use crate::reconcile::resource::{
+    BuildContext, Config, ContainerConfig, ImageSource, Kind, MountSource, NetworkMode, RETIRED_SUFFIX, ResourceId,
+};
 
 /// The first step that takes something away from what runs.
 const DISRUPTION: [Do; 3] = [Do::Rename, Do::Stop, Do::Remove];
@@ -31,6 +33,7 @@ struct Planner<'a> {
 pub(super) fn steps(desired: &Desired, observed: &Observed, decisions: &Decisions, options: &PlanOptions) -> Graph {
     let mut planner = Planner { desired, observed, decisions, options, graph: Graph::default() };
     planner.add_nodes();
+    planner.image_edges();
     planner.creation_edges();
     planner.removal_edges();
     planner.dependency_edges();
@@ -165,6 +168,23 @@ impl Planner<'_> {
             self.graph.require(self.graph.get(id, Do::Stop), healthy);
             let leftover = ResourceId::new(id.kind, format!("{}{RETIRED_SUFFIX}", id.name));
             self.graph.require(self.graph.get(id, Do::Rename), self.graph.get(&leftover, Do::Remove));
+        }
+    }
+
+    /// An image that is built from another one of the stack comes after it.
+    fn image_edges(&mut self) {
+        let images = self.desired.resources.iter().filter_map(|(id, resource)| match &resource.config {
+            Config::Image(image) => Some((id, image)),
+            _ => None,
+        });
+        for (id, image) in images.clone() {
+            let ImageSource::Build(build) = &image.source else { continue };
+            for (other, base) in images.clone().filter(|(other, _)| *other != id) {
+                let is_used = |context: &BuildContext| *context == BuildContext::Image(base.reference.clone());
+                if build.contexts.values().any(is_used) {
+                    self.graph.require(self.graph.get(id, Do::Create), self.graph.get(other, Do::Create));
+                }
+            }
         }
     }
 

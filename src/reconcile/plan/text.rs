@@ -17,6 +17,7 @@ const VALUE_WIDTH: usize = 80;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     pub pull: usize,
+    pub build: usize,
     pub create: usize,
     pub update: usize,
     pub restart: usize,
@@ -32,6 +33,7 @@ impl Summary {
             let count = match entry.verb {
                 _ if entry.refused.is_some() => &mut summary.refused,
                 Verb::Pull | Verb::Load => &mut summary.pull,
+                Verb::Build => &mut summary.build,
                 Verb::Create => &mut summary.create,
                 Verb::Update | Verb::Repair => &mut summary.update,
                 Verb::Start | Verb::Restart => &mut summary.restart,
@@ -48,6 +50,7 @@ impl std::fmt::Display for Summary {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let counts = [
             (self.pull, "to pull"),
+            (self.build, "to build"),
             (self.create, "to create"),
             (self.update, "to update"),
             (self.restart, "to start"),
@@ -113,7 +116,8 @@ fn printable(c: char) -> Vec<char> {
 fn sign(entry: &Entry) -> char {
     match entry.verb {
         _ if entry.refused.is_some() => '!',
-        Verb::Pull | Verb::Load | Verb::Create => '+',
+        Verb::Build if !entry.fields.is_empty() => '~',
+        Verb::Pull | Verb::Load | Verb::Build | Verb::Create => '+',
         Verb::Update | Verb::Repair | Verb::Start | Verb::Restart => '~',
         Verb::Replace => '±',
         Verb::Remove => '-',
@@ -124,6 +128,7 @@ fn verb_word(verb: Verb) -> &'static str {
     match verb {
         Verb::Pull => "pull",
         Verb::Load => "load",
+        Verb::Build => "build",
         Verb::Create => "create",
         Verb::Update => "update in place",
         Verb::Repair => "repair",
@@ -136,7 +141,10 @@ fn verb_word(verb: Verb) -> &'static str {
 
 /// `image: nginx:1.27 -> nginx:1.28`. Contents are told by the fact that they changed, secrets not at all.
 fn render_field(field: &FieldChange) -> String {
-    let path = &field.path;
+    let path = field.path.strip_prefix("source.").unwrap_or(&field.path);
+    if let Some(what) = path.strip_prefix("build.content.") {
+        return format!("{what}: content changed");
+    }
     if let Some(file) = path.strip_suffix(".content_hash") {
         return format!("{file}: content changed");
     }
@@ -157,7 +165,8 @@ fn is_confidential(path: &str) -> bool {
     let name = path.rsplit('.').next().unwrap_or(path).to_lowercase();
     let words =
         ["password", "passwd", "secret", "token", "credential", "apikey", "api_key", "private_key", "access_key"];
-    path.starts_with("environment.") && words.iter().any(|word| name.contains(word))
+    let of_whom = ["environment.", "build.args.", "source.build.args."];
+    of_whom.iter().any(|start| path.starts_with(start)) && words.iter().any(|word| name.contains(word))
 }
 
 /// The entry with every confidential value replaced.

@@ -43,17 +43,15 @@ pub fn declared(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> Opti
         sources.push((format!("{BUILTIN}{name}"), ImageSource::Builtin(name)));
     }
     if let Some(node) = fields.take("build") {
-        cx.error_help(
-            "building images comes later",
-            node.span,
-            "give the image with `pull`, `archive`, `rootfs` or `builtin`",
-        );
-        return None;
+        let path = fields.path_of("build");
+        let build = read_build(node, &path, cx)?;
+        sources.push((format!("{}-{key}", cx.project), ImageSource::Build(Box::new(build))));
     }
     fields.finish(cx);
     if sources.len() != 1 {
         let many = if sources.is_empty() { "has no source" } else { "has more than one source" };
-        cx.error_help(format!("image `{key}` {many}"), span, "write one of `pull`, `archive`, `rootfs` and `builtin`");
+        let help = "write one of `pull`, `archive`, `rootfs`, `builtin` and `build`";
+        cx.error_help(format!("image `{key}` {many}"), span, help);
     }
     for (_, source) in &sources {
         if let ImageSource::Archive(path) = source {
@@ -73,20 +71,21 @@ pub fn of_container(
 ) -> Option<Image> {
     let image = fields.take("image");
     let build = fields.take("build");
-    let build_span = build.as_ref().map(|node| node.span);
-    if let Some(node) = build {
-        let path = fields.path_of("build");
-        read_build(node, &path, cx);
-    }
-    match (image, build_span) {
-        (Some(node), build) => {
-            if let Some(span) = build {
-                cx.not_honoured(
-                    fields.path_of("build"),
-                    span,
-                    "building images comes later; the image is taken by its name",
-                );
-            }
+    let is_built = build.is_some();
+    let path = fields.path_of("build");
+    let build = build.and_then(|node| read_build(node, &path, cx));
+    match (image, is_built) {
+        // It is built, and this is its name.
+        (Some(node), true) => {
+            let reference = cx.text(&node)?;
+            check(&reference, node.span, cx)?;
+            Some(Image { reference, source: ImageSource::Build(Box::new(build?)) })
+        }
+        (None, true) => {
+            let reference = format!("{}-{name}", cx.project);
+            Some(Image { reference, source: ImageSource::Build(Box::new(build?)) })
+        }
+        (Some(node), false) => {
             let text = cx.text(&node)?;
             match images.get(&text) {
                 Some(image) => Some(image.clone()),
@@ -96,14 +95,11 @@ pub fn of_container(
                 }
             }
         }
-        (None, Some(span)) => {
-            cx.error_help("building images comes later", span, format!("give {word} `{name}` an `image:` that exists"));
-            None
-        }
         // Told as a word that is not known.
-        (None, None) if fields.misspells("image") => None,
-        (None, None) => {
-            cx.error_help(format!("{word} `{name}` has no image"), fields.span, "add `image: NAME[:TAG]`");
+        (None, false) if fields.misspells("image") => None,
+        (None, false) => {
+            let help = "add `image: NAME[:TAG]`, or `build: DIRECTORY`";
+            cx.error_help(format!("{word} `{name}` has no image"), fields.span, help);
             None
         }
     }
@@ -200,30 +196,45 @@ fn is_digest(text: &str) -> bool {
         .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// Reads `build`, so that mistakes in it are found now.
+/// Keys of `build` that are understood and not carried out.
+const NOT_BUILT: [(&str, &str); 8] = [
+    ("cache_from", "what steps made is remembered on this host only"),
+    ("cache_to", "what steps made is remembered on this host only"),
+    ("ssh", "agents of ssh are not lent to builds yet"),
+    ("privileged", "a step has the rights of an ordinary container"),
+    ("entitlements", "a step has the rights of an ordinary container"),
+    ("isolation", "it is for Windows only"),
+    ("provenance", "no attestations are made"),
+    ("sbom", "no attestations are made"),
+];
+
+/// Reads `build`. `None` where it can't be built at all, which is reported.
 fn read_build(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Build> {
     let span = node.span;
     if let Value::Scalar { text, .. } = &node.value {
-        return Some(Build { context: context(text, span, cx), ..Build::default() });
+        let build = Build { context: context(text, span, cx)?, ..Build::default() };
+        watch(&build, cx);
+        return Some(build);
     }
     let mut fields = Fields::open(node, path, cx)?;
     let written = fields.take("context");
     let written = written.and_then(|node| cx.text(&node).map(|text| (text, node.span)));
     let (text, at) = written.unwrap_or((".".into(), span));
+    for (key, reason) in NOT_BUILT {
+        fields.not_honoured(key, reason, cx);
+    }
+    let context = context(&text, at, cx);
     let build = Build {
-        context: context(&text, at, cx),
         dockerfile: fields.word("dockerfile", cx),
         dockerfile_inline: fields.text("dockerfile_inline", cx),
         target: fields.word("target", cx),
-        args: fields.take("args").map(|node| cx.pairs(node).into_iter().collect()).unwrap_or_default(),
+        args: arguments(&mut fields, cx),
         labels: fields.map("labels", cx),
-        additional_contexts: fields.map("additional_contexts", cx),
-        cache_from: fields.list("cache_from", cx),
-        cache_to: fields.list("cache_to", cx),
+        additional_contexts: contexts(&mut fields, cx),
         no_cache: fields.flag("no_cache", cx).unwrap_or_default(),
         no_cache_filter: fields.list("no_cache_filter", cx),
         pull: fields.flag("pull", cx).unwrap_or_default(),
-        network: fields.word("network", cx),
+        network: network(&mut fields, cx),
         platforms: fields.list("platforms", cx),
         tags: fields.list("tags", cx),
         shm_size_bytes: fields.bytes("shm_size", cx),
@@ -235,30 +246,79 @@ fn read_build(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Build> {
             .into_iter()
             .map(|(grant, _)| grant)
             .collect(),
-        ssh: fields
-            .take("ssh")
-            .map(|node| cx.pairs(node))
-            .unwrap_or_default()
-            .into_iter()
-            .map(|(id, path)| path.map_or(id.clone(), |path| format!("{id}={path}")))
-            .collect(),
         ulimits: fields.take("ulimits").map(|node| process::ulimits(node, path, cx)).unwrap_or_default(),
-        privileged: fields.flag("privileged", cx).unwrap_or_default(),
-        entitlements: fields.list("entitlements", cx),
+        context: context?,
+        ..Build::default()
     };
-    for key in ["isolation", "provenance", "sbom"] {
-        fields.skip(key);
-    }
     fields.finish(cx);
     if let (Some(_), Some(_)) = (&build.dockerfile, &build.dockerfile_inline) {
         cx.error("`dockerfile` and `dockerfile_inline` exclude each other", span);
     }
+    for name in &build.tags {
+        check(name, span, cx);
+    }
+    if !build.platforms.is_empty() {
+        cx.not_honoured(format!("{path}.platforms"), span, "images are built for this host's platform");
+    }
+    watch(&build, cx);
     Some(build)
 }
 
-fn context(text: &str, span: Span, cx: &Context<'_>) -> BuildContext {
-    let remote = text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/");
-    if remote { BuildContext::Remote(text.to_owned()) } else { BuildContext::Directory(cx.resolve(text, span)) }
+/// One without a value takes the caller's.
+fn arguments(fields: &mut Fields, cx: &mut Context<'_>) -> BTreeMap<String, Option<String>> {
+    let Some(node) = fields.take("args") else { return BTreeMap::new() };
+    let pairs = cx.pairs(node).into_iter();
+    pairs.map(|(name, value)| (name.clone(), value.or_else(|| cx.environment.get(&name).cloned()))).collect()
+}
+
+/// A network of the stack's own is not there yet when its images are built.
+fn network(fields: &mut Fields, cx: &mut Context<'_>) -> Option<String> {
+    let node = fields.take("network")?;
+    let text = cx.text(&node)?;
+    if matches!(text.as_str(), "default" | "none" | "host") {
+        return Some(text);
+    }
+    cx.not_honoured(fields.path_of("network"), node.span, "steps are in the default network, in none or in the host's");
+    None
+}
+
+/// Directories become absolute; what names an image or a service is kept.
+fn contexts(fields: &mut Fields, cx: &mut Context<'_>) -> BTreeMap<String, String> {
+    let Some(node) = fields.take("additional_contexts") else { return BTreeMap::new() };
+    let span = node.span;
+    let mut contexts = BTreeMap::new();
+    for (name, place) in cx.pairs(node) {
+        let place = place.unwrap_or_default();
+        let kept = place.starts_with("docker-image://") || place.starts_with("service:");
+        if !kept && is_remote(&place) {
+            cx.error_help(format!("`{place}` can't be fetched yet"), span, "name a directory, or docker-image://IMAGE");
+        } else {
+            let place = if kept { place } else { cx.resolve(&place, span).display().to_string() };
+            contexts.insert(name, place);
+        }
+    }
+    contexts
+}
+
+/// The files that decide what is built, as far as they are known without reading them.
+fn watch(build: &Build, cx: &mut Context<'_>) {
+    let BuildContext::Directory(context) = &build.context else { return };
+    if build.dockerfile_inline.is_none() {
+        cx.files.watch(&context.join(build.dockerfile.as_deref().unwrap_or("Dockerfile")));
+    }
+    cx.files.watch(&context.join(".dockerignore"));
+}
+
+fn is_remote(text: &str) -> bool {
+    text.contains("://") || text.starts_with("git@") || text.starts_with("github.com/")
+}
+
+fn context(text: &str, span: Span, cx: &mut Context<'_>) -> Option<BuildContext> {
+    if is_remote(text) {
+        cx.error_help(format!("`{text}` can't be fetched yet"), span, "the context of a build is a directory");
+        return None;
+    }
+    Some(BuildContext::Directory(cx.resolve(text, span)))
 }
 
 #[cfg(test)]

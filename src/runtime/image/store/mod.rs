@@ -285,6 +285,12 @@ impl Store {
             .collect())
     }
 
+    /// What the images that were made here were asked to be, by all spellings of their names; reads one file only.
+    pub fn made(&self) -> Result<Vec<(Vec<String>, Value)>, Error> {
+        let records = self.index()?.records.into_iter().filter(|record| !record.declared.is_null());
+        Ok(records.filter_map(|record| Some((spellings(&record.name?), record.declared))).collect())
+    }
+
     /// Bytes of all blobs, each once.
     pub fn size(&self) -> Result<u64, Error> {
         let blobs = lease::entries(&self.directory.join("blobs/sha256"))?;

@@ -19,9 +19,10 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
         labels.get(label::STACK).is_some_and(|name| name == stack.as_str())
             && labels.get(label::ONEOFF).is_none_or(|oneoff| oneoff != "True")
     };
+    let present = network::present(roots).map_err(|error| failed("networks", error))?;
     for found in container::list(roots).map_err(|error| failed("containers", error))? {
         let Some(wanted) = declared(&found).filter(|wanted| of_stack(&wanted.labels)) else { continue };
-        let drift = drift(roots, &found)?;
+        let drift = drift(roots, &present, &found)?;
         let (id, config) = (wanted.id(), Config::Container(Box::new(wanted)));
         let run = Some(run_state(&found));
         observed.resources.insert(id, ObservedResource { phase: phase(found.phase), config, run, drift });
@@ -76,11 +77,11 @@ fn phase(phase: Phase) -> engine::Phase {
 }
 
 /// Only of what runs: a stopped container's network is put in order when it starts.
-fn drift(roots: &Roots, found: &Container) -> Result<Vec<String>, EngineError> {
+fn drift(roots: &Roots, present: &network::Present, found: &Container) -> Result<Vec<String>, EngineError> {
     if !found.is_running() {
         return Ok(Vec::new());
     }
-    network::lost_of_container(roots, &found.config.name).map_err(|error| failed(&found.config.name, error))
+    network::lost_of_container(roots, present, &found.config.name).map_err(|error| failed(&found.config.name, error))
 }
 
 fn run_state(found: &Container) -> RunState {

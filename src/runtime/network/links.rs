@@ -44,17 +44,6 @@ pub fn list(socket: &mut Socket) -> io::Result<Vec<Link>> {
     Ok(found)
 }
 
-/// The link of this name, if there is one.
-pub fn get(socket: &mut Socket, name: &str) -> io::Result<Option<Link>> {
-    let mut found = None;
-    let mut ask = Message::new(GET_LINK, ACK, &link_header(0, 0, 0));
-    ask.text(3, name);
-    match socket.dump(&ask, &mut |body| found = Some(link(body))) {
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-        other => other.map(|()| found),
-    }
-}
-
 fn link(body: &[u8]) -> Link {
     let index = body.get(4..).and_then(number).unwrap_or(0) as i32;
     let mut link = Link { index, name: String::new(), mtu: 1500, bridge: None };

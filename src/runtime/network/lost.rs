@@ -1,5 +1,8 @@
 //! What the records promise and the kernel no longer holds: as words for people, empty when all is there.
 
+use std::collections::BTreeMap;
+
+use super::links::Link;
 use super::netlink::Socket;
 use super::records::{Attachment, Network, attachment_file, attachments, list};
 use super::{Error, cable, forwarding, get, kernel, links, nft, route_socket, rules, sandbox, table_name};
@@ -23,26 +26,42 @@ pub fn lost(roots: &Roots, name: &str) -> Result<Vec<String>, Error> {
     Ok(lost)
 }
 
-/// What the kernel lost of a container's network: its namespace or cables.
+/// Links and networks as they are at one moment, to look at many containers by.
+pub struct Present {
+    links: BTreeMap<String, Link>,
+    /// The bridge of each network.
+    bridges: BTreeMap<String, String>,
+}
+
+/// What there is now.
 ///
 /// # Errors
 /// What the kernel says when asked.
-pub fn lost_of_container(roots: &Roots, container: &str) -> Result<Vec<String>, Error> {
+pub fn present(roots: &Roots) -> Result<Present, Error> {
+    let links = links::list(&mut route_socket()?).map_err(kernel("list the host's links"))?;
+    Ok(Present {
+        links: links.into_iter().map(|link| (link.name.clone(), link)).collect(),
+        bridges: list(roots)?.into_iter().map(|network| (network.config.name, network.bridge)).collect(),
+    })
+}
+
+/// What the kernel lost of a container's network: its namespace or cables.
+///
+/// # Errors
+/// Where its record can't be read.
+pub fn lost_of_container(roots: &Roots, present: &Present, container: &str) -> Result<Vec<String>, Error> {
     let attachment: Option<Attachment> = state::read_json(&attachment_file(roots, container, false))?;
     let Some(attachment) = attachment else { return Ok(Vec::new()) };
     if !sandbox::exists(roots, container) {
         return Ok(vec!["network namespace gone".to_owned()]);
     }
-    let mut lost = Vec::new();
-    let mut socket = route_socket()?;
-    for name in attachment.endpoints.keys() {
-        let found = links::get(&mut socket, &cable(roots, container, name)).map_err(kernel("look for its links"))?;
-        let bridge = links::index(&get(roots, name)?.bridge).map_err(kernel("look for its bridges"))?;
-        if bridge.is_none() || found.and_then(|link| link.bridge) != bridge {
-            lost.push(format!("link to {name} gone"));
-        }
-    }
-    Ok(lost)
+    let is_plugged = |network: &&String| {
+        let bridge = present.bridges.get(*network).and_then(|bridge| present.links.get(bridge));
+        let cable = present.links.get(&cable(roots, container, network));
+        bridge.is_some_and(|bridge| cable.and_then(|cable| cable.bridge) == Some(bridge.index))
+    };
+    let lost = attachment.endpoints.keys().filter(|network| !is_plugged(network));
+    Ok(lost.map(|network| format!("link to {network} gone")).collect())
 }
 
 fn is_there(link: &str) -> Result<bool, Error> {

@@ -23,7 +23,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-pub use lost::{lost, lost_of_container};
+pub use lost::{Present, lost, lost_of_container, present};
 use netlink::Socket;
 pub use ports::{PortHolder, host_ports_free};
 pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, Subnet, attachments, list};
@@ -450,13 +450,14 @@ pub fn disconnect(roots: &Roots, container: &str) -> Result<bool, Error> {
     if !file.exists() && !sandbox::path(roots, container).exists() {
         return Ok(false);
     }
-    let _lock = lock(roots)?;
     let attachment: Option<Attachment> = state::read_json(&file)?;
     let failed = |what: &str| kernel(format!("network of container {container}: {what}"));
+    // Before the lock: the kernel takes 15 ms over each, but over many at once no longer. They are this container's alone.
     let mut socket = route_socket()?;
     for network in attachment.iter().flat_map(|attachment| attachment.endpoints.keys()) {
         links::remove(&mut socket, &cable(roots, container, network)).map_err(failed("remove its cable"))?;
     }
+    let _lock = lock(roots)?;
     sandbox::remove(roots, container).map_err(failed("remove its namespace"))?;
     if attachment.is_none() {
         return Ok(true);

@@ -20,6 +20,8 @@ pub const APPEND: u16 = 0x800;
 const HEADER: usize = 16;
 /// What fits into a socket's buffer whatever the host's settings are.
 const ROOM: usize = 64 << 10;
+/// More than the kernel puts into one answer, in bytes.
+const LARGEST: usize = 64 << 10;
 const NESTED: u16 = 0x8000;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -134,6 +136,8 @@ pub fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
 pub struct Socket {
     fd: OwnedFd,
     sequence: u32,
+    /// Where answers are put, kept for the next.
+    answer: Vec<u8>,
 }
 
 impl Socket {
@@ -150,7 +154,7 @@ impl Socket {
     fn open(protocol: SockProtocol) -> io::Result<Self> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        Ok(Self { fd, sequence: 1 })
+        Ok(Self { fd, sequence: 1, answer: vec![0; LARGEST] })
     }
 
     /// All in one datagram, for which the kernel's default room is soon too small when there are many rules.
@@ -162,14 +166,10 @@ impl Socket {
         Ok(())
     }
 
-    fn receive(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = vec![0; 256 << 10];
+    fn receive(&mut self) -> io::Result<&[u8]> {
         loop {
-            match recv(self.fd.as_raw_fd(), &mut bytes, MsgFlags::empty()) {
-                Ok(count) => {
-                    bytes.truncate(count);
-                    return Ok(bytes);
-                }
+            match recv(self.fd.as_raw_fd(), &mut self.answer, MsgFlags::empty()) {
+                Ok(count) => return Ok(&self.answer[..count]),
                 Err(nix::Error::EINTR) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -197,7 +197,7 @@ impl Socket {
         self.send(&bytes)?;
         while !waiting.is_empty() {
             let answer = self.receive()?;
-            for reply in replies(&answer).iter().filter(|reply| reply.kind == ERROR) {
+            for reply in replies(answer).iter().filter(|reply| reply.kind == ERROR) {
                 let code = reply.body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
                 if code != 0 {
                     return Err(io::Error::from_raw_os_error(-code));
@@ -217,7 +217,7 @@ impl Socket {
         self.send(&bytes)?;
         loop {
             let answer = self.receive()?;
-            for reply in replies(&answer) {
+            for reply in replies(answer) {
                 match reply.kind {
                     DONE => return Ok(()),
                     ERROR => {

@@ -307,8 +307,13 @@ fn what_was_lost_is_noticed_and_put_back() {
         let front = world.network("front");
         world.container("web", &["front"], &[port(8080, 80)]);
         serve(&world.namespace("web"), 80);
-        let lost_now =
-            || [lost(&world.roots, "front").unwrap(), lost_of_container(&world.roots, "web").unwrap()].concat();
+        let lost_now = || {
+            [
+                lost(&world.roots, "front").unwrap(),
+                lost_of_container(&world.roots, &present(&world.roots).unwrap(), "web").unwrap(),
+            ]
+            .concat()
+        };
         assert_eq!(lost_now(), Vec::<String>::new());
         let harm: [(&str, &dyn Fn()); 6] = [
             ("bridge", &|| links::remove(&mut Socket::route().unwrap(), &front.bridge).unwrap()),

@@ -74,12 +74,12 @@ fn start_log(verbose: u8) {
     drop(log.try_init());
 }
 
-/// `WORD --root DIR --run-root DIR [NAME]`, which only this program itself types.
+/// `WORD --root DIR --run-root DIR [NAME or DESCRIPTOR]`, which only this program itself types.
 fn role(words: &[OsString]) -> Option<ExitCode> {
     let word = words.get(1)?.to_str()?;
     let roots = || Some(Roots::new(words.get(3)?, words.get(5)?));
     match word {
-        "netd" => Some(netd::main(&roots()?)),
+        "netd" => Some(netd::main(&roots()?, words.get(6).and_then(|word| word.to_str()?.parse().ok()))),
         "shim" => Some(shim::main(&roots()?, words.get(6)?.to_str()?)),
         _ => None,
     }

@@ -72,6 +72,17 @@ pub fn close_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, 0) }).map(drop)
 }
 
+/// Takes over a descriptor that another program has left open in this process, to be closed by the next execve(2).
+///
+/// # Errors
+/// Where there is no such descriptor.
+pub fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers; fails where the descriptor is not open.
+    check(unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) }.into())?;
+    // SAFETY: it is open, and this program, which has just been started, made none of that number itself.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
 /// Marks every descriptor from `first` on to be closed by the next execve(2).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: takes integers; closes nothing now.

@@ -13,6 +13,7 @@ mod image;
 mod layering;
 mod lowering;
 mod native;
+mod networks;
 mod plans;
 mod running;
 mod sharing;

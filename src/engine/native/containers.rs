@@ -148,11 +148,7 @@ pub fn start_under(roots: &Roots, name: &str, supervision: Supervision) -> Resul
 /// The network of a start, and the files that name it.
 fn prepare(roots: &Roots, wanted: &ContainerConfig, request: &Request, transient: bool) -> Result<Start, Error> {
     match &wanted.network {
-        NetworkMode::Host => {
-            let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-            let hosts = read("/etc/hosts") + &networks::extra_hosts(wanted, None);
-            Ok(Start { netns: None, hosts, resolv_conf: read("/etc/resolv.conf") })
-        }
+        NetworkMode::Host => Ok(networks::of_host(wanted)),
         NetworkMode::Container(name) => {
             let other = container::get(roots, name)?;
             if !other.is_running() {

@@ -23,6 +23,7 @@ pub mod containers;
 mod files;
 mod images;
 mod names;
+mod naming;
 mod networks;
 mod observe;
 mod translate;

@@ -1,8 +1,9 @@
 //! Networks as they are declared, and a container's place in them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::containers::Error;
+use super::naming;
 use super::unsupported::MTU;
 use crate::reconcile::resource::{self, ContainerConfig, NetworkMode};
 use crate::runtime::container::Start;
@@ -12,8 +13,6 @@ use crate::runtime::roots::Roots;
 
 /// The network of containers that name none, made when it is first needed.
 pub const DEFAULT_NETWORK: &str = "default";
-/// Where `netd` answers questions for names, in each namespace.
-const NAME_SERVER: &str = "127.0.0.11";
 
 fn config(wanted: &resource::NetworkConfig) -> Result<NetworkConfig, Error> {
     let subnet = wanted.subnet.as_ref().map(|text| text.parse()).transpose()?;
@@ -86,7 +85,7 @@ pub fn connect(roots: &Roots, wanted: &ContainerConfig, request: &Request, trans
     let joins = joins(wanted);
     let lonely = joins.is_empty();
     if lonely && !sandbox::exists(roots, &wanted.name) {
-        let hosts = hosts(wanted, &request.hostname, &Attachment::default(), None);
+        let hosts = naming::hosts(wanted, &request.hostname, &[], None);
         return Ok(Start { netns: None, hosts, resolv_conf: String::new() });
     }
     let ports = if lonely { Vec::new() } else { ports(wanted) };
@@ -101,9 +100,10 @@ pub fn connect(roots: &Roots, wanted: &ContainerConfig, request: &Request, trans
     let attachment = network::connect(roots, &connect)?;
     settle(roots)?;
     let gateway = first_gateway(roots, &attachment);
-    let resolv_conf = if lonely { String::new() } else { resolv_conf(wanted) };
+    let resolv_conf = if lonely { String::new() } else { naming::resolv_conf(wanted, &host_file("/etc/resolv.conf")) };
     let netns = Some(sandbox::path(roots, &wanted.name));
-    Ok(Start { netns, hosts: hosts(wanted, &request.hostname, &attachment, gateway), resolv_conf })
+    let addresses: Vec<IpAddr> = attachment.endpoints.values().map(|endpoint| endpoint.address.into()).collect();
+    Ok(Start { netns, hosts: naming::hosts(wanted, &request.hostname, &addresses, gateway), resolv_conf })
 }
 
 fn joins(wanted: &ContainerConfig) -> Vec<Join> {
@@ -134,32 +134,18 @@ fn hardware_address(text: &str) -> Option<[u8; 6]> {
     bytes?.try_into().ok()
 }
 
-fn first_gateway(roots: &Roots, attachment: &Attachment) -> Option<Ipv4Addr> {
-    attachment.endpoints.keys().find_map(|name| network::get(roots, name).ok()).map(|network| network.gateway)
+fn first_gateway(roots: &Roots, attachment: &Attachment) -> Option<IpAddr> {
+    let found = attachment.endpoints.keys().find_map(|name| network::get(roots, name).ok());
+    found.map(|network| network.gateway.into())
 }
 
-fn hosts(wanted: &ContainerConfig, hostname: &str, attachment: &Attachment, gateway: Option<Ipv4Addr>) -> String {
-    let mut text = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n".to_owned();
-    for endpoint in attachment.endpoints.values() {
-        text.push_str(&format!("{}\t{hostname}\n", endpoint.address));
-    }
-    text + &extra_hosts(wanted, gateway)
+/// A container in the host's network: with the host's names, and its own words on them.
+pub fn of_host(wanted: &ContainerConfig) -> Start {
+    let hosts = host_file("/etc/hosts") + &naming::extra_hosts(wanted, None);
+    Start { netns: None, hosts, resolv_conf: naming::resolv_conf_of_host(wanted, &host_file("/etc/resolv.conf")) }
 }
 
-/// The lines of `extra_hosts`; `host-gateway` is this host as the container sees it.
-pub fn extra_hosts(wanted: &ContainerConfig, gateway: Option<Ipv4Addr>) -> String {
-    let gateway = gateway.map_or("127.0.0.1".to_owned(), |gateway| gateway.to_string());
-    let line = |(name, address): &(String, String)| {
-        format!("{}\t{name}\n", if address == "host-gateway" { &gateway } else { address })
-    };
-    wanted.extra_hosts.iter().map(line).collect()
-}
-
-fn resolv_conf(wanted: &ContainerConfig) -> String {
-    let mut text = format!("nameserver {NAME_SERVER}\n");
-    if !wanted.dns_search.is_empty() {
-        text.push_str(&format!("search {}\n", wanted.dns_search.join(" ")));
-    }
-    let options = if wanted.dns_opt.is_empty() { "ndots:0".to_owned() } else { wanted.dns_opt.join(" ") };
-    text + &format!("options {options}\n")
+/// Empty where the host has none.
+fn host_file(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
 }

@@ -1,14 +1,19 @@
 //! What the host holds of a stack, as resources.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{declared, failed};
 use crate::reconcile::engine::{self, EngineError, Health, Observed, ObservedResource, RunState, StackName};
-use crate::reconcile::resource::{Config, ImageConfig, Kind, NetworkConfig, ResourceId, VolumeConfig, label};
+use crate::reconcile::resource::{
+    Config, ContainerConfig, ImageConfig, Kind, NetworkConfig, NetworkMode, ResourceId, VolumeConfig, label,
+};
 use crate::runtime::container::{self, Container, Phase, State};
 use crate::runtime::image::Store;
+use crate::runtime::network::{self, Seen};
 use crate::runtime::roots::Roots;
-use crate::runtime::{network, volume};
+use crate::runtime::volume;
 
 /// Everything with the stack's label.
 pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError> {
@@ -19,23 +24,25 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
         labels.get(label::STACK).is_some_and(|name| name == stack.as_str())
             && labels.get(label::ONEOFF).is_none_or(|oneoff| oneoff != "True")
     };
-    let present = network::present(roots).map_err(|error| failed("networks", error))?;
-    for found in container::list(roots).map_err(|error| failed("containers", error))? {
-        let Some(wanted) = declared(&found).filter(|wanted| of_stack(&wanted.labels)) else { continue };
-        let drift = drift(roots, &present, &found)?;
-        let (id, config) = (wanted.id(), Config::Container(Box::new(wanted)));
-        let run = Some(run_state(&found));
-        observed.resources.insert(id, ObservedResource { phase: phase(found.phase), config, run, drift });
-    }
+    let seen = Seen::look(roots).map_err(|error| failed("networks", error))?;
+    let mut of_this_stack = BTreeSet::new();
     for found in network::list(roots).map_err(|error| failed("networks", error))? {
         let Some(wanted) = read::<NetworkConfig>(&found.config.declared).filter(|wanted| of_stack(&wanted.labels))
         else {
             continue;
         };
-        let drift = network::lost(roots, &wanted.name).map_err(|error| failed("networks", error))?;
+        let drift = seen.of_network(&wanted.name);
+        of_this_stack.insert(wanted.name.clone());
         let id = ResourceId::new(Kind::Network, short(&wanted.labels, label::NETWORK, &wanted.name));
         let phase = engine::Phase::Created;
         observed.resources.insert(id, ObservedResource { phase, config: Config::Network(wanted), run: None, drift });
+    }
+    for found in container::list(roots).map_err(|error| failed("containers", error))? {
+        let Some(wanted) = declared(&found).filter(|wanted| of_stack(&wanted.labels)) else { continue };
+        let drift = drift(&seen, &of_this_stack, &found, &wanted);
+        let (id, config) = (wanted.id(), Config::Container(Box::new(wanted)));
+        let run = Some(run_state(&found));
+        observed.resources.insert(id, ObservedResource { phase: phase(found.phase), config, run, drift });
     }
     for found in volume::list(roots).map_err(|error| failed("volumes", error))? {
         let Some(wanted) = read::<VolumeConfig>(&found.config.declared).filter(|wanted| of_stack(&wanted.labels))
@@ -76,12 +83,23 @@ fn phase(phase: Phase) -> engine::Phase {
     }
 }
 
-/// Only of what runs: a stopped container's network is put in order when it starts.
-fn drift(roots: &Roots, present: &network::Present, found: &Container) -> Result<Vec<String>, EngineError> {
+/// Only of what runs: a stopped container's network is put in order when it starts. Names and ports that are not served
+/// are told of the networks of the stack; a container that is in others' only tells it itself.
+fn drift(
+    seen: &Seen,
+    networks_of_stack: &BTreeSet<String>,
+    found: &Container,
+    wanted: &ContainerConfig,
+) -> Vec<String> {
     if !found.is_running() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    network::lost_of_container(roots, present, &found.config.name).map_err(|error| failed(&found.config.name, error))
+    let mut drift = seen.of_container(&found.config.name);
+    let NetworkMode::Networks(networks) = &wanted.network else { return drift };
+    if !networks.is_empty() && !networks.keys().any(|name| networks_of_stack.contains(name)) {
+        drift.extend(seen.unserved().iter().cloned());
+    }
+    drift
 }
 
 fn run_state(found: &Container) -> RunState {

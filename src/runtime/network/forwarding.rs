@@ -97,7 +97,8 @@ pub fn ensure(roots: &Roots, networks: &[Network]) -> Result<BTreeSet<String>, E
 /// The links by which the host is reached: those with an address, but for loopback and bridges of any such engine.
 fn uplinks(networks: &[Network]) -> Result<Vec<String>, Error> {
     let mut socket = route_socket()?;
-    let addressed = links::addressed_links(&mut socket).map_err(kernel("list the host's addresses"))?;
+    let addressed = links::addresses(&mut socket).map_err(kernel("list the host's addresses"))?;
+    let addressed: BTreeSet<i32> = addressed.into_iter().map(|(index, _)| index).collect();
     let links = links::list(&mut socket).map_err(kernel("list the host's links"))?;
     let ours = |name: &str| is_link_name(name) || networks.iter().any(|network| network.bridge == name);
     let names = links.into_iter().filter(|link| addressed.contains(&link.index)).map(|link| link.name);
@@ -109,13 +110,16 @@ pub fn kept_closed(roots: &Roots) -> Result<BTreeSet<String>, Error> {
     if is_on("all")? == Some(true) { Ok(BTreeSet::new()) } else { recorded(roots) }
 }
 
-/// The links that should pass packets on and do not.
-pub fn lost(roots: &Roots, network: &Network) -> Result<Vec<String>, Error> {
-    if network.config.internal {
+/// The links that should pass packets on and do not, those that came to the host since the rules were made among them.
+pub fn lost(roots: &Roots, networks: &[Network]) -> Result<Vec<String>, Error> {
+    let mut wanted: BTreeSet<String> = open_networks(networks).map(|network| network.bridge.clone()).collect();
+    if wanted.is_empty() {
         return Ok(Vec::new());
     }
+    wanted.extend(recorded(roots)?);
+    wanted.extend(uplinks(networks)?);
     let mut lost = Vec::new();
-    for link in recorded(roots)?.into_iter().chain([network.bridge.clone()]) {
+    for link in wanted {
         if is_on(&link)? == Some(false) {
             lost.push(link);
         }

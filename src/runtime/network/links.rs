@@ -29,6 +29,7 @@ pub struct Link {
     pub index: i32,
     pub name: String,
     pub mtu: u32,
+    pub up: bool,
     /// The index of the bridge that it is plugged into.
     pub bridge: Option<i32>,
 }
@@ -46,7 +47,8 @@ pub fn list(socket: &mut Socket) -> io::Result<Vec<Link>> {
 
 fn link(body: &[u8]) -> Link {
     let index = body.get(4..).and_then(number).unwrap_or(0) as i32;
-    let mut link = Link { index, name: String::new(), mtu: 1500, bridge: None };
+    let up = body.get(8..).and_then(number).is_some_and(|flags| flags & UP != 0);
+    let mut link = Link { index, name: String::new(), mtu: 1500, up, bridge: None };
     for (kind, value) in attributes(body.get(16..).unwrap_or_default()) {
         match kind {
             3 => link.name = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned(),
@@ -188,13 +190,17 @@ pub fn default_route_links(socket: &mut Socket) -> io::Result<Vec<i32>> {
     Ok(found)
 }
 
-/// Indices of the links that have an IPv4 address.
-pub fn addressed_links(socket: &mut Socket) -> io::Result<Vec<i32>> {
+/// The IPv4 addresses of this namespace, each with the index of its link.
+pub fn addresses(socket: &mut Socket) -> io::Result<Vec<(i32, Ipv4Addr)>> {
     let mut found = Vec::new();
     let mut header = [0_u8; 8];
     header[0] = libc::AF_INET as u8;
     socket.dump(&Message::new(GET_ADDRESS, DUMP, &header), &mut |body| {
-        found.extend(body.get(4..).and_then(number).map(|index| index as i32));
+        let index = body.get(4..).and_then(number);
+        // The link's own, which on a point-to-point link is not the first that is told.
+        let own = attributes(body.get(8..).unwrap_or_default()).into_iter().find(|(kind, _)| *kind == 2);
+        let own = own.and_then(|(_, value)| value.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets)));
+        found.extend(index.zip(own).map(|(index, own)| (index as i32, own)));
     })?;
     Ok(found)
 }

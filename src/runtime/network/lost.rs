@@ -1,74 +1,116 @@
-//! What the records promise and the kernel no longer holds: as words for people, empty when all is there.
+//! What the records promise and the kernel no longer holds: as words for people, empty when all is there. The kernel is
+//! asked once for all.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use super::links::Link;
 use super::netlink::Socket;
-use super::records::{Attachment, Network, attachment_file, attachments, list};
-use super::{Error, cable, forwarding, get, kernel, links, nft, route_socket, rules, sandbox, table_name};
+use super::records::{Attachment, Network, attachments, list};
+use super::{Error, cable, forwarding, kernel, links, netd, nft, route_socket, rules, sandbox, table_name};
 use crate::runtime::roots::Roots;
-use crate::runtime::state;
 
-/// What the kernel lost of a network: its bridge, that packets leave it, or the engine's table.
-///
-/// # Errors
-/// [`Error::NotFound`] where there is no such network.
-pub fn lost(roots: &Roots, name: &str) -> Result<Vec<String>, Error> {
-    let network = get(roots, name)?;
-    let mut lost = Vec::new();
-    if !is_there(&network.bridge)? {
-        lost.push(format!("link {} gone", network.bridge));
-    }
-    lost.extend(forwarding::lost(roots, &network)?.iter().map(|link| format!("forwarding on {link} off")));
-    if !rules_are_there(roots, &list(roots)?, &attachments(roots)?)? {
-        lost.push(format!("firewall table {} gone or changed", table_name(roots)));
-    }
-    Ok(lost)
-}
-
-/// Links and networks as they are at one moment, to look at many containers by.
-pub struct Present {
+/// The networks of one engine as they are written down, and as the kernel has them at one moment.
+pub struct Seen {
+    roots: Roots,
+    networks: Vec<Network>,
+    attachments: Vec<Attachment>,
     links: BTreeMap<String, Link>,
-    /// The bridge of each network.
-    bridges: BTreeMap<String, String>,
+    addresses: Vec<(i32, Ipv4Addr)>,
+    has_rules: bool,
+    /// Links that should pass packets on and do not.
+    closed: Vec<String>,
+    /// Words on names and local ports.
+    unserved: Vec<String>,
 }
 
-/// What there is now.
-///
-/// # Errors
-/// What the kernel says when asked.
-pub fn present(roots: &Roots) -> Result<Present, Error> {
-    let links = links::list(&mut route_socket()?).map_err(kernel("list the host's links"))?;
-    Ok(Present {
-        links: links.into_iter().map(|link| (link.name.clone(), link)).collect(),
-        bridges: list(roots)?.into_iter().map(|network| (network.config.name, network.bridge)).collect(),
-    })
-}
-
-/// What the kernel lost of a container's network: its namespace or cables.
-///
-/// # Errors
-/// Where its record can't be read.
-pub fn lost_of_container(roots: &Roots, present: &Present, container: &str) -> Result<Vec<String>, Error> {
-    let attachment: Option<Attachment> = state::read_json(&attachment_file(roots, container, false))?;
-    let Some(attachment) = attachment else { return Ok(Vec::new()) };
-    if !sandbox::exists(roots, container) {
-        return Ok(vec!["network namespace gone".to_owned()]);
+impl Seen {
+    /// Looks, changes nothing.
+    ///
+    /// # Errors
+    /// What the kernel says when asked, or records that can't be read.
+    pub fn look(roots: &Roots) -> Result<Self, Error> {
+        let (networks, attachments) = (list(roots)?, attachments(roots)?);
+        let mut socket = route_socket()?;
+        let links = links::list(&mut socket).map_err(kernel("list the host's links"))?;
+        let addresses = links::addresses(&mut socket).map_err(kernel("list the host's addresses"))?;
+        Ok(Self {
+            has_rules: has_rules(roots, &networks, &attachments)?,
+            closed: forwarding::lost(roots, &networks)?,
+            unserved: netd::lost(roots)?,
+            links: links.into_iter().map(|link| (link.name.clone(), link)).collect(),
+            roots: roots.clone(),
+            networks,
+            attachments,
+            addresses,
+        })
     }
-    let is_plugged = |network: &&String| {
-        let bridge = present.bridges.get(*network).and_then(|bridge| present.links.get(bridge));
-        let cable = present.links.get(&cable(roots, container, network));
-        bridge.is_some_and(|bridge| cable.and_then(|cable| cable.bridge) == Some(bridge.index))
-    };
-    let lost = attachment.endpoints.keys().filter(|network| !is_plugged(network));
-    Ok(lost.map(|network| format!("link to {network} gone")).collect())
+
+    /// What is lost of a network: its bridge, its way out, the engine's table, or that its names are served. Nothing
+    /// where there is no such network.
+    pub fn of_network(&self, name: &str) -> Vec<String> {
+        let Some(network) = self.networks.iter().find(|network| network.config.name == name) else { return Vec::new() };
+        let mut lost = self.of_bridge(network);
+        if !network.config.internal {
+            lost.extend(self.closed.iter().map(|link| format!("forwarding on {link} off")));
+        }
+        if !self.has_rules {
+            lost.push(format!("firewall table {} gone or changed", table_name(&self.roots)));
+        }
+        lost.extend(self.unserved.iter().cloned());
+        lost
+    }
+
+    fn of_bridge(&self, network: &Network) -> Vec<String> {
+        let name = &network.bridge;
+        match self.links.get(name) {
+            None => vec![format!("link {name} gone")],
+            Some(link) if !link.up => vec![format!("link {name} down")],
+            Some(link) if !self.addresses.contains(&(link.index, network.gateway)) => {
+                vec![format!("address {} of link {name} gone", network.gateway)]
+            }
+            Some(_) => Vec::new(),
+        }
+    }
+
+    /// What is lost of a container's network: its namespace or cables. What names and ports it has are not looked at.
+    pub fn of_container(&self, container: &str) -> Vec<String> {
+        let attachment = self.attachments.iter().find(|attachment| attachment.container == container);
+        attachment.map_or_else(Vec::new, |attachment| self.of_attachment(attachment))
+    }
+
+    fn of_attachment(&self, attachment: &Attachment) -> Vec<String> {
+        if !sandbox::exists(&self.roots, &attachment.container) {
+            return vec!["network namespace gone".to_owned()];
+        }
+        let is_plugged = |name: &&String| {
+            let bridge = self.networks.iter().find(|network| network.config.name == **name);
+            let bridge = bridge.and_then(|network| self.links.get(&network.bridge)).map(|link| link.index);
+            let cable = self.links.get(&cable(&self.roots, &attachment.container, name));
+            bridge.is_some() && cable.is_some_and(|link| link.up && link.bridge == bridge)
+        };
+        let lost = attachment.endpoints.keys().filter(|name| !is_plugged(name));
+        lost.map(|name| format!("link to {name} gone")).collect()
+    }
+
+    /// Whether names and local ports are served.
+    pub fn unserved(&self) -> &[String] {
+        &self.unserved
+    }
+
+    /// Whether links or rules are lost of any network, or of any container that has a namespace.
+    pub(super) fn has_lost(&self) -> bool {
+        let open = self.networks.iter().any(|network| !network.config.internal);
+        let of_containers =
+            || self.attachments.iter().filter(|attachment| sandbox::exists(&self.roots, &attachment.container));
+        (open && !self.closed.is_empty())
+            || !self.has_rules
+            || self.networks.iter().any(|network| !self.of_bridge(network).is_empty())
+            || of_containers().any(|attachment| !self.of_attachment(attachment).is_empty())
+    }
 }
 
-fn is_there(link: &str) -> Result<bool, Error> {
-    Ok(links::index(link).map_err(kernel(format!("look for link {link}")))?.is_some())
-}
-
-fn rules_are_there(roots: &Roots, networks: &[Network], attachments: &[Attachment]) -> Result<bool, Error> {
+fn has_rules(roots: &Roots, networks: &[Network], attachments: &[Attachment]) -> Result<bool, Error> {
     let name = table_name(roots);
     let Some(table) = rules::table(&name, networks, attachments, &forwarding::kept_closed(roots)?) else {
         return Ok(true);

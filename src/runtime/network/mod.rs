@@ -11,6 +11,7 @@ pub mod netlink;
 mod nft;
 mod ports;
 pub mod records;
+mod resolver;
 mod rules;
 pub mod sandbox;
 #[cfg(test)]
@@ -23,7 +24,7 @@ use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
-pub use lost::{Present, lost, lost_of_container, present};
+pub use lost::Seen;
 use netlink::Socket;
 pub use ports::{PortHolder, host_ports_free};
 pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, Subnet, attachments, list};
@@ -398,6 +399,9 @@ fn address(places: &[(Endpoint, u8)], way_out: Option<(Ipv4Addr, String)>) -> io
         links::add_address(&mut socket, index, endpoint.address, *prefix)?;
         links::set_up(&mut socket, index)?;
     }
+    if !places.is_empty() {
+        resolver::lead_there()?;
+    }
     match way_out {
         Some((gateway, interface)) => links::set_default_route(&mut socket, gateway, links::existing(&interface)?),
         None => links::remove_default_route(&mut socket),
@@ -472,6 +476,20 @@ pub fn disconnect(roots: &Roots, container: &str) -> Result<bool, Error> {
 /// Puts back what the kernel lost of all networks and of the containers that have a namespace.
 pub fn reassert(roots: &Roots) -> Result<(), Error> {
     let _lock = lock(roots)?;
+    put_back(roots)
+}
+
+/// As [`reassert`], but only where something is lost. Says whether there was anything.
+pub fn mend(roots: &Roots) -> Result<bool, Error> {
+    let _lock = lock(roots)?;
+    let lost = Seen::look(roots)?.has_lost();
+    if lost {
+        put_back(roots)?;
+    }
+    Ok(lost)
+}
+
+fn put_back(roots: &Roots) -> Result<(), Error> {
     for network in list(roots)? {
         make(&network)?;
     }

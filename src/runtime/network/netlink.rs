@@ -231,6 +231,30 @@ impl Socket {
     }
 }
 
+/// Becomes readable when links or addresses of this namespace change (`RTMGRP_LINK`, `RTMGRP_IPV4_IFADDR`,
+/// `RTMGRP_IPV6_IFADDR` of rtnetlink(7)).
+pub fn changes_of_links() -> io::Result<OwnedFd> {
+    listen(SockProtocol::NetlinkRoute, 0x1 | 0x10 | 0x100)
+}
+
+/// Becomes readable when firewall rules of this namespace change (`NFNLGRP_NFTABLES`, the seventh group).
+pub fn changes_of_rules() -> io::Result<OwnedFd> {
+    listen(SockProtocol::NetlinkNetFilter, 1 << 6)
+}
+
+fn listen(protocol: SockProtocol, groups: u32) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket(AddressFamily::Netlink, SockType::Raw, flags, protocol)?;
+    bind(fd.as_raw_fd(), &NetlinkAddr::new(0, groups))?;
+    Ok(fd)
+}
+
+/// Reads away what has been told; that something was lost for want of room is as good as being told of it.
+pub fn drain(changes: &OwnedFd) {
+    let mut bytes = [0; 4096];
+    while matches!(recv(changes.as_raw_fd(), &mut bytes, MsgFlags::empty()), Ok(1..) | Err(nix::Error::ENOBUFS)) {}
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

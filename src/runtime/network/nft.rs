@@ -67,6 +67,16 @@ pub enum Expression {
     /// 6 TCP, 17 UDP.
     Protocol(u8),
     Port(u16),
+    SourcePort(u16),
+    /// The port becomes this one without the kernel keeping track of it; the protocol tells where its checksum is.
+    SetPort {
+        protocol: u8,
+        port: u16,
+    },
+    SetSourcePort {
+        protocol: u8,
+        port: u16,
+    },
     /// The destination is not in 127.0.0.0/8.
     NotToLoopback,
     /// The destination is an address of this host.
@@ -98,6 +108,9 @@ impl fmt::Display for Expression {
             Self::Protocol(17) => f.write_str("meta l4proto udp"),
             Self::Protocol(number) => write!(f, "meta l4proto {number}"),
             Self::Port(port) => write!(f, "th dport {port}"),
+            Self::SourcePort(port) => write!(f, "th sport {port}"),
+            Self::SetPort { port, .. } => write!(f, "th dport set {port}"),
+            Self::SetSourcePort { port, .. } => write!(f, "th sport set {port}"),
             Self::NotToLoopback => f.write_str("ip daddr != 127.0.0.0/8"),
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::Established => f.write_str("ct state established,related"),
@@ -309,6 +322,18 @@ fn address(list: &mut Message, offset: u32, network: Ipv4Addr, prefix: u8, is: b
     compare(list, &network.to_be_bytes(), is);
 }
 
+fn transport_port(list: &mut Message, offset: u32, port: u16) {
+    load(list, "payload", &[(1, 1), (2, 2), (3, offset), (4, 2)]);
+    compare(list, &port.to_be_bytes(), true);
+}
+
+fn set_transport_port(list: &mut Message, offset: u32, protocol: u8, port: u16) {
+    immediate(list, 1, &port.to_be_bytes());
+    let checksum = if protocol == 17 { 6 } else { 16 };
+    // From register 1 to the transport header, with the checksum of the internet protocols brought up to date.
+    load(list, "payload", &[(5, 1), (2, 2), (3, offset), (4, 2), (6, 1), (7, checksum)]);
+}
+
 fn verdict(list: &mut Message, code: u32) {
     element(list, "immediate", |data| {
         data.big(1, 0).nested(2, |inner| {
@@ -345,10 +370,10 @@ fn encode_expression(list: &mut Message, expression: &Expression) {
             load(list, "meta", &[(2, 16), (1, 1)]);
             compare(list, &[*number], true);
         }
-        Expression::Port(port) => {
-            load(list, "payload", &[(1, 1), (2, 2), (3, 2), (4, 2)]);
-            compare(list, &port.to_be_bytes(), true);
-        }
+        Expression::Port(port) => transport_port(list, 2, *port),
+        Expression::SourcePort(port) => transport_port(list, 0, *port),
+        Expression::SetPort { protocol, port } => set_transport_port(list, 2, *protocol, *port),
+        Expression::SetSourcePort { protocol, port } => set_transport_port(list, 0, *protocol, *port),
         Expression::ToThisHost => {
             // Address type of the destination; 2 is RTN_LOCAL.
             load(list, "fib", &[(1, 1), (2, 3), (3, 2)]);

@@ -52,7 +52,7 @@ impl Own {
     /// The directory itself may be a mount of the test's.
     fn mounts(&self) -> Vec<String> {
         let ours = |line: &&str| line.split(' ').nth(4).is_some_and(|place| self.is_in(place));
-        read("/proc/self/mountinfo").lines().filter(ours).map(|line| format!("mount {line}")).collect()
+        read("/proc/thread-self/mountinfo").lines().filter(ours).map(|line| format!("mount {line}")).collect()
     }
 
     /// By command line, control group, root directory, and open files; a container's process says nothing of us in its
@@ -85,13 +85,13 @@ impl Own {
         read("/proc/net/unix").lines().filter(|line| self.is_in(line)).map(|line| format!("socket {line}")).collect()
     }
 
+    /// Of the network namespace of this thread; /sys may show another one's.
     fn links(&self) -> Vec<String> {
-        let links = entries(Path::new("/sys/class/net")).into_iter().chain(entries(Path::new("/run/netns")));
-        links
-            .map(|link| name(&link))
-            .filter(|name| name.contains(&self.key))
-            .map(|name| format!("link {name}"))
-            .collect()
+        let listed = Command::new("ip").args(["-o", "link"]).output().expect("ip");
+        let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+        let links = listed.lines().filter_map(|line| line.split(": ").nth(1)).map(str::to_owned);
+        let links = links.chain(entries(Path::new("/run/netns")).into_iter().map(|path| name(&path)));
+        links.filter(|name| name.contains(&self.key)).map(|name| format!("link {name}")).collect()
     }
 
     /// In any table: what names our table, our links or our groups.
@@ -104,7 +104,7 @@ impl Own {
 
     /// In every hierarchy that this host has mounted.
     fn groups(&self) -> Vec<String> {
-        let mounts = read("/proc/self/mountinfo");
+        let mounts = read("/proc/thread-self/mountinfo");
         let is_hierarchy = |line: &&str| line.split(" - ").nth(1).is_some_and(|kind| kind.starts_with("cgroup"));
         let places: Vec<&str> = mounts.lines().filter(is_hierarchy).filter_map(|line| line.split(' ').nth(4)).collect();
         assert!(!places.is_empty(), "no control groups are mounted:\n{mounts}");

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use stack::runtime::roots::Roots;
 
 pub mod archive;
+pub mod island;
 pub mod leftovers;
 
 /// Longer than anything here takes on a slow machine.

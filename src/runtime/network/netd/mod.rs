@@ -1,12 +1,21 @@
 //! Names and local ports, served for all containers of one engine by one process: this program with the first word
 //! `netd`. It is started when there is something to serve, told to look again by every command that changes a
-//! container's network, and ends when nothing is left. Killed, it is started anew by the next command.
+//! container's network, and ends when nothing is left.
 //!
-//! In the namespace of each container it answers questions for names at 127.0.0.11. On the host it listens on
+//! It is two processes: one that serves, and one that does nothing but start it again when it was killed. When both
+//! were, the next command that changes something starts them anew, and `observe` reports it until then. A program of
+//! another build that finds it running has it become that program, without closing a socket ([`handover`]). One that
+//! does not answer is killed.
+//!
+//! Beside serving it watches the kernel's links and rules, and puts back at once what somebody took away ([`guard`]).
+//!
+//! In the namespace of each container it answers questions for names at 127.0.0.11 (see `resolver`). On the host it listens on
 //! published ports: that keeps them from being taken by others, and carries connections of the host's own programs to
 //! the container, which the firewall never sees. Those from elsewhere never come here; the firewall's rules lead them.
 
 mod datagrams;
+mod guard;
+mod handover;
 mod message;
 mod poller;
 mod server;
@@ -17,12 +26,20 @@ mod wanted;
 mod zone;
 
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
 
-use nix::unistd::{ForkResult, fork, setsid};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Pid, fork, setsid};
 
 use super::{Error, kernel, records, sandbox};
 use crate::runtime::roots::Roots;
@@ -31,6 +48,11 @@ use crate::runtime::sys;
 
 /// What the server says on its standard output once it listens.
 const READY: &str = "ready";
+/// How long to wait for an answer of the server. Serving anew takes it milliseconds a container.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// A server that ended sooner than this after its start would end again: its next start has to wait.
+const SHORT_LIFE: Duration = Duration::from_secs(5);
+const LONGEST_REST: Duration = Duration::from_secs(30);
 
 fn socket(roots: &Roots) -> PathBuf {
     roots.volatile("netd.sock")
@@ -44,6 +66,15 @@ fn wanted(roots: &Roots) -> Result<wanted::Wanted, Error> {
     Ok(wanted::wanted(&records::list(roots)?, &attachments, &present))
 }
 
+/// What is to be served and is not, as words: empty when a server listens or nothing is to be served.
+///
+/// # Errors
+/// Where records can't be read.
+pub fn lost(roots: &Roots) -> Result<Vec<String>, Error> {
+    let served = UnixStream::connect(socket(roots)).is_ok() || wanted(roots)?.is_empty();
+    Ok(if served { Vec::new() } else { vec!["names and local ports are not served".to_owned()] })
+}
+
 /// Returns when everything that is written down is served, and nothing else.
 ///
 /// # Errors
@@ -54,18 +85,47 @@ pub fn ensure(roots: &Roots) -> Result<(), Error> {
     if nothing && !path.exists() {
         return Ok(());
     }
-    let _lock = Lock::take(&roots.volatile("locks").join("netd"), Contention::Wait)?;
-    let stream = match (UnixStream::connect(&path), nothing) {
-        (Ok(stream), _) => stream,
-        (Err(_), true) => return remove_socket(roots),
-        (Err(_), false) => {
-            remove_socket(roots)?;
-            start(roots)?;
-            UnixStream::connect(&path).map_err(kernel("netd"))?
+    let _lock = lock(roots)?;
+    if nothing && UnixStream::connect(&path).is_err() {
+        return remove_socket(roots);
+    }
+    let stream = connect_or_start(roots)?;
+    let failures = match look_again(&stream) {
+        Ok(failures) => failures,
+        Err(_) => {
+            end(&stream).map_err(kernel("netd does not answer, and can't be ended"))?;
+            look_again(&connect_or_start(roots)?).map_err(kernel("netd"))?
         }
     };
-    let failures = look_again(stream).map_err(kernel("netd"))?;
     if failures.is_empty() { Ok(()) } else { Err(Error::NotServed { failures: failures.join("; ") }) }
+}
+
+fn lock(roots: &Roots) -> Result<Lock, Error> {
+    Ok(Lock::take(&roots.volatile("locks").join("netd"), Contention::Wait)?)
+}
+
+fn connect_or_start(roots: &Roots) -> Result<UnixStream, Error> {
+    if let Ok(stream) = UnixStream::connect(socket(roots)) {
+        return Ok(stream);
+    }
+    remove_socket(roots)?;
+    start(roots)?;
+    UnixStream::connect(socket(roots)).map_err(kernel("netd"))
+}
+
+/// Kills the server at the other end. The process that starts it again finds another one in its place.
+fn end(stream: &UnixStream) -> io::Result<()> {
+    let pidfd = match sys::pidfd_open(getsockopt(stream, sockopt::PeerCredentials)?.pid()) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        other => other?,
+    };
+    match sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL) {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => return Err(error),
+        _ => {}
+    }
+    let patience = PollTimeout::try_from(PATIENCE).map_err(io::Error::other)?;
+    poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], patience)?;
+    Ok(())
 }
 
 fn remove_socket(roots: &Roots) -> Result<(), Error> {
@@ -75,9 +135,13 @@ fn remove_socket(roots: &Roots) -> Result<(), Error> {
     }
 }
 
-/// Asks the server to read the records; it says what it could not serve, a line each, and then an empty line.
-fn look_again(mut stream: UnixStream) -> io::Result<Vec<String>> {
-    stream.write_all(b"\n")?;
+/// Asks the server to read the records; it says what it could not serve, a line each, and then an empty line. The
+/// question tells which program asks: the server becomes that one first if it is another.
+fn look_again(stream: &UnixStream) -> io::Result<Vec<String>> {
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    let mut writer = stream;
+    writeln!(writer, "look {}", build()?)?;
     let mut failures = Vec::new();
     for line in BufReader::new(stream).lines() {
         match line? {
@@ -86,6 +150,12 @@ fn look_again(mut stream: UnixStream) -> io::Result<Vec<String>> {
         }
     }
     Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Tells the file that this program was started from, from that of any other build.
+fn build() -> io::Result<String> {
+    let file = std::fs::metadata("/proc/self/exe")?;
+    Ok(format!("{}:{}:{}:{}", file.dev(), file.ino(), file.mtime(), file.mtime_nsec()))
 }
 
 fn start(roots: &Roots) -> Result<(), Error> {
@@ -110,23 +180,98 @@ fn start(roots: &Roots) -> Result<(), Error> {
     started.map_err(kernel("start netd"))
 }
 
-/// The server process.
-pub fn main(roots: &Roots) -> ExitCode {
+/// The server's processes. `adopted` is the descriptor of what another build handed over to this process.
+pub fn main(roots: &Roots, adopted: Option<i32>) -> ExitCode {
+    if let Some(descriptor) = adopted {
+        return match handover::take(roots, descriptor) {
+            Ok(server) => serve(roots, server),
+            Err(_) => ExitCode::FAILURE,
+        };
+    }
     // SAFETY: this process has one thread: it has just been started.
     match unsafe { fork() } {
         Ok(ForkResult::Parent { .. }) => return ExitCode::SUCCESS,
         Ok(ForkResult::Child) => {}
         Err(error) => return say(&error.to_string(), ExitCode::FAILURE),
     }
-    let server = leave().and_then(|()| server::Server::new(roots));
-    match server {
-        Ok(mut server) => {
-            say(READY, ExitCode::SUCCESS);
-            let null = std::fs::File::options().write(true).open("/dev/null");
-            if null.is_ok_and(|null| nix::unistd::dup2_stdout(null).is_ok()) { server.run() } else { ExitCode::FAILURE }
-        }
-        Err(error) => say(&error.to_string(), ExitCode::FAILURE),
+    if let Err(error) = leave() {
+        return say(&error.to_string(), ExitCode::FAILURE);
     }
+    keep(roots)
+}
+
+/// Starts the server, and again whenever it does not end by itself, more slowly if it never lives long.
+fn keep(roots: &Roots) -> ExitCode {
+    let mut short_lives = 0_u32;
+    loop {
+        let begun = Instant::now();
+        // SAFETY: this process has one thread.
+        let child = match unsafe { fork() } {
+            Ok(ForkResult::Parent { child }) => child,
+            Ok(ForkResult::Child) => return begin(roots, short_lives == 0),
+            Err(error) => return say(&error.to_string(), ExitCode::FAILURE),
+        };
+        if leave_stdout().is_err() || ended_by_itself(child) {
+            return ExitCode::SUCCESS;
+        }
+        short_lives = if begun.elapsed() < SHORT_LIFE { short_lives + 1 } else { 1 };
+        let rest = Duration::from_millis(25) * 2_u32.saturating_pow(short_lives.min(16) - 1);
+        // Nothing to wait for but time.
+        poll(&mut [], PollTimeout::try_from(rest.min(LONGEST_REST)).unwrap_or(PollTimeout::ZERO)).ok();
+    }
+}
+
+fn ended_by_itself(server: Pid) -> bool {
+    loop {
+        match waitpid(server, None) {
+            Ok(WaitStatus::Exited(_, 0)) => return true,
+            Ok(WaitStatus::Exited(..) | WaitStatus::Signaled(..)) => return false,
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(_) => return true,
+        }
+    }
+}
+
+/// The server's process. The first of them was started by somebody who holds the lock and waits for a word.
+fn begin(roots: &Roots, first: bool) -> ExitCode {
+    let server = if first { server::Server::new(roots) } else { again(roots) };
+    match server {
+        Ok(server) if first => {
+            say(READY, ExitCode::SUCCESS);
+            if leave_stdout().is_ok() { serve(roots, server) } else { ExitCode::SUCCESS }
+        }
+        Ok(server) => serve(roots, server),
+        // Another one serves.
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => ExitCode::SUCCESS,
+        // Whoever waits has been told; there is no reason to try again without being asked.
+        Err(error) if first => say(&error.to_string(), ExitCode::SUCCESS),
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// In the place of a server that was killed: with all that is written down.
+fn again(roots: &Roots) -> io::Result<server::Server> {
+    let _lock = lock(roots).map_err(io::Error::other)?;
+    if UnixStream::connect(socket(roots)).is_ok() {
+        return Err(io::ErrorKind::AddrInUse.into());
+    }
+    remove_socket(roots).map_err(io::Error::other)?;
+    let mut server = server::Server::new(roots)?;
+    server.look();
+    Ok(server)
+}
+
+fn serve(roots: &Roots, mut server: server::Server) -> ExitCode {
+    // No promise: a host may withhold the capability for it.
+    drop(std::fs::write("/proc/self/oom_score_adj", "-999"));
+    // Each container has two descriptors here, each connection two.
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    // With fewer, what there is no descriptor for is refused, and said.
+    raised.ok();
+    // Without the guard, what is lost is put back by the next command.
+    drop(guard::spawn(roots));
+    server.run()
 }
 
 /// Takes nothing along from whoever typed the command.
@@ -134,6 +279,10 @@ fn leave() -> io::Result<()> {
     setsid()?;
     std::env::set_current_dir("/")?;
     sys::close_on_exec_from(3)
+}
+
+fn leave_stdout() -> io::Result<()> {
+    Ok(nix::unistd::dup2_stdout(File::options().write(true).open("/dev/null")?)?)
 }
 
 fn say(text: &str, code: ExitCode) -> ExitCode {

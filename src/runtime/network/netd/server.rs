@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -15,17 +15,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::datagrams::Datagrams;
+use super::handover::{self, Handover};
 use super::message::{self, Outcome, Transport};
 use super::poller::{Poller, Token};
 use super::streams::Streams;
 use super::wanted::{Listener, Protocol, Target, Wanted};
 use super::zone::Zone;
-use super::{socket, sockets, upstream, wanted};
-use crate::runtime::network::sandbox;
+use super::{build, socket, sockets, upstream, wanted};
+use crate::runtime::network::{resolver, sandbox};
 use crate::runtime::roots::Roots;
 
-/// Where questions are answered, in each namespace.
-const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 /// Connections and clients of all ports together.
 const MOST: usize = 4096;
 /// Questions that wait for others at once; more are answered with a failure.
@@ -35,36 +34,39 @@ const TURN: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(5);
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 
+/// How long whoever asks may take to say what; they have it ready.
+const SHORT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Answers questions in one namespace.
-struct Resolver {
+pub(super) struct Resolver {
     /// Which namespace: a container that was removed and made again has another.
-    inode: u64,
-    udp: Arc<UdpSocket>,
-    tcp: TcpListener,
+    pub inode: u64,
+    pub udp: Arc<UdpSocket>,
+    pub tcp: TcpListener,
     udp_token: Token,
     tcp_token: Token,
 }
 
-enum Open {
+pub(super) enum Open {
     Tcp(TcpListener),
     Udp(Rc<UdpSocket>),
 }
 
-struct Port {
-    open: Open,
+pub(super) struct Port {
+    pub open: Open,
     token: Token,
-    target: Target,
+    pub target: Target,
 }
 
 pub struct Server {
     roots: Roots,
-    control: UnixListener,
+    pub(super) control: UnixListener,
     control_token: Token,
     poller: Poller,
     zone: Arc<Zone>,
-    resolvers: BTreeMap<String, Resolver>,
-    ports: BTreeMap<Listener, Port>,
-    streams: Streams,
+    pub(super) resolvers: BTreeMap<String, Resolver>,
+    pub(super) ports: BTreeMap<Listener, Port>,
+    pub(super) streams: Streams,
     datagrams: Datagrams,
     turn: usize,
     questions: Arc<AtomicUsize>,
@@ -72,7 +74,10 @@ pub struct Server {
 
 impl Server {
     pub fn new(roots: &Roots) -> io::Result<Self> {
-        let control = UnixListener::bind(socket(roots))?;
+        Self::with(roots, UnixListener::bind(socket(roots))?)
+    }
+
+    fn with(roots: &Roots, control: UnixListener) -> io::Result<Self> {
         control.set_nonblocking(true)?;
         let mut poller = Poller::new()?;
         let control_token = poller.token();
@@ -166,28 +171,60 @@ impl Server {
         drop(spawned);
     }
 
+    /// Goes on where another build of this program was: with its sockets, and whoever asked it to hand over.
+    pub fn adopt(roots: &Roots, left: Handover) -> io::Result<Self> {
+        let mut server = Self::with(roots, left.control()?)?;
+        for part in &left.resolvers {
+            let (udp, tcp) = part.sockets()?;
+            let resolver = server.add_resolver(part.inode, udp, tcp)?;
+            server.resolvers.insert(part.container.clone(), resolver);
+        }
+        for part in &left.ports {
+            let port = server.add_port(part.open()?, part.target())?;
+            server.ports.insert(part.listener, port);
+        }
+        for part in &left.streams {
+            server.streams.resume(&mut server.poller, part.connection()?)?;
+        }
+        let asking = left.asking()?;
+        tell(&asking, &server.look()).ok();
+        Ok(server)
+    }
+
     /// Somebody has changed something. `true` when there is nothing left to serve.
     fn controlled(&mut self) -> bool {
-        let mut over = false;
         while let Ok((stream, _)) = self.control.accept() {
-            let failures = match wanted(&self.roots) {
-                Ok(wanted) => {
-                    over = wanted.is_empty();
-                    self.serve(&wanted)
-                }
-                Err(error) => vec![error.to_string().replace('\n', " ")],
-            };
+            // Who only looks whether somebody listens says nothing.
+            let Ok(Some(theirs)) = question(&stream) else { continue };
+            if build().is_ok_and(|own| own != theirs) {
+                // Where that fails, this one goes on serving.
+                handover::give(self, &self.roots, &stream).ok();
+            }
+            let failures = self.look();
+            let over = self.is_idle();
             if over {
                 // Before the answer: whoever comes next starts another server.
                 fs::remove_file(socket(&self.roots)).ok();
             }
             // One that does not listen any more needs no answer.
-            tell(stream, &failures).ok();
+            tell(&stream, &failures).ok();
             if over {
-                break;
+                return true;
             }
         }
-        over
+        false
+    }
+
+    fn is_idle(&self) -> bool {
+        self.resolvers.is_empty() && self.ports.is_empty() && wanted(&self.roots).is_ok_and(|wanted| wanted.is_empty())
+    }
+
+    /// Serves what is written down now. Returns what could not be served.
+    pub fn look(&mut self) -> Vec<String> {
+        match wanted(&self.roots) {
+            Ok(wanted) => self.serve(&wanted),
+            Err(error) => vec![error.to_string().replace('\n', " ")],
+        }
     }
 
     /// Opens what is missing and closes what is no longer wanted. Returns what could not be opened.
@@ -227,9 +264,13 @@ impl Server {
 
     fn resolver(&mut self, container: &str, inode: u64) -> io::Result<Resolver> {
         let (udp, tcp) = sandbox::inside(&sandbox::path(&self.roots, container), || {
-            let address = SocketAddr::from((ADDRESS, 53));
+            let address = SocketAddr::from((resolver::ADDRESS, resolver::PORT));
             Ok((UdpSocket::bind(address)?, TcpListener::bind(address)?))
         })?;
+        self.add_resolver(inode, udp, tcp)
+    }
+
+    fn add_resolver(&mut self, inode: u64, udp: UdpSocket, tcp: TcpListener) -> io::Result<Resolver> {
         udp.set_nonblocking(true)?;
         tcp.set_nonblocking(true)?;
         let (udp_token, tcp_token) = (self.poller.token(), self.poller.token());
@@ -239,32 +280,37 @@ impl Server {
     }
 
     fn port(&mut self, listener: &Listener, target: &Target) -> io::Result<Port> {
-        let token = self.poller.token();
         let open = match listener.protocol {
-            Protocol::Tcp => {
-                let socket = sockets::listen_tcp(listener.address)?;
-                self.poller.add_readable(&socket, token)?;
-                Open::Tcp(socket)
-            }
-            Protocol::Udp => {
-                let socket = sockets::bind_udp(listener.address)?;
-                self.poller.add_readable(&socket, token)?;
-                Open::Udp(Rc::new(socket))
-            }
+            Protocol::Tcp => Open::Tcp(sockets::listen_tcp(listener.address)?),
+            Protocol::Udp => Open::Udp(Rc::new(sockets::bind_udp(listener.address)?)),
         };
-        Ok(Port { open, token, target: target.clone() })
+        self.add_port(open, target.clone())
+    }
+
+    fn add_port(&mut self, open: Open, target: Target) -> io::Result<Port> {
+        let token = self.poller.token();
+        match &open {
+            Open::Tcp(socket) => self.poller.add_readable(socket, token)?,
+            Open::Udp(socket) => self.poller.add_readable(socket, token)?,
+        }
+        Ok(Port { open, token, target })
     }
 }
 
-/// A line a failure, then an empty one.
-fn tell(stream: UnixStream, failures: &[String]) -> io::Result<()> {
+/// Which build asks to look again; `None` where nobody asks anything.
+fn question(stream: &UnixStream) -> io::Result<Option<String>> {
     stream.set_nonblocking(false)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(SHORT_PATIENCE))?;
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line)?;
+    Ok(line.trim().strip_prefix("look ").map(str::to_owned))
+}
+
+/// A line a failure, then an empty one.
+fn tell(mut stream: &UnixStream, failures: &[String]) -> io::Result<()> {
     stream.set_write_timeout(Some(PATIENCE))?;
-    let mut reader = BufReader::new(stream.try_clone()?);
-    reader.read_line(&mut String::new())?;
     let lines: String = failures.iter().map(|failure| format!("{failure}\n")).collect();
-    (&stream).write_all(format!("{lines}\n").as_bytes())
+    stream.write_all(format!("{lines}\n").as_bytes())
 }
 
 /// The reply of others, or a failure to send back.

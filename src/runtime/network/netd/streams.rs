@@ -5,6 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 
+use serde::{Deserialize, Serialize};
+
 use super::poller::{Poller, Token};
 use super::sockets;
 
@@ -16,8 +18,8 @@ const TURN: usize = 16;
 const ACCEPTED: usize = 64;
 
 /// One direction of a connection.
-#[derive(Default)]
-struct Direction {
+#[derive(Clone, Default, Serialize, Deserialize)]
+pub struct Direction {
     waiting: Vec<u8>,
     ended: bool,
     end_passed_on: bool,
@@ -67,11 +69,11 @@ fn unless_blocked(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
-struct Connection {
-    client: TcpStream,
-    server: TcpStream,
-    inward: Direction,
-    outward: Direction,
+pub struct Connection {
+    pub client: TcpStream,
+    pub server: TcpStream,
+    pub inward: Direction,
+    pub outward: Direction,
 }
 
 impl Connection {
@@ -117,13 +119,23 @@ impl Streams {
         client.set_nodelay(true)?;
         let server = sockets::begin_connect(target)?;
         server.set_nodelay(true)?;
-        let token = poller.token();
-        poller.add_edges(&client, token)?;
-        poller.add_edges(&server, token)?;
         let (inward, outward) = Default::default();
-        self.connections.insert(token, Connection { client, server, inward, outward });
+        self.resume(poller, Connection { client, server, inward, outward })
+    }
+
+    /// Goes on with one that was begun.
+    pub fn resume(&mut self, poller: &mut Poller, connection: Connection) -> io::Result<()> {
+        let token = poller.token();
+        poller.add_edges(&connection.client, token)?;
+        poller.add_edges(&connection.server, token)?;
+        self.connections.insert(token, connection);
         self.pump(token);
         Ok(())
+    }
+
+    /// All that are open.
+    pub fn connections(&self) -> impl Iterator<Item = &Connection> {
+        self.connections.values()
     }
 
     /// Whether the token is a connection's.

@@ -4,11 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 use super::zone::{Client, Zone};
 use crate::runtime::network::records::{Attachment, Endpoint, Network, Port};
 
 /// How what is published is carried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Protocol {
     Tcp,
     Udp,
@@ -21,7 +23,7 @@ impl fmt::Display for Protocol {
 }
 
 /// An address of the host to listen on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Listener {
     pub protocol: Protocol,
     pub address: SocketAddr,
@@ -34,7 +36,7 @@ impl fmt::Display for Listener {
 }
 
 /// Where what arrives at a [`Listener`] goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Target {
     pub container: String,
     pub address: SocketAddr,

@@ -1,0 +1,5 @@
+//! Networks of the built program, with real packets, on islands.
+
+mod names;
+mod ports;
+mod serving;

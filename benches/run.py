@@ -66,7 +66,7 @@ def main():
 def run(folder, env, stack, rounds, ends):
     print(f"run --rm of `true`, median of {rounds}, ms")
     image = json.loads(subprocess.run([STACK, "inspect", "builtin:whoami"], env=env, check=True, capture_output=True).stdout)
-    layer = image[0]["layers"][0]
+    layer = image[0]["GraphDriver"]["Data"]["LowerDir"]
     call("cc", "-O2", "-o", folder / "floor", HOME / "benches/floor.c")
     for name in ("u", "w", "m"):
         (folder / name).mkdir()

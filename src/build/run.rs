@@ -174,7 +174,7 @@ fn ensure_default(workshop: &Workshop) -> Result<(), network::Error> {
 fn listen(workshop: &Workshop, name: &str, output: &mut dyn FnMut(bool, &[u8])) -> Result<i32, RunError> {
     let roots = &workshop.roots;
     let mut heard = false;
-    if let Ok(mut stream) = client::attach(&container::Paths::of(roots, name), name, true) {
+    if let Ok(mut stream) = client::attach(&container::Paths::of(roots, name), name, Some(String::new())) {
         let (mut inbox, mut piece) = (Vec::new(), vec![0; PIECE]);
         loop {
             let count = stream.read(&mut piece)?;

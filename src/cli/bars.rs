@@ -1,7 +1,6 @@
 //! How far a pull or push is: bars on a terminal, lines elsewhere, JSON lines for programs.
 
 use std::collections::HashMap;
-use std::io::IsTerminal;
 use std::sync::Mutex;
 use std::time::Instant;
 
@@ -42,7 +41,7 @@ struct Layer {
 
 impl Bars {
     pub fn new(show: Show) -> Self {
-        let terminal = show == Show::People && std::io::stderr().is_terminal();
+        let terminal = show == Show::People && view::is_live();
         let style = |text: &str| ProgressStyle::with_template(text).unwrap_or_else(|_| ProgressStyle::default_bar());
         Self {
             show,
@@ -67,7 +66,7 @@ impl Bars {
     /// A line on standard error, above the bars.
     pub fn line(&self, text: &str) {
         if !self.is_silent() {
-            self.above(|| eprintln!("{text}"));
+            self.above(|| view::note(text));
         }
     }
 
@@ -101,7 +100,7 @@ impl Bars {
             self.program(&json!({"image": image, "layer": layer, "state": verb, "current": current, "total": total}));
         }
         if self.show == Show::People && fresh {
-            eprintln!("{short}: {verb} {}", view::size(total));
+            view::note(&format!("{short}: {verb} {}", view::size(total)));
         }
         known.bytes = known.bytes.min(current);
         known.said = known.said.max(current);
@@ -134,7 +133,7 @@ impl Bars {
                 self.program(&json!({"image": image, "layer": layer.as_str(), "state": state}));
             }
             (None, Show::People) if last => {
-                eprintln!("{short}: {state}{}", known.map(rate).unwrap_or_default());
+                view::note(&format!("{short}: {state}{}", known.map(rate).unwrap_or_default()));
             }
             _ => {}
         }

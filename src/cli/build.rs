@@ -83,7 +83,7 @@ pub fn build(roots: &Roots, arguments: &Build) -> Result<ExitCode, Failure> {
     let request = request(arguments)?;
     let printer = Printer::new(arguments.quiet);
     let built = build::build(roots, &request, &provide_image(roots), &|event| printer.event(&event));
-    let built = built.map_err(|error| Failure::new(error.render(stack_file::color())))?;
+    let built = built.map_err(|error| Failure::new(error.render(view::color())))?;
     let id = built.image.id.to_string();
     if let Some(file) = &arguments.iidfile {
         std::fs::write(file, &id).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;

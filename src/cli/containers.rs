@@ -1,221 +1,190 @@
-//! Day two: what runs, and telling it to stop, start and go away.
+//! Telling containers to stop, start and go away.
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::args::Format;
-use super::args::{Kill, Names, Ps, Rm, Stats, StopArguments};
+use super::args::{Kill, Names, PortArguments, Rm, Start, Stop, Top};
 use super::failure::Failure;
-use super::view::{self, Table};
-use crate::engine::native::containers;
-use crate::reconcile::resource::label;
-use crate::runtime::container::{self, Container, Health, Phase, State, Stop};
-use crate::runtime::network;
+use super::format::{Column, Listing, Row};
+use super::{names, options, ps, run, view};
+use crate::engine::native::{anonymous_volumes, containers, volume_users};
+use crate::runtime::container::{self, Container};
 use crate::runtime::roots::Roots;
+use crate::runtime::{network, volume};
 
-/// Does it with each; those after one that failed are done too.
-fn each(names: &[String], mut action: impl FnMut(&str) -> Result<(), Failure>) -> Result<ExitCode, Failure> {
+/// Does it with each and prints what was typed; those after one that failed are done too.
+fn each(
+    roots: &Roots,
+    names: &[String],
+    mut action: impl FnMut(&Container) -> Result<(), Failure>,
+) -> Result<ExitCode, Failure> {
     let mut failures = Vec::new();
     for name in names {
-        match action(name) {
+        match names::one(roots, name).and_then(|found| action(&found)) {
             Ok(()) => view::out(&format!("{name}\n"))?,
-            Err(failure) => failures.push(failure.to_string()),
+            Err(failure) => failures.push(failure),
         }
     }
-    if failures.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Failure::new(failures.join("\nerror: "))) }
+    Failure::of_all(failures)
 }
 
-fn how(arguments: &StopArguments) -> Stop {
-    Stop { signal: None, grace: arguments.time.map(Duration::from_secs) }
+pub fn start(roots: &Roots, arguments: &Start) -> Result<ExitCode, Failure> {
+    if arguments.attach || arguments.interactive {
+        return run::start_attached(roots, arguments);
+    }
+    each(roots, &arguments.names, |one| Ok(containers::start(roots, &one.config.name)?))
 }
 
-pub fn start(roots: &Roots, arguments: &Names) -> Result<ExitCode, Failure> {
-    each(&arguments.names, |name| Ok(containers::start(roots, name)?))
+fn how(arguments: &Stop) -> Result<container::Stop, Failure> {
+    let signal = arguments.signal.clone().map(|text| options::signal("--signal", text)).transpose()?;
+    Ok(container::Stop { signal, grace: arguments.time.map(Duration::from_secs) })
 }
 
-pub fn stop(roots: &Roots, arguments: &StopArguments) -> Result<ExitCode, Failure> {
-    each(&arguments.names, |name| Ok(container::stop(roots, name, &how(arguments))?))
+pub fn stop(roots: &Roots, arguments: &Stop) -> Result<ExitCode, Failure> {
+    let how = how(arguments)?;
+    each(roots, &arguments.names, |one| Ok(container::stop(roots, &one.config.name, &how)?))
 }
 
-pub fn restart(roots: &Roots, arguments: &StopArguments) -> Result<ExitCode, Failure> {
-    each(&arguments.names, |name| Ok(containers::restart(roots, name, &how(arguments))?))
+pub fn restart(roots: &Roots, arguments: &Stop) -> Result<ExitCode, Failure> {
+    let how = how(arguments)?;
+    each(roots, &arguments.names, |one| Ok(containers::restart(roots, &one.config.name, &how)?))
 }
 
 pub fn kill(roots: &Roots, arguments: &Kill) -> Result<ExitCode, Failure> {
-    each(&arguments.names, |name| Ok(container::kill(roots, name, &arguments.signal)?))
-}
-
-pub fn rm(roots: &Roots, arguments: &Rm) -> Result<ExitCode, Failure> {
-    each(&arguments.names, |name| {
-        // Only here is one that is not there an error: somebody typed the name.
-        if !arguments.force {
-            container::get(roots, name)?;
-        }
-        Ok(containers::remove(roots, name, arguments.force)?)
-    })
+    let signal = options::signal("--signal", arguments.signal.clone())?;
+    each(roots, &arguments.names, |one| Ok(container::kill(roots, &one.config.name, &signal)?))
 }
 
 pub fn pause(roots: &Roots, arguments: &Names) -> Result<ExitCode, Failure> {
-    each(&arguments.names, |name| Ok(container::pause(roots, name)?))
+    each(roots, &arguments.names, |one| Ok(container::pause(roots, &one.config.name)?))
 }
 
 pub fn unpause(roots: &Roots, arguments: &Names) -> Result<ExitCode, Failure> {
-    each(&arguments.names, |name| Ok(container::unpause(roots, name)?))
+    each(roots, &arguments.names, |one| Ok(container::unpause(roots, &one.config.name)?))
 }
 
-pub fn wait(roots: &Roots, arguments: &Names) -> Result<ExitCode, Failure> {
+pub fn rm(roots: &Roots, arguments: &Rm) -> Result<ExitCode, Failure> {
+    let mut failures = Vec::new();
     for name in &arguments.names {
-        view::out(&format!("{}\n", container::wait(roots, name, None)?))?;
+        // With --force only what stays is an error, not what is gone already.
+        if arguments.force && matches!(container::get(roots, name), Err(container::Error::NotFound(_))) {
+            continue;
+        }
+        let found = names::one(roots, name);
+        match found.and_then(|one| remove(roots, &one.config.name, arguments.force, arguments.volumes)) {
+            Ok(()) => view::out(&format!("{name}\n"))?,
+            Err(failure) => failures.push(failure),
+        }
     }
+    Failure::of_all(failures)
+}
+
+/// Removes the container; where asked also the volumes that only it has.
+pub fn remove(roots: &Roots, name: &str, force: bool, volumes: bool) -> Result<(), Failure> {
+    let own = match container::get(roots, name) {
+        Ok(found) if volumes => anonymous_volumes(roots, &found)?,
+        _ => Vec::new(),
+    };
+    containers::remove(roots, name, force)?;
+    for volume in own {
+        let users = volume_users(roots, &volume)?;
+        if users.is_empty() {
+            volume::remove(roots, &volume, &users)?;
+        }
+    }
+    Ok(())
+}
+
+/// Prints the codes in the order of the names.
+pub fn wait(roots: &Roots, arguments: &Names) -> Result<ExitCode, Failure> {
+    let mut failures = Vec::new();
+    for name in &arguments.names {
+        match names::one(roots, name).and_then(|one| Ok(container::wait(roots, &one.config.name, None)?)) {
+            Ok(code) => view::out(&format!("{code}\n"))?,
+            Err(failure) => failures.push(failure),
+        }
+    }
+    Failure::of_all(failures)
+}
+
+const PROCESS: &[Column] =
+    &[("PID", "PID"), ("PPID", "PPID"), ("UID", "UID"), ("Time", "TIME"), ("Command", "COMMAND")];
+
+pub fn top(roots: &Roots, arguments: &Top) -> Result<ExitCode, Failure> {
+    let found = names::one_or_service(roots, &arguments.name)?;
+    if !found.is_running() {
+        return Err(container::Error::NotRunning(found.config.name).into());
+    }
+    let mut listing = Listing::new(PROCESS, &["PID", "PPID", "UID", "Time", "Command"]);
+    for pid in container::processes(roots, &found.config.name)? {
+        listing.push(process(pid));
+    }
+    listing.print(&arguments.format.format)?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn top(roots: &Roots, name: &str) -> Result<ExitCode, Failure> {
-    let mut table = Table::new(&["PID", "PPID", "UID", "COMMAND"]);
-    for pid in container::processes(roots, name)? {
-        let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-        let status = read("status");
-        let field = |key: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(key));
-            line.and_then(|line| line.split_whitespace().next()).unwrap_or("").to_owned()
-        };
-        let command = read("cmdline").trim_end_matches('\0').replace('\0', " ");
-        table.row([pid.to_string(), field("PPid:"), field("Uid:"), command]);
+/// One that has just ended has empty cells.
+fn process(pid: i32) -> Row {
+    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let status = read("status");
+    let field = |key: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(key));
+        line.and_then(|line| line.split_whitespace().next()).unwrap_or("").to_owned()
+    };
+    let command = read("cmdline").trim_end_matches('\0').replace('\0', " ");
+    // A process of the kernel, or one that is ending, has no arguments.
+    let command = if command.is_empty() { format!("[{}]", field("Name:")) } else { command };
+    let ticks = ticks(&read("stat"));
+    let seconds = ticks / 100;
+    let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let number = |key: &str| field(key).parse::<u64>().ok();
+    let value = json!({"pid": pid, "ppid": number("PPid:"), "uid": number("Uid:"), "cpu_ms": ticks * 10,
+                       "command": command});
+    let cells = [
+        ("PID", pid.to_string()),
+        ("PPID", field("PPid:")),
+        ("UID", field("Uid:")),
+        ("Time", time),
+        ("Command", command),
+    ];
+    Row::new(cells, value)
+}
+
+/// Hundredths of a second that it has run, on all kernels of this platform: fields 14 and 15 of its stat.
+fn ticks(stat: &str) -> u64 {
+    let after_name = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
+    after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
+}
+
+const PORT: &[Column] = &[("Port", "CONTAINER PORT"), ("Host", "HOST")];
+
+/// `80/tcp -> 127.0.0.1:8080`, or the latter part alone where a port was asked for.
+pub fn port(roots: &Roots, arguments: &PortArguments) -> Result<ExitCode, Failure> {
+    let found = names::one_or_service(roots, &arguments.name)?;
+    let name = found.config.name.clone();
+    let own = network::attachments(roots)?.into_iter().find(|one| one.container == name && found.is_running());
+    let mut ports = own.map(|own| own.ports).unwrap_or_default();
+    if let Some(wanted) = &arguments.port {
+        let wanted = if wanted.contains('/') { wanted.clone() } else { format!("{wanted}/tcp") };
+        ports.retain(|port| format!("{}/{}", port.container_port, port.protocol) == wanted);
+        if ports.is_empty() {
+            return Err(Failure::new(format!(
+                "container {name:?} publishes no port {wanted}\n  help: `stack port {name}` lists what it does"
+            )));
+        }
     }
-    view::out(&table.render())?;
+    let mut listing = Listing::new(PORT, &["Port", "Host"]);
+    let mut text = String::new();
+    for port in &ports {
+        let (inner, outer) = (format!("{}/{}", port.container_port, port.protocol), ps::host_port(port));
+        text.push_str(&if arguments.port.is_some() { format!("{outer}\n") } else { format!("{inner} -> {outer}\n") });
+        listing.push(Row::new([("Port", inner), ("Host", outer)], json!(port)));
+    }
+    match &arguments.format.format {
+        super::format::Format::Table => view::out(&text)?,
+        format => listing.print(format)?,
+    }
     Ok(ExitCode::SUCCESS)
-}
-
-pub fn stats(roots: &Roots, arguments: &Stats) -> Result<ExitCode, Failure> {
-    let names = if arguments.names.is_empty() {
-        let running = container::list(roots)?.into_iter().filter(Container::is_running);
-        running.map(|one| one.config.name).collect()
-    } else {
-        arguments.names.clone()
-    };
-    let mut table = Table::new(&["NAME", "CPU TIME", "MEMORY", "LIMIT", "PIDS"]);
-    let mut values = Vec::new();
-    for name in &names {
-        let stats = container::stats(roots, name)?;
-        let seconds = stats.cpu_ns as f64 / 1e9;
-        let limit = stats.memory_limit.map_or("none".to_owned(), view::size);
-        table.row([
-            name.clone(),
-            format!("{seconds:.2}s"),
-            view::size(stats.memory_bytes),
-            limit,
-            stats.processes.to_string(),
-        ]);
-        values.push(json!({"name": name, "cpu_ns": stats.cpu_ns, "memory_bytes": stats.memory_bytes,
-                           "memory_limit_bytes": stats.memory_limit, "pids": stats.processes}));
-    }
-    show(arguments.format.format, &table, &values)
-}
-
-/// The table, or the same as JSON lines' array.
-pub fn show(format: Format, table: &Table, values: &[Value]) -> Result<ExitCode, Failure> {
-    match format {
-        Format::Table => view::out(&table.render())?,
-        Format::Json => view::json(&values)?,
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-pub fn ps(roots: &Roots, arguments: &Ps) -> Result<ExitCode, Failure> {
-    let wanted = |one: &Container| {
-        let of_stack =
-            arguments.project_name.as_ref().is_none_or(|name| one.config.labels.get(label::STACK) == Some(name));
-        of_stack && (arguments.all || one.is_running())
-    };
-    let all: Vec<Container> = container::list(roots)?.into_iter().filter(wanted).collect();
-    if arguments.list.quiet {
-        let names: String = all.iter().map(|one| format!("{}\n", one.config.name)).collect();
-        view::out(&names)?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let attachments = network::attachments(roots)?;
-    let ports = |name: &str| {
-        let found = attachments.iter().find(|one| one.container == name);
-        found.map(|one| one.ports.clone()).unwrap_or_default()
-    };
-    let mut table = Table::new(&["NAME", "IMAGE", "STATUS", "PORTS"]);
-    let mut values = Vec::new();
-    for one in &all {
-        let ports = if one.is_running() { ports(&one.config.name) } else { Vec::new() };
-        let texts: Vec<String> = ports.iter().map(port).collect();
-        table.row([one.config.name.clone(), one.config.image.clone(), status(one), texts.join(", ")]);
-        values.push(value(one, &texts));
-    }
-    show(arguments.list.format.format, &table, &values)
-}
-
-fn port(port: &network::Port) -> String {
-    let ip = port.host_ip.map_or("0.0.0.0".to_owned(), |ip| ip.to_string());
-    format!("{ip}:{}->{}/{}", port.host_port, port.container_port, port.protocol)
-}
-
-/// `Up 5 minutes (healthy)`, `Exited (0) 3 hours ago`, in docker's words.
-fn status(one: &Container) -> String {
-    let now = jiff::Timestamp::now().as_millisecond();
-    let since = |at: u64| view::age((now - i64::try_from(at).unwrap_or(now)) / 1000);
-    let health = match one.status.health {
-        Health::None => "",
-        Health::Starting => " (health: starting)",
-        Health::Healthy => " (healthy)",
-        Health::Unhealthy => " (unhealthy)",
-    };
-    match one.status.state {
-        _ if one.phase == Phase::Creating => "Half made".to_owned(),
-        State::Created => "Created".to_owned(),
-        State::Running => format!("Up {}{health}", since(one.status.started_ms)),
-        State::Paused => format!("Up {} (Paused)", since(one.status.started_ms)),
-        State::Restarting => format!("Restarting ({}) {} ago", one.status.exit_code, since(one.status.finished_ms)),
-        State::Exited => format!("Exited ({}) {} ago", one.status.exit_code, since(one.status.finished_ms)),
-    }
-}
-
-/// What programs read: `ps --format json`.
-fn value(one: &Container, ports: &[String]) -> Value {
-    json!({
-        "name": one.config.name,
-        "id": one.config.id,
-        "image": one.config.image,
-        "state": one.status.state,
-        "health": one.status.health,
-        "status": status(one),
-        "exit_code": one.status.exit_code,
-        "pid": one.status.process.pid,
-        "restarts": one.status.restarts,
-        "ports": ports,
-        "labels": one.config.labels,
-        "stack": one.config.labels.get(label::STACK),
-        "service": one.config.labels.get(label::SERVICE),
-    })
-}
-
-/// Everything known of one container.
-pub fn inspect(roots: &Roots, name: &str) -> Result<Option<Value>, Failure> {
-    let one = match container::get(roots, name) {
-        Ok(one) => one,
-        Err(container::Error::NotFound(_)) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let network = network::attachments(roots)?.into_iter().find(|found| found.container == one.config.name);
-    Ok(Some(json!({
-        "kind": "container",
-        "name": one.config.name,
-        "id": one.config.id,
-        "image": one.config.image,
-        "image_id": one.config.image_id,
-        "created_ms": one.config.created_ms,
-        "phase": one.phase,
-        "status": one.status,
-        "restart": one.config.restart,
-        "labels": one.config.labels,
-        "network": network,
-        "runtime": one.config.request,
-        "declared": one.config.declared,
-    })))
 }

@@ -1,29 +1,34 @@
 //! `apply`, `plan`, `destroy`, `status`: what a stack's file asks of the host.
 
-use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use super::args::{Apply, Consent, Destroy, FileArguments, Format, Plan as PlanArguments, Status};
-use super::bars::{Bars, Show};
+use super::args::{Apply, Consent, Destroy, FileArguments, Plan as PlanArguments, PullWhen, Status};
+use super::display::Display;
 use super::failure::Failure;
-use super::{progress, stack_file, view};
+use super::format::{Format, print_value};
+use super::{progress, prune, stack_file, view};
 use crate::engine::native::Native;
 use crate::reconcile::check::check;
 use crate::reconcile::controller::{ConvergeError, converge};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{Engine, Observed, StackName};
-use crate::reconcile::execute::{Event, ExecuteOptions, Report, Skip, execute};
-use crate::reconcile::plan::{self, DestroyOptions, Plan, PlanOptions, SavedPlan, describe};
+use crate::reconcile::execute::{Event, ExecuteOptions, Report, execute};
+use crate::reconcile::plan::{self, DestroyOptions, Plan, PlanOptions, SavedPlan};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{Contention, Durability, Error as StateError, Lock, replace};
 
-/// A runtime for the duration of one command. The engine's own threads do what blocks.
+/// A runtime for the duration of one command. The engine's own threads do what blocks; one that still waits for
+/// something when the command is over is not waited for.
 pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(future)
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(future);
+    runtime.shutdown_background();
+    result
 }
 
 /// Nobody else applies or destroys this stack meanwhile. Whom it waits for is said.
@@ -31,54 +36,58 @@ pub fn lock(roots: &Roots, stack: &StackName) -> Result<Lock, Failure> {
     let path = roots.volatile("locks").join(format!("stack-{}", stack.as_str()));
     match Lock::take(&path, Contention::Refuse) {
         Err(StateError::Held { holder, .. }) => {
-            eprintln!("waiting for {holder}, which works on stack {}", stack.as_str());
+            view::note(&format!("waiting for {holder}, which works on stack {}", stack.as_str()));
             Ok(Lock::take(&path, Contention::Wait)?)
         }
         other => Ok(other?),
     }
 }
 
-/// Turns true at the first Ctrl-C: no further step begins.
-fn cancellation() -> watch::Receiver<bool> {
+/// Turns true at the first Ctrl-C or SIGTERM: no further step begins, and what only waits is left. The second one ends
+/// this program at once, which loses nothing: the next apply goes on from whatever there is.
+fn cancellation(display: &Display) -> Result<watch::Receiver<bool>, Failure> {
     let (sender, receiver) = watch::channel(false);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let display = display.clone();
     tokio::spawn(async move {
-        if tokio::signal::ctrl_c().await.is_ok() {
-            eprintln!(
-                "interrupted: steps that have begun are finished, no further one begins; once more stops at once"
-            );
-            // The receiver is gone when the command has ended anyway.
-            sender.send(true).ok();
-            // A pull can take long, and goes on where it was the next time.
-            if tokio::signal::ctrl_c().await.is_ok() {
-                std::process::exit(130);
+        let mut next = async || {
+            tokio::select! {
+                _ = interrupt.recv() => 130,
+                _ = terminate.recv() => 143,
             }
-        }
+        };
+        next().await;
+        display
+            .insist("interrupted: steps that have begun are finished, no further one begins; once more stops at once");
+        // The receiver is gone when the command has ended anyway.
+        sender.send(true).ok();
+        std::process::exit(next().await);
     });
-    receiver
+    Ok(receiver)
 }
 
 pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
     if arguments.dry_run {
-        return show(roots, &arguments.file, &arguments.target, arguments.pull, Format::Table, None, false);
+        return show(roots, &arguments.file, &Looked::of_apply(arguments));
     }
-    let bars = Arc::new(Bars::new(if arguments.quiet { Show::Nothing } else { Show::People }));
-    let engine =
-        Arc::new(Native::new(roots).with_watcher(bars.clone()).with_listener(progress::listener(arguments.quiet)));
+    let display = Display::new(arguments.quiet);
+    let native = Native::new(roots).with_watcher(Arc::new(display.clone()));
+    let engine = Arc::new(native.with_listener(progress::listener(&display)));
     let loaded = stack_file::load(&arguments.file)?;
     let desired = stack_file::with_pull(stack_file::lower(&loaded, engine.capabilities())?, arguments.pull);
     let _lock = lock(roots, &desired.stack)?;
     block_on(async {
         let applied = async {
             match &arguments.plan {
-                Some(file) => apply_saved(&engine, &desired, file, arguments, &bars).await,
-                None => apply_now(&engine, desired, arguments, &bars).await,
+                Some(file) => apply_saved(&engine, &desired, file, arguments, &display).await,
+                None => apply_now(&engine, desired, arguments, &display).await,
             }
         };
         match arguments.wait_timeout {
             Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), applied).await {
                 Ok(result) => result,
                 Err(_) => Err(Failure::new(format!(
-                    "not everything was up within {seconds} s\n  help: `stack ps` shows what is not"
+                    "not everything was up within {seconds} s\n  help: `stack ps -a` shows what is not"
                 ))),
             },
             None => applied.await,
@@ -86,8 +95,8 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
     })
 }
 
-fn execute_options(arguments: &Apply) -> ExecuteOptions {
-    ExecuteOptions { parallel: arguments.parallel, cancel: Some(cancellation()) }
+fn execute_options(arguments: &Apply, display: &Display) -> Result<ExecuteOptions, Failure> {
+    Ok(ExecuteOptions { parallel: arguments.parallel, cancel: Some(cancellation(display)?) })
 }
 
 fn plan_options(arguments: &Apply) -> PlanOptions {
@@ -104,20 +113,19 @@ async fn apply_now(
     engine: &Arc<Native>,
     desired: Desired,
     arguments: &Apply,
-    bars: &Bars,
+    display: &Display,
 ) -> Result<ExitCode, Failure> {
     for note in &desired.not_honoured {
-        eprintln!("warning: not honoured yet: {note}");
+        display.insist(&format!("warning: not honoured yet: {note}"));
     }
-    let options = execute_options(arguments);
-    let quiet = arguments.quiet;
+    let options = execute_options(arguments, display)?;
     if !arguments.target.is_empty() {
         let observed = engine.observe(&desired.stack).await?;
         let (desired, observed) = plan::target(&desired, &observed, &arguments.target)?;
         let plan = plan::plan(&desired, &observed, engine.capabilities(), &plan_options(arguments));
-        return carry_out(engine, &plan, &options, bars).await;
+        return carry_out(engine, &plan, &options, display).await;
     }
-    let observer = |_: &Plan, event: Event<'_>| bars.above(|| progress(&event, quiet));
+    let observer = |_: &Plan, event: Event<'_>| display.step(&event);
     let rounds = converge(engine, &desired, &plan_options(arguments), &options, &observer).await;
     let rounds = rounds.map_err(|error| match error {
         ConvergeError::Observe(error) => Failure::from(error),
@@ -126,8 +134,8 @@ async fn apply_now(
         }
     })?;
     match rounds.last() {
-        None => say(quiet, &format!("nothing to do: {} is as declared", desired.stack.as_str())),
-        Some(round) => return outcome(&round.plan, &round.report, quiet),
+        None => display.say(&format!("nothing to do: {} is as declared", desired.stack.as_str())),
+        Some(round) => return outcome(&round.plan, &round.report, display),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -137,13 +145,13 @@ async fn apply_saved(
     desired: &Desired,
     file: &std::path::Path,
     arguments: &Apply,
-    bars: &Bars,
+    display: &Display,
 ) -> Result<ExitCode, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
     let saved = SavedPlan::from_json(&text)?;
     let observed = engine.observe(saved.stack()).await?;
     let plan = saved.restore(desired, &observed)?;
-    carry_out(engine, &plan, &execute_options(arguments), bars).await
+    carry_out(engine, &plan, &execute_options(arguments, display)?, display).await
 }
 
 /// Executes a plan unless something is to be refused.
@@ -151,9 +159,8 @@ async fn carry_out(
     engine: &Arc<Native>,
     plan: &Plan,
     options: &ExecuteOptions,
-    bars: &Bars,
+    display: &Display,
 ) -> Result<ExitCode, Failure> {
-    let quiet = bars.is_silent();
     let objections = check(plan);
     if !objections.is_empty() {
         let lines: Vec<String> = objections.iter().map(|objection| format!("error: {objection}")).collect();
@@ -163,37 +170,16 @@ async fn carry_out(
         )));
     }
     if plan.is_empty() && plan.steps.is_empty() {
-        say(quiet, "nothing to do");
+        display.say("nothing to do");
         return Ok(ExitCode::SUCCESS);
     }
-    let report = execute(engine, plan, options, &|event| bars.above(|| progress(&event, quiet))).await;
-    outcome(plan, &report, quiet)
+    let report = execute(engine, plan, options, &|event| display.step(&event)).await;
+    outcome(plan, &report, display)
 }
 
-fn say(quiet: bool, text: &str) {
-    if !quiet {
-        eprintln!("{text}");
-    }
-}
-
-/// A line on standard error for each step that is over.
-pub fn progress(event: &Event<'_>, quiet: bool) {
-    match event {
-        Event::Started { .. } => {}
-        Event::Finished { step, .. } => say(quiet, &format!("  done     {}", describe(&step.action))),
-        Event::Failed { step, error, .. } => eprintln!("  failed   {}: {error}", describe(&step.action)),
-        Event::Skipped { step, because: Skip::Cancelled, .. } => {
-            say(quiet, &format!("  skipped  {} (interrupted)", describe(&step.action)))
-        }
-        Event::Skipped { step, .. } => {
-            say(quiet, &format!("  skipped  {} (needs one that failed)", describe(&step.action)))
-        }
-    }
-}
-
-fn outcome(plan: &Plan, report: &Report, quiet: bool) -> Result<ExitCode, Failure> {
+fn outcome(plan: &Plan, report: &Report, display: &Display) -> Result<ExitCode, Failure> {
     if report.succeeded() {
-        say(quiet, &format!("{}: {}", plan.stack.as_str(), plan.summary()));
+        display.done(plan.stack.as_str(), &plan.summary());
         return Ok(ExitCode::SUCCESS);
     }
     if report.cancelled() {
@@ -206,53 +192,65 @@ fn outcome(plan: &Plan, report: &Report, quiet: bool) -> Result<ExitCode, Failur
     )))
 }
 
-pub fn plan(roots: &Roots, arguments: &PlanArguments) -> Result<ExitCode, Failure> {
-    let format = arguments.format.format;
-    let out = arguments.out.as_deref();
-    show(roots, &arguments.file, &arguments.target, arguments.pull, format, out, arguments.detailed_exitcode)
+/// What of a plan is shown, and how.
+struct Looked<'a> {
+    targets: &'a [String],
+    pull: Option<PullWhen>,
+    format: Format,
+    out: Option<&'a std::path::Path>,
+    detailed: bool,
 }
 
-fn show(
-    roots: &Roots,
-    file: &FileArguments,
-    targets: &[String],
-    pull: Option<super::args::PullWhen>,
-    format: Format,
-    out: Option<&std::path::Path>,
-    detailed: bool,
-) -> Result<ExitCode, Failure> {
+impl<'a> Looked<'a> {
+    fn of_apply(arguments: &'a Apply) -> Self {
+        let (targets, pull) = (arguments.target.as_slice(), arguments.pull);
+        Self { targets, pull, format: Format::Table, out: None, detailed: false }
+    }
+}
+
+pub fn plan(roots: &Roots, arguments: &PlanArguments) -> Result<ExitCode, Failure> {
+    let looked = Looked {
+        targets: &arguments.target,
+        pull: arguments.pull,
+        format: arguments.format.format.clone(),
+        out: arguments.out.as_deref(),
+        detailed: arguments.detailed_exitcode,
+    };
+    show(roots, &arguments.file, &looked)
+}
+
+fn show(roots: &Roots, file: &FileArguments, looked: &Looked<'_>) -> Result<ExitCode, Failure> {
     let engine = Native::new(roots);
     let loaded = stack_file::load(file)?;
-    let desired = stack_file::with_pull(stack_file::lower(&loaded, engine.capabilities())?, pull);
+    let desired = stack_file::with_pull(stack_file::lower(&loaded, engine.capabilities())?, looked.pull);
     let (plan, observed) = block_on(async {
         let observed = engine.observe(&desired.stack).await?;
-        let (desired, observed) =
-            if targets.is_empty() { (desired, observed) } else { plan::target(&desired, &observed, targets)? };
+        let (desired, observed) = match looked.targets {
+            [] => (desired, observed),
+            targets => plan::target(&desired, &observed, targets)?,
+        };
         let options = PlanOptions { refresh: true, ..PlanOptions::default() };
         Ok((plan::plan(&desired, &observed, engine.capabilities(), &options), observed))
     })?;
-    print(&plan, format)?;
-    if let Some(out) = out {
+    print(&plan, &looked.format)?;
+    if let Some(out) = looked.out {
         let saved = SavedPlan::new(&plan, &observed).to_json();
         // It holds values of variables: for its owner alone.
         replace(out, saved.as_bytes(), Durability::Volatile)
             .map_err(|error| Failure::new(format!("{}: {error}", out.display())))?;
-        eprintln!("saved to {0}; `stack apply --plan {0}` executes it", out.display());
+        view::note(&format!("saved to {0}; `stack apply --plan {0}` executes it", out.display()));
     }
-    Ok(if detailed && !plan.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS })
+    Ok(if looked.detailed && !plan.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS })
 }
 
-fn print(plan: &Plan, format: Format) -> Result<(), Failure> {
-    match format {
-        Format::Json => view::json(&plan.view())?,
-        Format::Table => {
-            view::out(&plan.text())?;
-            if plan.is_empty() {
-                eprintln!("nothing to do: {} is as declared", plan.stack.as_str());
-            } else {
-                eprintln!("{}: {}", plan.stack.as_str(), plan.summary());
-            }
-        }
+fn print(plan: &Plan, format: &Format) -> Result<(), Failure> {
+    print_value(format, &serde_json::to_value(plan.view())?, || plan.text())?;
+    if matches!(format, Format::Table) {
+        let stack = plan.stack.as_str();
+        view::note(&match plan.is_empty() {
+            true => format!("nothing to do: {stack} is as declared"),
+            false => format!("{stack}: {}", plan.summary()),
+        });
     }
     Ok(())
 }
@@ -265,7 +263,7 @@ pub fn status(roots: &Roots, arguments: &Status) -> Result<ExitCode, Failure> {
         let observed = engine.observe(&desired.stack).await?;
         Ok(plan::plan(&desired, &observed, engine.capabilities(), &PlanOptions::default()))
     })?;
-    print(&plan, arguments.format.format)?;
+    print(&plan, &arguments.format.format)?;
     Ok(if plan.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
@@ -273,27 +271,29 @@ pub fn destroy(roots: &Roots, arguments: &Destroy) -> Result<ExitCode, Failure> 
     let stack = stack_of(arguments)?;
     let _lock = lock(roots, &stack)?;
     let engine = Arc::new(Native::new(roots));
+    let display = Display::new(arguments.quiet);
     block_on(async {
         let observed = engine.observe(&stack).await?;
         let consent = arguments.yes == Some(Consent::Volumes) || (arguments.volumes && consents(&observed)?);
         let options = DestroyOptions { volumes: arguments.volumes, consent_volumes: consent };
         let plan = plan::destroy(&stack, &observed, options);
-        let options = ExecuteOptions { parallel: 8, cancel: Some(cancellation()) };
-        let bars = Bars::new(if arguments.quiet { Show::Nothing } else { Show::People });
-        carry_out(&engine, &plan, &options, &bars).await
+        let options = ExecuteOptions { parallel: 8, cancel: Some(cancellation(&display)?) };
+        carry_out(&engine, &plan, &options, &display).await
     })
 }
 
 /// A name, or the name that a file says.
 fn stack_of(arguments: &Destroy) -> Result<StackName, Failure> {
     let wrong = |text: &str| Failure::new(format!("{text:?} is neither a file nor a stack's name"));
-    match (&arguments.project_name, &arguments.target) {
-        (Some(name), None) => StackName::new(name).ok_or_else(|| wrong(name)),
-        (None, Some(text)) if !stack_file::looks_like_file(text) => StackName::new(text).ok_or_else(|| wrong(text)),
-        (name, target) => {
-            let files = target.iter().map(std::path::PathBuf::from).collect();
-            let file = FileArguments { files, project_name: name.clone(), ..FileArguments::default() };
-            let loaded = stack_file::load(&file)?;
+    let file = &arguments.file;
+    let words: Vec<String> = file.files.iter().map(|path| path.display().to_string()).collect();
+    match (words.as_slice(), &file.project_name) {
+        ([], Some(name)) if file.more_files.is_empty() => StackName::new(name).ok_or_else(|| wrong(name)),
+        ([text], None) if file.more_files.is_empty() && !stack_file::looks_like_file(text) => {
+            StackName::new(text).ok_or_else(|| wrong(text))
+        }
+        _ => {
+            let loaded = stack_file::load(file)?;
             StackName::new(&loaded.stack.name).ok_or_else(|| wrong(&loaded.stack.name))
         }
     }
@@ -307,12 +307,5 @@ fn consents(observed: &Observed) -> Result<bool, Failure> {
         .filter(|id| id.kind == crate::reconcile::resource::Kind::Volume)
         .map(ToString::to_string)
         .collect();
-    if volumes.is_empty() || !std::io::stdin().is_terminal() {
-        return Ok(volumes.is_empty());
-    }
-    eprint!("remove {} and all data in them? Type yes: ", volumes.join(", "));
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer)?;
-    Ok(answer.trim() == "yes")
+    Ok(volumes.is_empty() || prune::asked(&format!("remove {} and all data in them?", volumes.join(", ")))?)
 }

@@ -4,28 +4,30 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::args::List;
-use super::containers::show;
+use super::args::Show;
 use super::failure::Failure;
-use super::view::Table;
+use super::format::{Column, Listing, Row};
 use crate::runtime::probe::{self, Fact};
 
-pub fn doctor(arguments: &List) -> Result<ExitCode, Failure> {
+const COLUMNS: &[Column] = &[("What", "WHAT"), ("State", "STATE"), ("Detail", "DETAIL")];
+
+pub fn doctor(arguments: &Show) -> Result<ExitCode, Failure> {
     let facts = probe::probe();
-    let mut table = Table::new(&["WHAT", "STATE", "DETAIL"]);
+    let mut listing = Listing::new(COLUMNS, &["What", "State", "Detail"]);
     for fact in &facts {
-        let state = if fact.ok {
-            "ok"
-        } else if fact.needed {
-            "MISSING"
-        } else {
-            "absent"
-        };
-        table.row([fact.what.to_owned(), state.to_owned(), fact.detail.clone()]);
+        listing.push(row(fact));
     }
-    let value = |fact: &Fact| json!({"what": fact.what, "ok": fact.ok, "needed": fact.needed, "detail": fact.detail});
-    let values: Vec<Value> = facts.iter().map(value).collect();
-    show(arguments.format.format, &table, &values)?;
+    listing.print(&arguments.format.format)?;
     let missing = facts.iter().any(|fact| fact.needed && !fact.ok);
     Ok(if missing { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn row(fact: &Fact) -> Row {
+    let state = match (fact.ok, fact.needed) {
+        (true, _) => "ok",
+        (false, true) => "MISSING",
+        (false, false) => "absent",
+    };
+    let value: Value = json!({"what": fact.what, "ok": fact.ok, "needed": fact.needed, "detail": fact.detail});
+    Row::new([("What", fact.what.to_owned()), ("State", state.to_owned()), ("Detail", fact.detail.clone())], value)
 }

@@ -3,6 +3,8 @@
 use std::fmt::Display;
 use std::process::ExitCode;
 
+use super::view;
+
 /// What is printed on standard error, and the exit code.
 #[derive(Debug)]
 pub struct Failure {
@@ -21,15 +23,21 @@ impl Failure {
         Self { code, ..self }
     }
 
+    /// Success where nothing failed, else one failure that tells all.
+    pub fn of_all(failures: Vec<Self>) -> Result<ExitCode, Self> {
+        let messages: Vec<String> = failures.into_iter().map(|failure| failure.message).collect();
+        if messages.is_empty() { Ok(ExitCode::SUCCESS) } else { Err(Self::new(messages.join("\nerror: "))) }
+    }
+
     /// Prints it and gives the code to exit with. Diagnostics that already begin with a title keep it.
     pub fn report(&self) -> ExitCode {
         let title = if self.message.starts_with("error") { "" } else { "error: " };
-        eprintln!("{title}{}", self.message.trim_end());
+        view::note(&format!("{title}{}", self.message.trim_end()));
         ExitCode::from(self.code)
     }
 }
 
-impl std::fmt::Display for Failure {
+impl Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
     }

@@ -5,7 +5,7 @@
 //! 125, 126 and 127. The environment is read here and nowhere else.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
@@ -15,21 +15,32 @@ mod bars;
 mod build;
 mod containers;
 mod converge;
+mod display;
 mod doctor;
 mod failure;
+mod filter;
+mod format;
 mod images;
+mod inspect;
 mod logs;
-mod objects;
+mod names;
+mod networks;
 mod options;
 mod progress;
+mod prune;
+mod ps;
+mod registries;
 mod run;
 mod stack_file;
+mod stats;
+mod system;
 mod terminal;
 mod validate;
 mod view;
+mod volumes;
 mod watch;
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, ContainerCommand, FileArguments, Global};
 use failure::Failure;
 
 use crate::runtime::network::netd;
@@ -44,9 +55,9 @@ pub fn main() -> ExitCode {
     }
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(&words, &error),
     };
-    start_log(arguments.global.verbose);
+    start_log(arguments.global.verbose.max(arguments.command.verbose()));
     match command(arguments) {
         Ok(code) => code,
         Err(failure) => failure.report(),
@@ -54,14 +65,27 @@ pub fn main() -> ExitCode {
 }
 
 /// Wrong usage of `run` and `exec` exits 125 as docker's does, so that 1 is always the container's own.
-fn usage(error: &clap::Error) -> ExitCode {
+fn usage(words: &[OsString], error: &clap::Error) -> ExitCode {
     let printed = error.print();
-    let in_container = std::env::args_os().nth(1).is_some_and(|word| word == "run" || word == "exec");
     match (printed.is_ok(), error.use_stderr()) {
-        (true, false) => ExitCode::SUCCESS,
-        _ if in_container => ExitCode::from(125),
+        (_, false) => ExitCode::SUCCESS,
+        _ if runs_a_program(words) => ExitCode::from(125),
         _ => ExitCode::FAILURE,
     }
+}
+
+/// Whether the command is `run` or `exec`, as far as can be told of a line that is wrong.
+fn runs_a_program(words: &[OsString]) -> bool {
+    let mut rest = words.iter().skip(1).filter_map(|word| word.to_str());
+    while let Some(word) = rest.next() {
+        match word {
+            "--root" | "--run-root" => drop(rest.next()),
+            "container" => {}
+            word if word.starts_with('-') => {}
+            word => return word == "run" || word == "exec",
+        }
+    }
+    false
 }
 
 /// `-v` shows what is decided, `-vv` each effect; `RUST_LOG` wins over both.
@@ -85,69 +109,125 @@ fn role(words: &[OsString]) -> Option<ExitCode> {
     }
 }
 
-fn command(arguments: Arguments) -> Result<ExitCode, Failure> {
-    let mut roots = Roots::new(absolute(&arguments.global.root)?, absolute(&arguments.global.run_root)?);
-    roots.etc = absolute(&arguments.global.etc)?;
-    let roots = &roots;
-    match &arguments.command {
+fn command(mut arguments: Arguments) -> Result<ExitCode, Failure> {
+    let global = &arguments.global;
+    let place = |named: &Option<PathBuf>, variable: &str, usual: &str| {
+        let from_environment = || std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
+        // The supervisor works elsewhere: a relative root would mean another directory to it.
+        std::path::absolute(named.clone().or_else(from_environment).unwrap_or_else(|| usual.into()))
+    };
+    let root = place(&global.root, "STACK_ROOT", "/var/lib/stack")?;
+    let mut roots = Roots::new(root, place(&global.run_root, "STACK_RUN_ROOT", "/run/stack")?);
+    roots.etc = place(&global.etc, "STACK_ETC", "/etc")?;
+    if let Some(file) = arguments.command.file() {
+        before_the_command(global, file);
+    }
+    needs_root(&arguments.command)?;
+    dispatch(&roots, &arguments.command, global.quiet)
+}
+
+/// `stack -f FILE -p NAME up`, as Compose has it.
+fn before_the_command(global: &Global, file: &mut FileArguments) {
+    file.more_files.splice(0..0, global.files.iter().cloned());
+    file.profile.splice(0..0, global.profile.iter().cloned());
+    file.env_file.splice(0..0, global.env_file.iter().cloned());
+    if let Some(name) = &global.project_name {
+        file.project_name = Some(name.clone());
+    }
+}
+
+/// Containers, mounts and firewall rules are root's, and so is all that is written down about them.
+fn needs_root(command: &Command) -> Result<(), Failure> {
+    let free =
+        matches!(command, Command::Validate(_) | Command::Doctor(_) | Command::Completion { .. } | Command::Version(_));
+    if free || nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    let code = if matches!(command, Command::Run(_) | Command::Exec(_)) { 125 } else { 1 };
+    Err(Failure::new(
+        "this needs root: containers, mounts and firewall rules are made, and only root may\n  \
+         help: use `sudo stack …`; `stack doctor` says what else is missing",
+    )
+    .with_code(code))
+}
+
+fn dispatch(roots: &Roots, command: &Command, quiet: bool) -> Result<ExitCode, Failure> {
+    match command {
         Command::Apply(arguments) => converge::apply(roots, arguments),
         Command::Plan(arguments) => converge::plan(roots, arguments),
         Command::Destroy(arguments) => converge::destroy(roots, arguments),
         Command::Status(arguments) => converge::status(roots, arguments),
-        Command::Watch(arguments) => watch::watch(roots, arguments),
+        Command::Watch(arguments) => watch::watch(roots, arguments, quiet),
         Command::Validate(arguments) => validate::validate(arguments),
-        Command::Ps(arguments) => containers::ps(roots, arguments),
-        Command::Logs(arguments) => logs::logs(roots, arguments),
-        Command::Exec(arguments) => run::exec(roots, arguments),
         Command::Run(arguments) => run::run(roots, arguments),
+        Command::Exec(arguments) => run::exec(roots, arguments),
+        Command::Attach(arguments) => run::attach(roots, arguments),
+        Command::Ps(arguments) => ps::ps(roots, arguments),
+        Command::Logs(arguments) => logs::logs(roots, arguments),
+        Command::Stats(arguments) => stats::stats(roots, arguments),
+        Command::Top(arguments) => containers::top(roots, arguments),
+        Command::Port(arguments) => containers::port(roots, arguments),
+        Command::Inspect(arguments) => inspect::inspect(roots, arguments),
         Command::Start(arguments) => containers::start(roots, arguments),
         Command::Stop(arguments) => containers::stop(roots, arguments),
         Command::Restart(arguments) => containers::restart(roots, arguments),
         Command::Kill(arguments) => containers::kill(roots, arguments),
-        Command::Rm(arguments) => containers::rm(roots, arguments),
-        Command::Wait(arguments) => containers::wait(roots, arguments),
         Command::Pause(arguments) => containers::pause(roots, arguments),
         Command::Unpause(arguments) => containers::unpause(roots, arguments),
-        Command::Top(arguments) => containers::top(roots, &arguments.name),
-        Command::Stats(arguments) => containers::stats(roots, arguments),
-        Command::Inspect(arguments) => objects::inspect(roots, arguments, &objects::ALL_KINDS),
+        Command::Wait(arguments) => containers::wait(roots, arguments),
+        Command::Rm(arguments) => containers::rm(roots, arguments),
         Command::Build(arguments) => build::build(roots, arguments),
-        Command::Pull(arguments) => images::pull(roots, arguments),
-        Command::Push(arguments) => images::push(roots, arguments),
-        Command::Images(arguments) => images::images(roots, arguments),
-        Command::Rmi(arguments) => images::rmi(roots, arguments),
-        Command::Tag { image, name } => images::tag(roots, image, name),
-        Command::History { image, format } => images::history(roots, image, format.format),
+        Command::Pull(arguments) => registries::pull(roots, arguments),
+        Command::Push(arguments) => registries::push(roots, arguments),
+        Command::Images(arguments) => images::list(roots, arguments),
+        Command::Rmi(arguments) => images::rm(roots, arguments),
+        Command::Tag(arguments) => images::tag(roots, arguments),
+        Command::History(arguments) => images::history(roots, arguments),
         Command::Save(arguments) => images::save(roots, arguments),
         Command::Load(arguments) => images::load(roots, arguments),
-        Command::Import { source, name } => images::import(roots, source, name),
+        Command::Import(arguments) => images::import(roots, arguments),
         Command::Export(arguments) => images::export(roots, arguments),
-        Command::Login(arguments) => images::login(roots, arguments),
-        Command::Logout { server } => images::logout(server.as_deref()),
-        Command::Image(command) => images::image(roots, command),
-        Command::Registry(command) => images::registry(roots, command),
-        Command::Network(command) => objects::networks(roots, command),
-        Command::Volume(command) => objects::volumes(roots, command),
-        Command::System(command) => objects::system(roots, command),
+        Command::Login(arguments) => registries::login(roots, arguments),
+        Command::Logout { server } => registries::logout(server.as_deref()),
+        Command::Registry(command) => registries::command(roots, command),
+        Command::Container(command) => container(roots, command),
+        Command::Image(command) => images::command(roots, command),
+        Command::Network(command) => networks::command(roots, command),
+        Command::Volume(command) => volumes::command(roots, command),
+        Command::System(command) => system::command(roots, command),
         Command::Doctor(arguments) => doctor::doctor(arguments),
-        Command::Completion { shell } => {
-            clap_complete::generate(*shell, &mut Arguments::command(), "stack", &mut std::io::stdout());
-            Ok(ExitCode::SUCCESS)
-        }
-        Command::Version(arguments) => version(arguments),
+        Command::Completion { shell } => completion(*shell),
+        Command::Version(arguments) => system::version(roots, arguments),
     }
 }
 
-/// The supervisor works elsewhere: a relative root would mean another directory to it.
-fn absolute(path: &Path) -> Result<PathBuf, Failure> {
-    Ok(std::path::absolute(path)?)
+/// `stack container …`, docker's long forms.
+fn container(roots: &Roots, command: &ContainerCommand) -> Result<ExitCode, Failure> {
+    match command {
+        ContainerCommand::Ls(arguments) => ps::ps(roots, arguments),
+        ContainerCommand::Run(arguments) => run::run(roots, arguments),
+        ContainerCommand::Exec(arguments) => run::exec(roots, arguments),
+        ContainerCommand::Attach(arguments) => run::attach(roots, arguments),
+        ContainerCommand::Logs(arguments) => logs::logs(roots, arguments),
+        ContainerCommand::Stats(arguments) => stats::stats(roots, arguments),
+        ContainerCommand::Top(arguments) => containers::top(roots, arguments),
+        ContainerCommand::Port(arguments) => containers::port(roots, arguments),
+        ContainerCommand::Inspect(arguments) => inspect::one_kind(roots, arguments, inspect::Kind::Container),
+        ContainerCommand::Start(arguments) => containers::start(roots, arguments),
+        ContainerCommand::Stop(arguments) => containers::stop(roots, arguments),
+        ContainerCommand::Restart(arguments) => containers::restart(roots, arguments),
+        ContainerCommand::Kill(arguments) => containers::kill(roots, arguments),
+        ContainerCommand::Pause(arguments) => containers::pause(roots, arguments),
+        ContainerCommand::Unpause(arguments) => containers::unpause(roots, arguments),
+        ContainerCommand::Wait(arguments) => containers::wait(roots, arguments),
+        ContainerCommand::Rm(arguments) => containers::rm(roots, arguments),
+        ContainerCommand::Prune(arguments) => prune::containers(roots, arguments),
+    }
 }
 
-fn version(arguments: &args::List) -> Result<ExitCode, Failure> {
-    let version = env!("CARGO_PKG_VERSION");
-    match arguments.format.format {
-        args::Format::Json => view::json(&serde_json::json!({"version": version}))?,
-        args::Format::Table => view::out(&format!("stack {version}\n"))?,
-    }
+fn completion(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), "stack", &mut text);
+    view::out(&String::from_utf8_lossy(&text))?;
     Ok(ExitCode::SUCCESS)
 }

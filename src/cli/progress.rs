@@ -2,38 +2,37 @@
 //! step it is of, since stages run at once.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::stack_file;
-use super::view::printable;
+use super::display::Display;
+use super::view::{self, printable};
 use crate::build::{Built, Event, StepName};
 use crate::engine::native::builds::Listener;
 
 /// A line longer than this is shown in pieces, in bytes.
 const LONGEST: usize = 16 << 10;
 
-/// Writes to standard error.
+/// Writes to standard error, or to whoever keeps that in order.
 pub struct Printer {
     quiet: bool,
+    say: Box<dyn Fn(&str) + Send + Sync>,
     /// What was written of a line whose end has not come yet, by step.
     partial: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
 impl Printer {
     pub fn new(quiet: bool) -> Self {
-        Self { quiet, partial: Mutex::new(BTreeMap::new()) }
+        Self { quiet, say: Box::new(view::note), partial: Mutex::new(BTreeMap::new()) }
     }
 
     fn say(&self, text: &str) {
-        // Nobody reads any more: no reason to stop building.
-        drop(writeln!(std::io::stderr().lock(), "{text}"));
+        (self.say)(text);
     }
 
     pub fn event(&self, event: &Event<'_>) {
         match event {
-            Event::Warning(found) => self.say(found.render(stack_file::color()).trim_end()),
+            Event::Warning(found) => self.say(found.render(view::color()).trim_end()),
             _ if self.quiet => {}
             Event::Started(step) => self.say(&format!("{} {}", step.tag(), printable(&step.text))),
             Event::Cached(step) => self.say(&format!("{} {} (cached)", step.tag(), printable(&step.text))),
@@ -74,8 +73,10 @@ impl Printer {
 }
 
 /// For engines whose builds are to be seen.
-pub fn listener(quiet: bool) -> Listener {
-    let printer = Printer::new(quiet);
+pub fn listener(display: &Display) -> Listener {
+    let shown = display.clone();
+    let say = move |text: &str| shown.say(text);
+    let printer = Printer { say: Box::new(say), ..Printer::new(display.is_quiet()) };
     Arc::new(move |event| printer.event(&event))
 }
 

@@ -1,19 +1,22 @@
-//! `run` and `exec`: a program in the foreground, with its exit code as ours.
+//! `run`, `exec`, `attach` and `start --attach`: a program in the foreground, with its exit code as ours.
 
-use std::collections::BTreeMap;
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::fcntl::OFlag;
 
-use super::args::{Exec, PullWhen, Run};
+use super::args::{Attach, Exec, PullWhen, Run, Start};
 use super::bars::{Bars, Show};
 use super::failure::Failure;
-use super::terminal::{self, Attached, Pipes};
-use super::{options, stack_file, view};
+use super::options::{self, Around};
+use super::terminal::{self, Attached, DetachKeys, End, Pipes};
+use super::{containers as verbs, names, stack_file, view};
 use crate::engine::native::{DEFAULT_NETWORK, containers, ensure_default_network, ensure_image};
 use crate::reconcile::resource::{ContainerConfig, ImageConfig, ImageSource, NetworkMode, PullPolicy};
 use crate::runtime::container::{self, Container, Removal, Supervision, exec, logs};
+use crate::runtime::image::Image;
 use crate::runtime::init::Stdio;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client;
@@ -34,67 +37,109 @@ fn start_failure(error: containers::Error) -> Failure {
 }
 
 pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
+    let keys = options::detach_keys(arguments.detach_keys.as_deref()).map_err(|error| before_program(error.into()))?;
     let wanted = wanted(arguments).map_err(before_program)?;
+    let id_file = arguments.cidfile.as_deref().map(new_file).transpose().map_err(before_program)?;
     containers::sweep(roots).map_err(|error| before_program(error.into()))?;
-    prepare(roots, arguments, &wanted).map_err(before_program)?;
-    let name = wanted.name.clone();
+    prepare(roots, arguments, wanted.clone()).map_err(before_program)?;
+    let name = wanted.name.as_str();
+    let id = container::get(roots, name)?.config.id;
+    if let Some(mut file) = id_file {
+        file.write_all(id.as_bytes())?;
+    }
     let supervision = if arguments.detach { Supervision::Anew } else { Supervision::Forked };
-    let started = containers::start_under(roots, &name, supervision);
-    if let Err(error) = started {
+    if let Err(error) = containers::start_under(roots, name, supervision) {
         if arguments.rm {
-            containers::remove(roots, &name, true)?;
+            verbs::remove(roots, name, true, true)?;
         }
         return Err(start_failure(error));
     }
     if arguments.detach {
-        view::out(&format!("{}\n", container::get(roots, &name)?.config.id))?;
+        view::out(&format!("{id}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    let code = foreground(roots, &name, arguments)?;
-    if arguments.rm {
-        containers::remove(roots, &name, true)?;
+    let how = Foreground {
+        interactive: arguments.interactive,
+        terminal: arguments.tty,
+        keys,
+        signals: true,
+        replay_since: Some(String::new()),
+    };
+    let code = foreground(roots, name, how)?;
+    match code {
+        Code::Exited(code) => {
+            if arguments.rm {
+                verbs::remove(roots, name, true, true)?;
+            }
+            Ok(ExitCode::from(code as u8))
+        }
+        // It was to live no longer than this command.
+        Code::Ended(number) if arguments.rm && !arguments.tty => {
+            verbs::remove(roots, name, true, true)?;
+            Ok(ExitCode::from(128 + number as u8))
+        }
+        other => Ok(left(other)),
     }
-    Ok(ExitCode::from(code as u8))
 }
 
 fn wanted(arguments: &Run) -> Result<ContainerConfig, Failure> {
     let name = match &arguments.name {
         Some(name) => name.clone(),
-        None => random_name(&arguments.image)?,
+        None => random_name(arguments.image())?,
     };
-    let mut from_files = BTreeMap::new();
-    for file in &arguments.env_file {
-        let text =
-            std::fs::read_to_string(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
-        let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-        from_files.extend(
-            lines.filter_map(|line| line.split_once('=')).map(|(key, value)| (key.to_owned(), value.to_owned())),
-        );
-    }
-    let environment = stack_file::environment();
-    Ok(options::container(arguments, &name, &std::env::current_dir()?, &environment, from_files)?)
+    let lines = |files: &[std::path::PathBuf]| -> Result<Vec<String>, Failure> {
+        let texts = files.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+        Ok(texts.iter().flat_map(|text| options::lines(text)).collect())
+    };
+    let around = Around {
+        here: std::env::current_dir()?,
+        environment: stack_file::environment(),
+        variables: lines(&arguments.program.env_file)?,
+        labels: lines(&arguments.program.label_file)?,
+    };
+    Ok(options::container(arguments, &name, &around)?)
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))
+}
+
+/// For `--cidfile`: one that is there belongs to another container, which may still run.
+fn new_file(path: &Path) -> Result<File, Failure> {
+    File::options().write(true).create_new(true).open(path).map_err(|error| {
+        Failure::new(format!("--cidfile {}: {error}\n  help: remove it when its container is gone", path.display()))
+    })
 }
 
 /// `whoami-3fa2c1`: says what it is of, and is not taken.
 fn random_name(image: &str) -> Result<String, Failure> {
     let mut bytes = [0; 3];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let base = image.rsplit(['/', ':']).find(|part| part.starts_with(|c: char| c.is_ascii_alphabetic()));
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let last = image.split('@').next().and_then(|image| image.rsplit('/').next()).unwrap_or(image);
-    let base = if image.starts_with("builtin:") { base } else { last.split(':').next() }.unwrap_or("container");
+    let base = last.strip_prefix("builtin:").unwrap_or(last).split(':').next().unwrap_or_default();
     let clean: String = base.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    let clean = clean.trim_start_matches('-');
+    let clean = if clean.is_empty() { "container" } else { clean };
     Ok(format!("{clean}-{:02x}{:02x}{:02x}", bytes[0], bytes[1], bytes[2]))
 }
 
-fn prepare(roots: &Roots, arguments: &Run, wanted: &ContainerConfig) -> Result<(), Failure> {
+/// Makes the container, and what it needs.
+fn prepare(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Result<(), Failure> {
     let pull_policy = match arguments.pull {
         Some(PullWhen::Always) => PullPolicy::Always,
         Some(PullWhen::Never) => PullPolicy::Never,
         Some(PullWhen::Missing) | None => PullPolicy::Missing,
     };
     let source = ImageSource::Pull { reference: wanted.image.clone(), digest: None };
-    let image = ImageConfig { reference: wanted.image.clone(), source, pull_policy, platform: None };
-    ensure_image(roots, &image, &Bars::new(Show::People))?;
+    let platform = arguments.platform.clone();
+    let wanted_image = ImageConfig { reference: wanted.image.clone(), source, pull_policy, platform };
+    let bars = Bars::new(if arguments.quiet { Show::Nothing } else { Show::People });
+    let image = ensure_image(roots, &wanted_image, &bars)?;
+    if arguments.networking.publish_all {
+        let exposed = [exposed(&image), wanted.expose.clone()].concat();
+        let more = options::published(&exposed, &wanted.ports);
+        wanted.ports.extend(more);
+    }
     if matches!(&wanted.network, NetworkMode::Networks(networks) if networks.contains_key(DEFAULT_NETWORK)) {
         ensure_default_network(roots)?;
     }
@@ -103,40 +148,118 @@ fn prepare(roots: &Roots, arguments: &Run, wanted: &ContainerConfig) -> Result<(
         (true, false) => Removal::Maker,
         (true, true) => Removal::Supervisor,
     };
-    containers::create_with(roots, wanted, |config| container::Config { removal, ..config })?;
+    containers::create_with(roots, &wanted, |config| container::Config { removal, ..config })?;
     Ok(())
 }
 
-/// Passes on what the container writes, from its first line on, until it ends.
-fn foreground(roots: &Roots, name: &str, arguments: &Run) -> Result<i32, Failure> {
+/// `80/tcp` each.
+fn exposed(image: &Image) -> Vec<String> {
+    let own = image.config.config().as_ref().and_then(|own| own.exposed_ports().clone());
+    own.unwrap_or_default()
+}
+
+/// How a container's input and output are joined.
+struct Foreground {
+    interactive: bool,
+    terminal: bool,
+    keys: Vec<u8>,
+    /// Pass signals on to it.
+    signals: bool,
+    replay_since: Option<String>,
+}
+
+/// What a command in the foreground exits with.
+enum Code {
+    /// The container has ended.
+    Exited(i32),
+    /// It runs on.
+    Left,
+    /// It runs on, and this command was ended by a signal.
+    Ended(i32),
+}
+
+/// Passes on what the container writes, until it ends or the user leaves.
+fn foreground(roots: &Roots, name: &str, how: Foreground) -> Result<Code, Failure> {
     let paths = container::Paths::of(roots, name);
+    let since = how.replay_since.clone();
     let mut heard = false;
-    if let Ok(stream) = client::attach(&paths, name, true) {
+    if let Ok(stream) = client::attach(&paths, name, how.replay_since) {
         let signal = |number: i32| {
             // It may have ended by itself meanwhile.
-            drop(container::kill(roots, name, &number.to_string()));
+            if how.signals {
+                drop(container::kill(roots, name, &number.to_string()));
+            }
         };
-        let attached =
-            Attached { stream, interactive: arguments.interactive, terminal: arguments.tty, signal: &signal };
-        let (code, any) = terminal::relay(attached)?;
-        if let Some(code) = code {
-            return Ok(code);
+        let (interactive, terminal) = (how.interactive, how.terminal);
+        let detach_keys = DetachKeys::new(how.keys);
+        match terminal::relay(Attached { stream, interactive, terminal, detach_keys, signal: &signal })? {
+            End::Exited(code) => return Ok(Code::Exited(code)),
+            End::Detached => {
+                view::note(&format!("\r\n{name} runs on; `stack attach {name}` joins it again"));
+                return Ok(Code::Left);
+            }
+            End::Interrupted(number) => return Ok(Code::Ended(number)),
+            End::Lost { heard: some } => heard = some,
         }
-        heard = any;
     }
     // It ended before it could be attached to: what it wrote is in its log.
     let code = container::wait(roots, name, None)?;
-    if !heard {
-        logs::read(roots, name, &logs::Select::default(), &mut |line| super::logs::write(line, None, false).is_ok())?;
+    if !heard && since.is_some() {
+        let select = logs::Select { since, ..logs::Select::default() };
+        logs::read(roots, name, &select, &mut |line| super::logs::write_plain(line).is_ok())?;
     }
-    Ok(code)
+    Ok(Code::Exited(code))
+}
+
+fn left(code: Code) -> ExitCode {
+    match code {
+        Code::Exited(code) => ExitCode::from(code as u8),
+        Code::Left => ExitCode::SUCCESS,
+        Code::Ended(number) => ExitCode::from(128 + number as u8),
+    }
+}
+
+pub fn attach(roots: &Roots, arguments: &Attach) -> Result<ExitCode, Failure> {
+    let found = names::one_or_service(roots, &arguments.name)?;
+    if !found.is_running() {
+        return Err(container::Error::NotRunning(found.config.name).into());
+    }
+    let how = Foreground {
+        interactive: found.config.stdin_open && !arguments.no_stdin,
+        terminal: found.config.request.terminal,
+        keys: options::detach_keys(arguments.detach_keys.as_deref())?,
+        signals: arguments.sig_proxy,
+        replay_since: None,
+    };
+    Ok(left(foreground(roots, &found.config.name, how)?))
+}
+
+/// Starts one and stays with it.
+pub fn start_attached(roots: &Roots, arguments: &Start) -> Result<ExitCode, Failure> {
+    let [name] = arguments.names.as_slice() else {
+        return Err(Failure::new(
+            "one container at a time can be attached to\n  help: name one, or leave --attach out",
+        ));
+    };
+    let keys = options::detach_keys(arguments.detach_keys.as_deref())?;
+    let found = names::one(roots, name)?;
+    let now = jiff::Timestamp::now();
+    containers::start(roots, &found.config.name).map_err(start_failure)?;
+    let how = Foreground {
+        interactive: arguments.interactive && found.config.stdin_open,
+        terminal: found.config.request.terminal,
+        keys,
+        signals: true,
+        replay_since: Some(format!("{now:.9}")),
+    };
+    Ok(left(foreground(roots, &found.config.name, how)?))
 }
 
 pub fn exec(roots: &Roots, arguments: &Exec) -> Result<ExitCode, Failure> {
-    let found = container::get(roots, &arguments.name).map_err(|error| before_program(error.into()))?;
+    let found = names::one_or_service(roots, arguments.container())?;
     let request = exec::Exec {
-        args: arguments.command.clone(),
-        env: variables(arguments, &found),
+        args: arguments.command().to_vec(),
+        env: variables(arguments, &found)?,
         cwd: arguments.workdir.clone(),
         user: arguments.user.clone(),
         privileged: arguments.privileged,
@@ -150,22 +273,27 @@ pub fn exec(roots: &Roots, arguments: &Exec) -> Result<ExitCode, Failure> {
         return Ok(ExitCode::SUCCESS);
     }
     match (&process.terminal, pipes) {
-        (Some(terminal), _) => terminal::relay_terminal(&process, terminal.try_clone()?, arguments.interactive)?,
+        (Some(terminal), _) => {
+            let terminal = terminal.try_clone()?;
+            if let End::Interrupted(number) = terminal::relay_terminal(&process, terminal, arguments.interactive)? {
+                return Ok(ExitCode::from(128 + number as u8));
+            }
+        }
         (None, Some(pipes)) => terminal::relay_pipes(&process, pipes)?,
         (None, None) => {}
     }
     Ok(ExitCode::from(exec::wait(&process)? as u8))
 }
 
-fn variables(arguments: &Exec, found: &Container) -> Vec<String> {
+fn variables(arguments: &Exec, found: &Container) -> Result<Vec<String>, Failure> {
     let environment = stack_file::environment();
-    let own = |text: &String| match text.contains('=') {
-        true => Some(text.clone()),
-        false => environment.get(text).map(|value| format!("{text}={value}")),
-    };
+    let texts = arguments.env_file.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
+    let from_files = texts.iter().flat_map(|text| options::lines(text));
+    let lines: Vec<String> = from_files.chain(arguments.env.iter().cloned()).collect();
+    let own = lines.iter().filter_map(|line| options::variable(line, &environment));
     let terminal = arguments.tty && !found.config.request.env.iter().any(|entry| entry.starts_with("TERM="));
     let term = terminal.then(|| "TERM=xterm".to_owned());
-    term.into_iter().chain(arguments.env.iter().filter_map(own)).collect()
+    Ok(term.into_iter().chain(own.map(|(key, value)| format!("{key}={value}"))).collect())
 }
 
 /// Never the caller's own descriptors: the container could reopen what they lead to.
@@ -175,7 +303,7 @@ fn stdio(arguments: &Exec) -> Result<(Stdio, Option<Pipes>), Failure> {
         return Ok((Stdio::Terminal { rows: rows.max(1), columns: columns.max(1) }, None));
     }
     if arguments.detach {
-        let null = || std::fs::File::options().read(true).write(true).open("/dev/null").map(std::os::fd::OwnedFd::from);
+        let null = || File::options().read(true).write(true).open("/dev/null").map(std::os::fd::OwnedFd::from);
         return Ok((Stdio::Pipes { stdin: None, stdout: null()?, stderr: null()? }, None));
     }
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);

@@ -1,11 +1,12 @@
 //! From the files that the arguments name to what an engine is to hold. The one place that hands the environment on.
 
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Read};
+use std::io::Read;
 use std::path::PathBuf;
 
 use super::args::{FileArguments, PullWhen};
 use super::failure::Failure;
+use super::view;
 use crate::engine::native::builds;
 use crate::reconcile::desired::{self, Desired};
 use crate::reconcile::engine::Capabilities;
@@ -20,7 +21,8 @@ pub fn environment() -> BTreeMap<String, String> {
 
 /// What the arguments say about how to load.
 pub fn options(arguments: &FileArguments) -> Result<LoadOptions, Failure> {
-    let wants_stdin = arguments.files.iter().any(|file| file.as_os_str() == "-");
+    let files = [arguments.files.clone(), arguments.more_files.clone()].concat();
+    let wants_stdin = files.iter().any(|file| file.as_os_str() == "-");
     let mut stdin = None;
     if wants_stdin {
         let mut text = String::new();
@@ -28,7 +30,7 @@ pub fn options(arguments: &FileArguments) -> Result<LoadOptions, Failure> {
         stdin = Some(text);
     }
     Ok(LoadOptions {
-        files: arguments.files.clone(),
+        files,
         start: std::env::current_dir()?,
         project_name: arguments.project_name.clone(),
         profiles: arguments.profile.clone(),
@@ -38,11 +40,6 @@ pub fn options(arguments: &FileArguments) -> Result<LoadOptions, Failure> {
     })
 }
 
-/// Whether diagnostics may be coloured: on a terminal, unless `NO_COLOR` is set.
-pub fn color() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-}
-
 /// Reads the files; warnings are shown at once.
 pub fn load(arguments: &FileArguments) -> Result<Loaded, Failure> {
     read(&options(arguments)?)
@@ -50,10 +47,10 @@ pub fn load(arguments: &FileArguments) -> Result<Loaded, Failure> {
 
 /// As [`load`], for options that were made before.
 pub fn read(options: &LoadOptions) -> Result<Loaded, Failure> {
-    let loaded = spec::load(options).map_err(|diagnostics| Failure::new(diagnostics.render(color())))?;
-    let warnings = loaded.warnings.render(color());
+    let loaded = spec::load(options).map_err(|diagnostics| Failure::new(diagnostics.render(view::color())))?;
+    let warnings = loaded.warnings.render(view::color());
     if !warnings.trim().is_empty() {
-        eprintln!("{}", warnings.trim_end());
+        view::note(warnings.trim_end());
     }
     Ok(loaded)
 }
@@ -72,7 +69,7 @@ pub fn lower(loaded: &Loaded, capabilities: &Capabilities) -> Result<Desired, Fa
 fn look_at_builds(mut desired: Desired) -> Result<Desired, Failure> {
     let looked = desired.builds_mut().map(|(name, build)| {
         let looked = builds::look(name, build);
-        looked.map_err(|error| format!("error: image {name} can't be built\n{}", error.render(color())))
+        looked.map_err(|error| format!("error: image {name} can't be built\n{}", error.render(view::color())))
     });
     let wrong: Vec<String> = looked.filter_map(Result::err).collect();
     if wrong.is_empty() { Ok(desired) } else { Err(Failure::new(wrong.join("\n"))) }

@@ -1,8 +1,9 @@
 //! How results look: tables for people, JSON for programs. Standard output carries data and nothing else.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
+use serde_json::{Value, json};
 
 /// A table whose columns are as wide as their widest cell, two spaces apart, the last one ragged.
 #[derive(Debug)]
@@ -45,11 +46,41 @@ pub fn printable(text: &str) -> String {
 
 /// Writes to standard output. A reader that went away (`| head`) is no error.
 pub fn out(text: &str) -> io::Result<()> {
+    try_out(text).map(drop)
+}
+
+/// As [`out`]; `false` when the reader went away.
+pub fn try_out(text: &str) -> io::Result<bool> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        other => other.map(|()| true),
     }
+}
+
+/// A line on standard error: progress, or a diagnostic. One that nobody can see any more is no error.
+pub fn note(text: &str) {
+    drop(writeln!(io::stderr().lock(), "{text}"));
+}
+
+/// Whether standard error may be coloured: it is a terminal, and neither `NO_COLOR` nor `TERM=dumb` says otherwise.
+pub fn color() -> bool {
+    io::stderr().is_terminal() && wants_color()
+}
+
+/// The same of standard output.
+pub fn out_color() -> bool {
+    io::stdout().is_terminal() && wants_color()
+}
+
+/// Whether standard error is a terminal whose lines can be drawn again.
+pub fn is_live() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
+fn wants_color() -> bool {
+    let no_color = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    !no_color && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
 /// One JSON value on standard output, indented, with an end of line.
@@ -57,13 +88,16 @@ pub fn json(value: &impl Serialize) -> io::Result<()> {
     out(&(serde_json::to_string_pretty(value)? + "\n"))
 }
 
-/// `1.5 GB` as docker prints sizes: powers of 1000, four figures at most.
+/// `1.5GB` as docker prints sizes: powers of 1000, three figures.
 pub fn size(bytes: u64) -> String {
-    let units = ["B", "kB", "MB", "GB", "TB", "PB"];
+    scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"])
+}
+
+fn scaled(bytes: u64, step: f64, units: &[&str]) -> String {
     let mut value = bytes as f64;
     let mut unit = 0;
-    while value >= 1000.0 && unit < units.len() - 1 {
-        value /= 1000.0;
+    while value >= step && unit < units.len() - 1 {
+        value /= step;
         unit += 1;
     }
     let digits = if unit == 0 || value >= 100.0 {
@@ -74,6 +108,31 @@ pub fn size(bytes: u64) -> String {
         2
     };
     format!("{value:.digits$}{}", units[unit])
+}
+
+/// RFC 3339 with milliseconds, UTC; nothing for 0, which is never.
+pub fn time(ms: u64) -> Value {
+    let timestamp = i64::try_from(ms).ok().filter(|ms| *ms > 0).map(jiff::Timestamp::from_millisecond);
+    timestamp.and_then(Result::ok).map_or(Value::Null, |timestamp| json!(format!("{timestamp:.3}")))
+}
+
+/// `2 hours ago` for a moment in milliseconds since 1970.
+pub fn ago(ms: u64) -> String {
+    let now = jiff::Timestamp::now().as_millisecond();
+    age((now - i64::try_from(ms).unwrap_or(now)) / 1000) + " ago"
+}
+
+/// The text, cut to so many characters with `…` as the last.
+pub fn cut(text: &str, columns: usize) -> String {
+    if text.chars().count() <= columns {
+        return text.to_owned();
+    }
+    text.chars().take(columns.saturating_sub(1)).chain(['…']).collect()
+}
+
+/// `1.5 MiB` as docker prints memory: powers of 1024, four figures at most.
+pub fn binary_size(bytes: u64) -> String {
+    scaled(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"])
 }
 
 /// `5 minutes` as docker tells ages; `seconds` is the age.

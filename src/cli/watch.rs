@@ -11,8 +11,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::args::Watch;
+use super::display::Display;
 use super::failure::Failure;
-use super::{converge, progress, stack_file};
+use super::{converge, progress, stack_file, view};
 use crate::engine::native::{Native, builds};
 use crate::reconcile::controller::{self, Source, SourceError, WatchEvent, WatchOptions};
 use crate::reconcile::desired::Desired;
@@ -20,8 +21,10 @@ use crate::reconcile::engine::Engine;
 use crate::runtime::roots::Roots;
 use crate::spec::{self, LoadOptions};
 
-pub fn watch(roots: &Roots, arguments: &Watch) -> Result<ExitCode, Failure> {
-    let engine = Arc::new(Native::new(roots).with_listener(progress::listener(false)));
+pub fn watch(roots: &Roots, arguments: &Watch, quiet: bool) -> Result<ExitCode, Failure> {
+    let display = Display::new(quiet);
+    let native = Native::new(roots).with_watcher(Arc::new(display.clone()));
+    let engine = Arc::new(native.with_listener(progress::listener(&display)));
     let options = stack_file::options(&arguments.file)?;
     // A file that is wrong from the start is an error at once; later it is only reported.
     let first = stack_file::lower(&stack_file::read(&options)?, engine.capabilities())?;
@@ -31,9 +34,9 @@ pub fn watch(roots: &Roots, arguments: &Watch) -> Result<ExitCode, Failure> {
         let watch_options =
             WatchOptions { interval: Duration::from_secs(arguments.interval.max(1)), ..WatchOptions::default() };
         let stop = stop_signal()?;
-        eprintln!("watching {}", first.stack.as_str());
-        controller::watch(&engine, &mut source, &watch_options, stop, &|event| report(&event)).await;
-        eprintln!("stopped watching {}; its containers run on", first.stack.as_str());
+        display.say(&format!("watching {}", first.stack.as_str()));
+        controller::watch(&engine, &mut source, &watch_options, stop, &|event| report(&event, &display)).await;
+        display.say(&format!("stopped watching {}; its containers run on", first.stack.as_str()));
         Ok(ExitCode::SUCCESS)
     })
 }
@@ -52,16 +55,18 @@ fn stop_signal() -> Result<watch::Receiver<bool>, Failure> {
     Ok(receiver)
 }
 
-fn report(event: &WatchEvent<'_>) {
+fn report(event: &WatchEvent<'_>, display: &Display) {
     match event {
-        WatchEvent::Invalid(error) => eprintln!("{error}\nthe last good version stays in force"),
-        WatchEvent::ObserveFailed(error) => eprintln!("error: {error}"),
-        WatchEvent::Refused(_, objections) => objections.iter().for_each(|objection| eprintln!("error: {objection}")),
-        WatchEvent::Planned(plan) => eprint!("{}", plan.text()),
-        WatchEvent::Step(_, event) => converge::progress(event, false),
-        WatchEvent::Converged(_) => eprintln!("converged"),
+        WatchEvent::Invalid(error) => display.insist(&format!("{error}\nthe last good version stays in force")),
+        WatchEvent::ObserveFailed(error) => display.insist(&format!("error: {error}")),
+        WatchEvent::Refused(_, objections) => {
+            objections.iter().for_each(|objection| display.insist(&format!("error: {objection}")));
+        }
+        WatchEvent::Planned(plan) => display.say(plan.text().trim_end()),
+        WatchEvent::Step(_, event) => display.step(event),
+        WatchEvent::Converged(_) => display.say("converged"),
         WatchEvent::Failed { retry_in, .. } => {
-            eprintln!("some steps failed; trying again in {} s", retry_in.as_secs_f32())
+            display.insist(&format!("some steps failed; trying again in {} s", retry_in.as_secs_f32()));
         }
     }
 }
@@ -148,7 +153,7 @@ impl Source for Files {
             }
             Err(diagnostics) => {
                 self.follow(&diagnostics.files);
-                Err(wrong(diagnostics.render(stack_file::color())))
+                Err(wrong(diagnostics.render(view::color())))
             }
         }
     }

@@ -1,17 +1,18 @@
 //! Carries out a plan: as many steps at once as allowed, each after those it waits for. It decides nothing about what to
 //! do; the plan has said everything.
 //!
-//! A failed step skips the steps that require it and nothing else. Cancelling starts no further step and lets those that
-//! run come to their end.
+//! A failed step skips the steps that require it and nothing else. Cancelling starts no further step, leaves those that
+//! only wait or fetch, and lets the others that run come to their end.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
-use super::engine::{Engine, EngineError};
+use super::engine::{Action, Engine, EngineError};
 use super::plan::{Plan, Step, describe};
+use super::resource::Kind;
 
 /// How to execute.
 #[derive(Clone, Debug)]
@@ -85,17 +86,21 @@ pub async fn execute<E: Engine + 'static>(
 ) -> Report {
     let mut run = Run::new(plan, observer);
     let mut tasks: JoinSet<Result<(), EngineError>> = JoinSet::new();
-    let mut running = HashMap::new();
+    let mut running: HashMap<Id, (usize, AbortHandle)> = HashMap::new();
     let mut cancel = options.cancel.clone();
     loop {
         if cancel.as_ref().is_some_and(|cancel| *cancel.borrow()) {
             run.skip_waiting();
+            for (index, task) in running.values().filter(|(index, _)| may_be_left(&plan.steps[*index].action)) {
+                tracing::debug!(step = describe(&plan.steps[*index].action), "left");
+                task.abort();
+            }
         }
         while tasks.len() < options.parallel.max(1) {
             let Some(index) = run.next() else { break };
             let (engine, action) = (Arc::clone(engine), plan.steps[index].action.clone());
             let task = tasks.spawn(async move { engine.perform(&action).await });
-            running.insert(task.id(), index);
+            running.insert(task.id(), (index, task));
         }
         if tasks.is_empty() {
             return run.report();
@@ -103,14 +108,27 @@ pub async fn execute<E: Engine + 'static>(
         tokio::select! {
             Some(joined) = tasks.join_next_with_id() => {
                 let (id, result) = match joined {
-                    Ok((id, result)) => (id, result),
-                    Err(error) => (error.id(), Err(broken(&error))),
+                    Ok((id, result)) => (id, Some(result)),
+                    Err(error) if error.is_cancelled() => (error.id(), None),
+                    Err(error) => (error.id(), Some(Err(broken(&error)))),
                 };
-                let index = running.remove(&id).expect("only tasks of this plan are joined");
-                run.settle(index, result);
+                let (index, _) = running.remove(&id).expect("only tasks of this plan are joined");
+                match result {
+                    Some(result) => run.settle(index, result),
+                    None => run.close(index, Outcome::Skipped(Skip::Cancelled)),
+                }
             }
             () = cancelled(&mut cancel) => {}
         }
+    }
+}
+
+/// Nothing is half made when it is left: a look, a wait, or the fetching of an image, which goes on where it was.
+fn may_be_left(action: &Action) -> bool {
+    match action {
+        Action::Check { .. } | Action::Wait { .. } => true,
+        Action::Create { id, .. } => id.kind == Kind::Image,
+        _ => false,
     }
 }
 

@@ -19,7 +19,7 @@ pub mod names;
 pub mod stack;
 mod toml;
 mod tree;
-mod units;
+pub mod units;
 mod validate;
 mod yaml;
 

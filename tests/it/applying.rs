@@ -110,7 +110,7 @@ fn one_changed_field_touches_only_what_it_must() {
         text.split("  greeter:").next().unwrap().to_owned() + "volumes: {data: {}}\nnetworks: {front: {}}\n";
     world.file("stack.yaml", &without);
     world.ok(&["apply", file]);
-    assert_eq!(world.ok(&["ps", "-aq"]), "hello-counter-1\n");
+    assert_eq!(world.names(), ["hello-counter-1"]);
     assert_eq!(world.field("hello-counter-1", "pid"), before[0]);
     world.ok(&["destroy", "hello"]);
 }
@@ -259,7 +259,7 @@ fn a_watched_stack_follows_its_file_and_mends_what_is_broken() {
     );
     fs::rename(new, &file).unwrap();
     eventually("the change is made", || {
-        world.ok(&["ps", "-aq"]).contains("greeter")
+        world.names().contains(&"hello-greeter-1".to_owned())
             && world.run(&["exec", "hello-greeter-1", "/whoami", "env"]).stdout.contains("X=y")
     });
     world.file("stack.yaml", "name: hello\ncontainers: nonsense\n");

@@ -428,8 +428,8 @@ services:
     assert!(applied.limit("quota", "cpu", "cpu.cfs_period_us", "cpu.max").ends_with("50000"));
     assert_eq!(applied.limit("flat", "cpuset", "cpuset.cpus", "cpuset.cpus"), "0");
 
-    let names = applied.world.ok(&["ps", "-aq"]);
-    let count = |service: &str| names.lines().filter(|name| name.starts_with(&format!("c-{service}-"))).count();
+    let names = applied.world.names();
+    let count = |service: &str| names.iter().filter(|name| name.starts_with(&format!("c-{service}-"))).count();
     assert_eq!(["nested", "scaled", "nobody"].map(count), [2, 3, 0]);
     assert_eq!(applied.world.field("c-words-1", "health"), "healthy");
     for service in ["c-off-1", "c-off2-1"] {
@@ -483,7 +483,7 @@ services:
     assert!(fault.contains("`absent` is not declared"), "{fault}");
     world.file("compose.yaml", &text.replace("      absent: {condition: service_started, required: false}\n", ""));
     world.ok(&["apply", "-p", "c", "compose.yaml"]);
-    let names = || world.ok(&["ps", "-aq"]).lines().map(str::to_owned).collect::<Vec<_>>();
+    let names = || world.names();
     assert_eq!(names(), ["c-base-1", "c-first-1", "c-web-1"]);
     let pid = world.field("c-web-1", "pid");
     let mut command = world.command(&["apply", "-p", "c", "compose.yaml"]);

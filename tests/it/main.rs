@@ -2,6 +2,7 @@
 mod applying;
 mod attributes;
 mod building;
+mod command_line;
 mod compose;
 mod conformance;
 mod convergence;
@@ -20,6 +21,7 @@ mod sharing;
 mod stacks;
 mod support;
 mod sweep;
+mod terminals;
 mod tour;
 mod transient;
 mod users;

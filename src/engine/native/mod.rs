@@ -32,8 +32,12 @@ mod users;
 mod volumes;
 
 pub use images::{SharedWatcher, Silent, Watcher, ensure as ensure_image, provide as provide_image};
-pub use networks::{DEFAULT_NETWORK, ensure_default as ensure_default_network};
-pub use volumes::users as volume_users;
+pub use networks::{
+    DEFAULT_NETWORK, create as create_network, ensure_default as ensure_default_network, remove as remove_network,
+};
+pub use volumes::{
+    anonymous as anonymous_volumes, create as create_volume, is_anonymous as is_anonymous_volume, users as volume_users,
+};
 
 /// What a file may say and this engine does not do, by path in a container.
 const NOT_HONOURED: &[&str] =

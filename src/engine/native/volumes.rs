@@ -7,6 +7,7 @@ use super::containers::Error;
 use super::{declared, names};
 use crate::reconcile::resource::{self, ContainerConfig, MountSource};
 use crate::runtime::image::Image;
+use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
 use crate::runtime::volume::{self, VolumeConfig};
 use crate::runtime::{container, image};
@@ -45,8 +46,31 @@ pub fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
 /// The containers that mount it.
 pub fn users(roots: &Roots, name: &str) -> Result<Vec<String>, Error> {
     let all = container::list(roots)?;
+    let volume = volume::get(roots, name)?;
     let uses = |wanted: ContainerConfig| wanted.mounts.iter().any(|mount| mounts(&wanted.name, mount, name));
-    Ok(all.into_iter().filter(|one| declared(one).is_some_and(uses)).map(|one| one.config.name).collect())
+    // Those that only the image asks for are declared nowhere.
+    let has = |one: &container::Container| volume.as_ref().is_some_and(|volume| is_mounted(one, volume));
+    let users = all.into_iter().filter(|one| has(one) || declared(one).is_some_and(uses));
+    Ok(users.map(|one| one.config.name).collect())
+}
+
+fn is_mounted(one: &container::Container, volume: &volume::Volume) -> bool {
+    one.config.request.mounts.iter().any(|mount| match &mount.source {
+        spec::MountSource::Bind { source, .. } => source.starts_with(&volume.data),
+        spec::MountSource::Tmpfs { .. } => false,
+    })
+}
+
+/// The volumes of this container that nothing names: those of mounts without a source, and those that its image asks for.
+pub fn anonymous(roots: &Roots, found: &container::Container) -> Result<Vec<String>, Error> {
+    let all = volume::list(roots)?.into_iter();
+    let own = all.filter(|volume| is_anonymous(volume) && is_mounted(found, volume));
+    Ok(own.map(|volume| volume.config.name).collect())
+}
+
+/// Whether only a container's mount asked for it.
+pub fn is_anonymous(volume: &volume::Volume) -> bool {
+    volume.config.labels.contains_key(ANONYMOUS)
 }
 
 fn mounts(container: &str, mount: &resource::Mount, name: &str) -> bool {

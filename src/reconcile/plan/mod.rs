@@ -193,10 +193,11 @@ pub struct StepView {
 /// A step in the words of a progress display: `create container/db-1`.
 pub fn describe(action: &Action) -> String {
     match action {
-        Action::Create { id, config: Config::Image(image) } if matches!(image.source, ImageSource::Build(_)) => {
-            format!("build {id}")
-        }
-        Action::Create { id, .. } if id.kind == super::resource::Kind::Image => format!("pull {id}"),
+        Action::Create { id, config: Config::Image(image) } => match image.source {
+            ImageSource::Pull { .. } => format!("pull {id}"),
+            ImageSource::Build(_) => format!("build {id}"),
+            _ => format!("load {id}"),
+        },
         Action::Create { id, .. } => format!("create {id}"),
         Action::Update { id, .. } => format!("update {id}"),
         Action::Repair { id, .. } => format!("repair {id}"),

@@ -29,7 +29,7 @@ mod stop;
 pub use config::{
     Config, Container, Health, HealthCheck, Log, Phase, ProcessId, Removal, Restart, Start, State, Status,
 };
-pub use observe::{Stats, get, list, processes, stats, wait, wait_healthy};
+pub use observe::{Stats, get, list, processes, stats, wait, wait_healthy, written_bytes};
 pub use paths::Paths;
 pub use remove::{Over, over, remove, sweep};
 pub use start::{Supervision, start};
@@ -44,6 +44,8 @@ pub(super) const VERSION: u32 = 1;
 pub enum Error {
     #[error("no container {0:?}\n  help: `stack ps -a` lists those that there are")]
     NotFound(String),
+    #[error("the ids of {names} all begin with {id:?}\n  help: give more of the id, or the name")]
+    Ambiguous { id: String, names: String },
     #[error("container {0:?} is not running\n  help: `stack start {0}` starts it")]
     NotRunning(String),
     #[error("container {0:?} is running\n  help: stop it first, or add --force")]

@@ -23,6 +23,8 @@ pub struct Stats {
     pub memory_bytes: u64,
     pub memory_limit: Option<u64>,
     pub processes: u64,
+    pub read_bytes: u64,
+    pub written_bytes: u64,
 }
 
 pub(super) fn read_record(paths: &Paths) -> Result<Option<Record>, Error> {
@@ -50,21 +52,33 @@ impl ProcessId {
     }
 }
 
-/// The container with this name, or whose id begins so.
+/// The least that must be typed of an id: fewer characters are more likely a slip.
+const SHORTEST_ID: usize = 3;
+
+/// The container with this name, or the only one whose id begins so.
 ///
 /// # Errors
-/// [`Error::NotFound`].
+/// [`Error::NotFound`], [`Error::Ambiguous`].
 pub fn get(roots: &Roots, name: &str) -> Result<Container, Error> {
     let by_name = if super::is_name(name) { read(roots, name)? } else { None };
     if let Some(container) = by_name {
         return Ok(container);
     }
-    let by_id = |container: &Container| name.len() >= 4 && container.config.id.starts_with(name);
+    let by_id = |container: &Container| name.len() >= SHORTEST_ID && container.config.id.starts_with(name);
     let mut found: Vec<_> = list(roots)?.into_iter().filter(by_id).collect();
     match (found.pop(), found.is_empty()) {
         (Some(container), true) => Ok(container),
-        _ => Err(Error::NotFound(name.to_owned())),
+        (None, _) => Err(Error::NotFound(name.to_owned())),
+        (Some(last), false) => {
+            let names = found.into_iter().chain([last]).map(|container| container.config.name);
+            Err(Error::Ambiguous { id: name.to_owned(), names: names.collect::<Vec<_>>().join(", ") })
+        }
     }
+}
+
+/// The bytes that the container has written to its own layer, as they lie on the disk.
+pub fn written_bytes(roots: &Roots, name: &str) -> Result<u64, Error> {
+    Ok(crate::runtime::volume::disk_use(&Paths::of(roots, &get(roots, name)?.config.name).upper))
 }
 
 /// All containers of these roots, by name; half-made ones too.
@@ -121,6 +135,8 @@ pub fn stats(roots: &Roots, name: &str) -> Result<Stats, Error> {
         memory_bytes: now.memory_bytes,
         memory_limit: container.config.request.limits.memory,
         processes: now.processes,
+        read_bytes: now.read_bytes,
+        written_bytes: now.written_bytes,
     })
 }
 

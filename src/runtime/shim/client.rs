@@ -25,9 +25,10 @@ pub enum Request {
     Resume,
     /// Read the configuration again and apply what may change.
     Reload,
-    /// Frames from here on. `replay`: first all that the log holds.
+    /// Frames from here on.
     Attach {
-        replay: bool,
+        /// First all that the log holds from this time on, in the log's own form; empty is from its beginning.
+        replay_since: Option<String>,
     },
 }
 
@@ -113,9 +114,9 @@ fn answer(reader: &mut impl BufRead, name: &str) -> Result<(), Error> {
 }
 
 /// A connection to the container's input and output: both ends speak frames from here on.
-pub fn attach(paths: &Paths, name: &str, replay: bool) -> Result<UnixStream, Error> {
+pub fn attach(paths: &Paths, name: &str, replay_since: Option<String>) -> Result<UnixStream, Error> {
     let mut stream = connect(paths, name)?;
-    send(&mut stream, name, &Request::Attach { replay })?;
+    send(&mut stream, name, &Request::Attach { replay_since })?;
     // Byte by byte: frames may follow the answer at once and belong to the caller.
     let mut line = Vec::new();
     while line.last() != Some(&b'\n') {

@@ -32,7 +32,7 @@ pub enum Wish {
     Kill { signal: String },
     Freeze(bool),
     Reload,
-    Attach { replay: bool },
+    Attach { replay_since: Option<String> },
     Resize { rows: u16, columns: u16 },
 }
 
@@ -130,11 +130,7 @@ impl Clients {
             self.clients.remove(&index);
             return None;
         }
-        match client.kind {
-            Kind::Asking => self.request(index),
-            Kind::Attached => self.frames(index),
-            Kind::Waiting => None,
-        }
+        self.more(index)
     }
 
     fn request(&mut self, index: usize) -> Option<Wish> {
@@ -153,7 +149,7 @@ impl Clients {
             Ok(Request::Pause) => Wish::Freeze(true),
             Ok(Request::Resume) => Wish::Freeze(false),
             Ok(Request::Reload) => Wish::Reload,
-            Ok(Request::Attach { replay }) => Wish::Attach { replay },
+            Ok(Request::Attach { replay_since }) => Wish::Attach { replay_since },
             Err(error) => {
                 self.answer(index, Err(error.to_string()));
                 return None;
@@ -163,6 +159,15 @@ impl Clients {
             client.kind = Kind::Waiting;
         }
         Some(wish)
+    }
+
+    /// What else this client has said already, behind a wish that was granted.
+    pub fn more(&mut self, index: usize) -> Option<Wish> {
+        match self.clients.get(&index)?.kind {
+            Kind::Asking => self.request(index),
+            Kind::Attached => self.frames(index),
+            Kind::Waiting => None,
+        }
     }
 
     fn frames(&mut self, index: usize) -> Option<Wish> {
@@ -221,11 +226,19 @@ impl Clients {
     }
 
     /// From here on the client gets frames; first, where asked, what the log of this container holds.
-    pub fn attach(&mut self, index: usize, log_of: Option<(Roots, String)>, unfinished: &[Vec<u8>; 2]) {
+    pub fn attach(
+        &mut self,
+        index: usize,
+        replay_since: Option<String>,
+        log_of: (&Roots, &str),
+        unfinished: &[Vec<u8>; 2],
+    ) {
         self.answer(index, Ok(()));
-        if let Some((roots, name)) = log_of {
+        if let Some(since) = replay_since {
+            let (roots, name) = log_of;
             let mut bytes = Vec::new();
-            let read = logs::read(&roots, &name, &Select::default(), &mut |line| {
+            let select = Select { since: Some(since), ..Select::default() };
+            let read = logs::read(roots, name, &select, &mut |line| {
                 let kind = if line.stream == "stderr" { frame::STDERR } else { frame::STDOUT };
                 bytes.extend(encode(kind, line.log.as_bytes()));
                 true
@@ -240,8 +253,6 @@ impl Clients {
         if let Some(client) = self.clients.get_mut(&index) {
             client.kind = Kind::Attached;
         }
-        // Frames may have come with the request. A wish to resize comes again at the next change.
-        drop(self.frames(index));
     }
 
     /// The container has ended for good: tells everybody who waits, those too who are just connecting.

@@ -272,8 +272,10 @@ impl Supervisor {
             Source::Listener => self.clients.accept(&self.listener),
             Source::Owner => self.abandoned(),
             Source::Client(index) => {
-                if let Some(wish) = self.clients.read(index) {
-                    self.grant(index, wish);
+                let mut wish = self.clients.read(index);
+                while let Some(granted) = wish {
+                    self.grant(index, granted);
+                    wish = self.clients.more(index);
                 }
             }
         }
@@ -435,10 +437,9 @@ impl Supervisor {
             Wish::Kill { signal } => self.kill(&signal),
             Wish::Freeze(frozen) => self.freeze(frozen),
             Wish::Reload => self.reload(),
-            Wish::Attach { replay } => {
-                let paths = replay.then(|| self.config.name.clone());
-                let lines = paths.map(|name| (self.roots.clone(), name));
-                self.clients.attach(client, lines, self.writer.unfinished());
+            Wish::Attach { replay_since } => {
+                let log_of = (&self.roots, self.config.name.as_str());
+                self.clients.attach(client, replay_since, log_of, self.writer.unfinished());
                 return;
             }
             Wish::Resize { rows, columns } => {
@@ -548,7 +549,7 @@ impl Supervisor {
             .arg(&self.roots.root)
             .arg("--run-root")
             .arg(&self.roots.run)
-            .args(["rm", "--force", &self.config.name])
+            .args(["rm", "--force", "--volumes", &self.config.name])
             .stdin(std::process::Stdio::null())
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::null())

@@ -13,6 +13,7 @@ use stack::runtime::roots::Roots;
 pub mod archive;
 pub mod island;
 pub mod leftovers;
+pub mod terminal;
 
 /// Longer than anything here takes on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -125,6 +126,11 @@ impl World {
         let output = self.run(words);
         assert_eq!(output.code, code, "stack {}: {output:#?}", words.join(" "));
         output.stderr
+    }
+
+    /// The names of all containers, whether or not they run.
+    pub fn names(&self) -> Vec<String> {
+        self.ok(&["ps", "-a", "--format", "{{.Name}}"]).lines().map(str::to_owned).collect()
     }
 
     /// One field of a container, as `ps --format json` has it.

@@ -1,0 +1,342 @@
+//! The words of the command line. A contract: scripts depend on names, flags and exit codes. What is printed by
+//! `--help` and in `docs/cli.md` comes from here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use super::format::Format;
+
+mod day_two;
+mod examples;
+mod objects;
+mod run;
+mod stack;
+
+pub use day_two::*;
+pub use objects::*;
+pub use run::*;
+pub use stack::*;
+
+/// A container engine that is driven by files.
+#[derive(Debug, Parser)]
+#[command(name = "stack", version, disable_help_subcommand = true, after_long_help = examples::STACK)]
+pub struct Arguments {
+    #[command(flatten)]
+    pub global: Global,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Where images, containers and volumes are kept; else `STACK_ROOT`, else /var/lib/stack
+    #[arg(long, global = true, value_name = "DIR")]
+    pub root: Option<PathBuf>,
+    /// Where sockets, mounts and namespaces are kept until the next boot; else `STACK_RUN_ROOT`, else /run/stack
+    #[arg(long, global = true, value_name = "DIR")]
+    pub run_root: Option<PathBuf>,
+    /// Where the host's own configuration is; else `STACK_ETC`, else /etc
+    #[arg(long, global = true, value_name = "DIR", hide = true)]
+    pub etc: Option<PathBuf>,
+    /// Print nothing but data and errors
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// Say what is decided; twice for each effect
+    #[arg(short, long, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// A file of the stack, as Compose takes it before the command
+    #[arg(short = 'f', long = "file", value_name = "FILE", hide = true)]
+    pub files: Vec<PathBuf>,
+    /// The stack's name, as Compose takes it before the command
+    #[arg(short, long, value_name = "NAME", hide = true)]
+    pub project_name: Option<String>,
+    /// A profile, as Compose takes it before the command
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub profile: Vec<String>,
+    /// A file of variables, as Compose takes it before the command
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub env_file: Vec<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make the host be as the file says
+    #[command(visible_alias = "up", after_long_help = examples::APPLY)]
+    Apply(Apply),
+    /// Show what apply would do, and change nothing
+    #[command(after_long_help = examples::PLAN)]
+    Plan(Plan),
+    /// Remove a stack's containers and networks, and volumes only when asked
+    #[command(visible_alias = "down", after_long_help = examples::DESTROY)]
+    Destroy(Destroy),
+    /// Say whether a stack is as declared: exit 0 yes, 2 no, 1 error
+    Status(Status),
+    /// Keep converging when the file changes, a container dies, or a timer runs out
+    #[command(after_long_help = examples::WATCH)]
+    Watch(Watch),
+    /// Check a file and say everything that is wrong with it
+    Validate(Validate),
+    /// Make a container from an image and run it
+    #[command(after_long_help = examples::RUN)]
+    Run(Box<Run>),
+    /// Run a further command in a running container
+    #[command(after_long_help = examples::EXEC)]
+    Exec(Exec),
+    /// Join the input and output of a running container
+    Attach(Attach),
+    /// List containers
+    #[command(after_long_help = examples::PS)]
+    Ps(Ps),
+    /// Show what containers wrote
+    #[command(after_long_help = examples::LOGS)]
+    Logs(Logs),
+    /// Show what containers use, live on a terminal
+    Stats(Stats),
+    /// List the processes of a container
+    Top(Top),
+    /// List the published ports of a container
+    Port(PortArguments),
+    /// Show everything known about containers, images, networks or volumes
+    #[command(after_long_help = examples::INSPECT)]
+    Inspect(Inspect),
+    /// Start stopped containers
+    Start(Start),
+    /// Stop running containers: by their signal, and when their time is up by force
+    Stop(Stop),
+    /// Stop containers and start them again
+    Restart(Stop),
+    /// Send a signal to containers
+    Kill(Kill),
+    /// Suspend all processes of containers
+    Pause(Names),
+    /// Let the processes of suspended containers go on
+    Unpause(Names),
+    /// Wait for containers to end, and print their exit codes
+    Wait(Names),
+    /// Remove containers
+    Rm(Rm),
+    /// Make an image from a Dockerfile
+    Build(Box<super::build::Build>),
+    /// Fetch images from registries
+    Pull(Pull),
+    /// Send an image to a registry
+    Push(Push),
+    /// List images
+    #[command(after_long_help = examples::IMAGES)]
+    Images(Images),
+    /// Remove images, or one of several names of an image
+    Rmi(ImageRm),
+    /// Give an image a further name
+    Tag(Tag),
+    /// Show how an image was made, the last step first
+    History(History),
+    /// Write images to an archive
+    Save(Save),
+    /// Take images from a docker or OCI archive
+    Load(Load),
+    /// Make an image of a root file system
+    Import(Import),
+    /// Write a container's whole file system to a tar
+    Export(Export),
+    /// Tell a registry who you are, from now on
+    Login(Login),
+    /// Forget a login
+    Logout {
+        /// The registry; docker.io when absent
+        #[arg(value_name = "REGISTRY")]
+        server: Option<String>,
+    },
+    /// Containers, with all of their commands
+    #[command(subcommand)]
+    Container(ContainerCommand),
+    /// Images, with all of their commands
+    #[command(subcommand)]
+    Image(ImageCommand),
+    /// What a registry has: its tags, what refers to an image
+    #[command(subcommand)]
+    Registry(RegistryCommand),
+    /// Networks: list, make, look at, remove
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// Volumes: list, make, look at, remove
+    #[command(subcommand)]
+    Volume(VolumeCommand),
+    /// The engine as a whole: what it takes on disk, and what of that is of no use
+    #[command(subcommand)]
+    System(SystemCommand),
+    /// Say what this host lacks, and how to mend it: exit 1 where containers can't run
+    Doctor(Show),
+    /// Print a completion script for a shell
+    #[command(after_long_help = examples::COMPLETION)]
+    Completion {
+        /// The shell that the script is for
+        shell: clap_complete::Shell,
+    },
+    /// Print the version of this program, and what the host's kernel has
+    Version(Show),
+}
+
+impl Command {
+    /// The files that it reads, where it reads some.
+    pub fn file(&mut self) -> Option<&mut FileArguments> {
+        match self {
+            Self::Apply(arguments) => Some(&mut arguments.file),
+            Self::Plan(arguments) => Some(&mut arguments.file),
+            Self::Destroy(arguments) => Some(&mut arguments.file),
+            Self::Status(arguments) => Some(&mut arguments.file),
+            Self::Watch(arguments) => Some(&mut arguments.file),
+            Self::Validate(arguments) => Some(&mut arguments.file),
+            _ => None,
+        }
+    }
+
+    /// How often `-v` was typed after it.
+    pub fn verbose(&self) -> u8 {
+        match self {
+            Self::Apply(arguments) => arguments.verbose,
+            Self::Plan(arguments) => arguments.verbose,
+            Self::Watch(arguments) => arguments.verbose,
+            _ => 0,
+        }
+    }
+}
+
+/// How results are shown, where there is nothing to leave out.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Show {
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct FormatArgument {
+    /// `table`, `json`, or a Go template such as `{{.Name}}` or `table {{.Name}}\t{{.Status}}`
+    #[arg(long, default_value = "table", value_name = "FORMAT")]
+    pub format: Format,
+}
+
+/// Which of them.
+#[derive(Clone, Debug, Default, Args)]
+pub struct FilterArgument {
+    /// Only those for which this holds; several values of one key are alternatives
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Names {
+    /// Names of containers, or the beginnings of their ids
+    #[arg(required = true, value_name = "CONTAINER")]
+    pub names: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PullWhen {
+    /// Ask the registry even where the image is here
+    Always,
+    /// Ask it where the image is not here
+    Missing,
+    /// Fail where the image is not here
+    Never,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Consent {
+    /// To all steps that lose no data
+    Steps,
+    /// Also to the loss of data in volumes
+    Volumes,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_words_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    /// Whatever follows the image is the program's own, however much it looks like a flag of ours.
+    #[test]
+    fn what_follows_the_image_belongs_to_the_program() {
+        for (line, words) in [
+            ("run -it --rm alpine ls -l --rm", vec!["alpine", "ls", "-l", "--rm"]),
+            ("run alpine --version", vec!["alpine", "--version"]),
+            ("run -d --name x alpine -h", vec!["alpine", "-h"]),
+            ("exec -it box sh -c true", vec!["box", "sh", "-c", "true"]),
+            ("exec box --help", vec!["box", "--help"]),
+        ] {
+            let words_of_line = ["stack"].into_iter().chain(line.split(' '));
+            let parsed = Arguments::try_parse_from(words_of_line).unwrap_or_else(|error| panic!("{line}: {error}"));
+            let found = match parsed.command {
+                Command::Run(run) => run.words,
+                Command::Exec(exec) => exec.words,
+                _ => unreachable!(),
+            };
+            assert_eq!(found, words, "{line}");
+        }
+    }
+
+    /// What fingers type after years of other engines.
+    #[test]
+    fn lines_of_docker_and_compose_are_understood() {
+        for line in [
+            "up -d",
+            "-f compose.yaml up -d",
+            "-f a.yaml -f b.yaml -p shop up -d --remove-orphans",
+            "up -f compose.yaml",
+            "down -v --remove-orphans",
+            "ps -aq --no-trunc",
+            "ps -a -f status=exited -f label=x=y",
+            "ps -n 3",
+            "ps -l -s",
+            "logs -f --tail=10 -t web",
+            "logs -n 10 web",
+            "rm -fv a b",
+            "stop -t 3 a",
+            "stop --time 3 a",
+            "restart -t 0 a",
+            "kill -s HUP a",
+            "run -h name -it --rm -v /a:/b:ro -p 80:80 -P -e A=1 -e B -w /x -u 1:2 -m 64m --cpus .5 alpine",
+            "run --memory-swap -1 --oom-score-adj -500 --pids-limit -1 alpine",
+            "run --net host --pid host --ipc host alpine",
+            "run --mount type=bind,src=/a,dst=/b alpine",
+            "run --ulimit nofile=1024:2048 --sysctl net.core.somaxconn=1 --device /dev/fuse alpine",
+            "run --health-cmd true --health-interval 1s --health-retries 2 --no-healthcheck alpine",
+            "run --log-driver json-file --log-opt max-size=1m alpine",
+            "inspect -f {{.State.Status}} a",
+            "inspect --type container a",
+            "images --digests --no-trunc -q",
+            "images nginx",
+            "rmi -f a b",
+            "image prune -a -f",
+            "image ls",
+            "container ls -a",
+            "container prune -f",
+            "container run --rm alpine true",
+            "volume create data",
+            "volume create -d local -o type=tmpfs -o device=tmpfs --label a=b data",
+            "volume rm a b",
+            "volume prune -f",
+            "network create --subnet 10.1.0.0/24 --internal back",
+            "network prune -f --filter until=1h",
+            "system df -v",
+            "system prune -af --volumes",
+            "stats --no-stream a b",
+            "top a",
+            "port a 80/tcp",
+            "start -a -i a",
+            "version --format {{.version}}",
+            "completion bash",
+        ] {
+            let words = ["stack"].into_iter().chain(line.split(' '));
+            if let Err(error) = Arguments::try_parse_from(words) {
+                panic!("{line}: {error}");
+            }
+        }
+    }
+}

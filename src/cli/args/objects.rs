@@ -1,0 +1,427 @@
+//! The words of the commands about images, networks, volumes, and the engine as a whole.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+
+use super::{FilterArgument, FormatArgument};
+
+#[derive(Clone, Debug, Args)]
+pub struct Inspect {
+    /// What to look at, by name or the beginning of an id
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// `json`, or a Go template such as `{{.State.Status}}`
+    #[arg(short, long, value_name = "FORMAT", default_value = "json")]
+    pub format: String,
+    /// Look among these only
+    #[arg(long = "type", value_enum, value_name = "KIND")]
+    pub kind: Option<Kind>,
+    /// Also how much a container has written to its own layer
+    #[arg(short, long)]
+    pub size: bool,
+}
+
+/// As [`Inspect`], of one kind.
+#[derive(Clone, Debug, Args)]
+pub struct InspectOne {
+    /// What to look at, by name or the beginning of an id
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// `json`, or a Go template such as `{{.Name}}`
+    #[arg(short, long, value_name = "FORMAT", default_value = "json")]
+    pub format: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Kind {
+    Container,
+    Image,
+    Network,
+    Volume,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Pull {
+    /// References of images: `[REGISTRY/]NAME[:TAG][@DIGEST]`
+    #[arg(required = true, value_name = "IMAGE")]
+    pub references: Vec<String>,
+    /// For another platform than this host's, such as linux/arm64
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    pub platform: Option<String>,
+    /// Every tag of the repository
+    #[arg(short, long)]
+    pub all_tags: bool,
+    /// Show no progress, and print the names only
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Push {
+    /// An image that is here
+    #[arg(value_name = "IMAGE")]
+    pub name: String,
+    /// Where to, if not where its name says
+    #[arg(value_name = "REFERENCE")]
+    pub to: Option<String>,
+    /// Show no progress
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Images {
+    /// Only images of this name, with or without a tag; `*` stands for anything
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: Option<String>,
+    /// Accepted for docker's sake: there are no hidden images
+    #[arg(short, long, hide = true)]
+    pub all: bool,
+    /// Also the digests that registries know them by
+    #[arg(long)]
+    pub digests: bool,
+    /// Show ids in full
+    #[arg(long)]
+    pub no_trunc: bool,
+    /// Print ids only
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub filter: FilterArgument,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ImageRm {
+    /// Names of images, or the beginnings of their ids
+    #[arg(required = true, value_name = "IMAGE")]
+    pub names: Vec<String>,
+    /// One that is not there is fine
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Tag {
+    /// An image that is here
+    #[arg(value_name = "IMAGE")]
+    pub image: String,
+    /// The further name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Import {
+    /// A tar of a root file system, a directory, or `-` for a tar from standard input
+    #[arg(value_name = "FILE|DIR|-")]
+    pub source: PathBuf,
+    /// The image's name
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ArchiveFormat {
+    #[default]
+    DockerArchive,
+    OciArchive,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Save {
+    /// Images that are here
+    #[arg(required = true, value_name = "IMAGE")]
+    pub names: Vec<String>,
+    /// The archive; standard output when absent
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Which kind of archive
+    #[arg(long, value_enum, default_value_t)]
+    pub format: ArchiveFormat,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Export {
+    /// The container's name, or the beginning of its id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    /// The tar; standard output when absent
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Login {
+    /// The registry; docker.io when absent
+    #[arg(value_name = "REGISTRY")]
+    pub server: Option<String>,
+    /// Who you are there
+    #[arg(short, long)]
+    pub username: Option<String>,
+    /// Seen by everybody who lists processes: --password-stdin is better
+    #[arg(short, long)]
+    pub password: Option<String>,
+    /// Read the password from standard input
+    #[arg(long)]
+    pub password_stdin: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Verify {
+    /// Images that are here; all when there is none
+    #[arg(value_name = "IMAGE")]
+    pub names: Vec<String>,
+    /// Fetch again what is damaged
+    #[arg(long)]
+    pub repair: bool,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// List the tags of a repository
+    Tags {
+        /// `[REGISTRY/]NAME`
+        repository: String,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// List what refers to an image: signatures, attestations
+    Referrers {
+        /// The image there
+        reference: String,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// Remove an image from its registry
+    Delete {
+        /// The image there
+        reference: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// List images
+    #[command(visible_alias = "list")]
+    Ls(Images),
+    /// Fetch images from registries
+    Pull(Pull),
+    /// Send an image to a registry
+    Push(Push),
+    /// Give an image a further name
+    Tag(Tag),
+    /// Show everything known about images
+    Inspect(InspectOne),
+    /// Show how an image was made, the last step first
+    History(History),
+    /// Take images from a docker or OCI archive
+    Load(Load),
+    /// Write images to an archive
+    Save(Save),
+    /// Make an image of a root file system
+    Import(Import),
+    /// Hash everything again, and compare what is unpacked
+    Verify(Verify),
+    /// Remove images, or one of several names of an image
+    #[command(visible_alias = "remove")]
+    Rm(ImageRm),
+    /// Remove images without a name that no container uses; all with --all
+    Prune(ImagePrune),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Load {
+    /// The archive; standard input when absent
+    #[arg(short, long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// The name to list it under, instead of those in the archive
+    #[arg(short, long, value_name = "NAME")]
+    pub tag: Option<String>,
+    /// Which one of an archive for several platforms
+    #[arg(long, value_name = "OS/ARCHITECTURE")]
+    pub platform: Option<String>,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct History {
+    /// The image's name, or the beginning of its id
+    #[arg(value_name = "IMAGE")]
+    pub name: String,
+    /// Show commands in full
+    #[arg(long)]
+    pub no_trunc: bool,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+/// What `ls` of networks and volumes take.
+#[derive(Clone, Debug, Args)]
+pub struct List {
+    /// Print names only
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub filter: FilterArgument,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ObjectNames {
+    /// Their names
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    /// One that is not there is fine
+    #[arg(short, long)]
+    pub force: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum NetworkCommand {
+    /// List networks
+    #[command(visible_alias = "list")]
+    Ls(List),
+    /// Make a network that belongs to no stack
+    Create(NetworkCreate),
+    /// Show everything known about networks
+    Inspect(InspectOne),
+    /// Remove networks that no container uses
+    #[command(visible_alias = "remove")]
+    Rm(ObjectNames),
+    /// Remove all networks that no container uses and that belong to no stack
+    Prune(Prune),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct NetworkCreate {
+    /// The network's name
+    pub name: String,
+    /// Its addresses, such as 10.1.2.0/24; a free range when absent
+    #[arg(long, value_name = "SUBNET")]
+    pub subnet: Option<String>,
+    /// This host's address in it; the first when absent
+    #[arg(long, value_name = "ADDRESS")]
+    pub gateway: Option<String>,
+    /// No way in or out, but between its containers
+    #[arg(long)]
+    pub internal: bool,
+    /// `bridge`, the only one so far
+    #[arg(short, long, default_value = "bridge")]
+    pub driver: String,
+    /// Options of the driver: `com.docker.network.driver.mtu=1400`
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub opt: Vec<String>,
+    /// Labels, to find it by
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// List volumes
+    #[command(visible_alias = "list")]
+    Ls(VolumeList),
+    /// Make a volume that belongs to no stack
+    Create(VolumeCreate),
+    /// Show everything known about volumes
+    Inspect(InspectOne),
+    /// Remove volumes that no container uses, and the data in them
+    #[command(visible_alias = "remove")]
+    Rm(ObjectNames),
+    /// Remove volumes without a name that no container uses; all of no stack with --all
+    Prune(VolumePrune),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeList {
+    /// Also how much each takes on disk
+    #[arg(short, long)]
+    pub size: bool,
+    #[command(flatten)]
+    pub list: List,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeCreate {
+    /// The volume's name; one that nothing else has when absent
+    pub name: Option<String>,
+    /// `local`, the only one so far
+    #[arg(short, long, default_value = "local")]
+    pub driver: String,
+    /// What is mounted there: `type=…`, `device=…`, `o=…`
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub opt: Vec<String>,
+    /// Labels, to find it by
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub label: Vec<String>,
+}
+
+/// What every `prune` takes.
+#[derive(Clone, Debug, Args)]
+pub struct Prune {
+    /// Don't ask
+    #[arg(short, long)]
+    pub force: bool,
+    /// Only those for which this holds: label=, label!=, until=
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub filter: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ImagePrune {
+    /// All images that no container uses, not only those without a name
+    #[arg(short, long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub prune: Prune,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumePrune {
+    /// All volumes that no container uses and that belong to no stack, not only those without a name
+    #[arg(short, long)]
+    pub all: bool,
+    #[command(flatten)]
+    pub prune: Prune,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SystemCommand {
+    /// Show what takes how much disk
+    Df {
+        /// Each object, not only the sums
+        #[arg(short, long)]
+        verbose: bool,
+        #[command(flatten)]
+        format: FormatArgument,
+    },
+    /// Remove stopped containers, networks and images that are of no use to anything
+    Prune(SystemPrune),
+    /// Print the version of this program, and what the host's kernel has
+    Info(super::Show),
+}
+
+/// Nothing of a stack is touched.
+#[derive(Clone, Debug, Args)]
+pub struct SystemPrune {
+    /// All images that no container uses, not only those without a name
+    #[arg(short, long)]
+    pub all: bool,
+    /// Also volumes without a name that no container uses, and the data in them
+    #[arg(long)]
+    pub volumes: bool,
+    #[command(flatten)]
+    pub prune: Prune,
+}

@@ -1,0 +1,80 @@
+//! Images, networks and volumes as docker describes them.
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::failure::Failure;
+use crate::cli::{images, view};
+use crate::engine::native::volume_users;
+use crate::reconcile::resource::label;
+use crate::runtime::image::Image;
+use crate::runtime::roots::Roots;
+use crate::runtime::volume::Volume;
+use crate::runtime::{container, network};
+
+pub fn image(image: &Image) -> Value {
+    let configuration = serde_json::to_value(&image.config).unwrap_or_default();
+    let layers: Vec<String> = image.layers.iter().rev().map(|layer| layer.display().to_string()).collect();
+    let nameless = image.reference == images::NAMELESS || image.reference.contains('@');
+    let tags: Vec<&str> = if nameless { vec![] } else { vec![&image.reference] };
+    let name = image.reference.split('@').next().unwrap_or_default();
+    let repository = name.rsplit_once(':').filter(|(_, tag)| !tag.contains('/')).map_or(name, |(name, _)| name);
+    json!({
+        "Id": image.id,
+        "RepoTags": tags,
+        "RepoDigests": [format!("{repository}@{}", image.digest)],
+        "Created": view::time(images::created_ms(image)),
+        "Author": configuration.get("author").cloned().unwrap_or_else(|| json!("")),
+        "Architecture": image.config.architecture(),
+        "Os": image.config.os(),
+        "Size": image.size,
+        "Config": configuration.get("config").cloned().unwrap_or_else(|| json!({})),
+        "RootFS": {"Type": "layers", "Layers": image.config.rootfs().diff_ids()},
+        "GraphDriver": {"Name": "overlayfs", "Data": {"LowerDir": layers.join(":")}},
+        "Stack": {"Name": image.reference, "StoredAt": view::time(image.created_ms)},
+    })
+}
+
+pub fn network(roots: &Roots, one: &network::Network) -> Result<Value, Failure> {
+    let mut containers: Map<String, Value> = Map::new();
+    for attachment in network::attachments(roots)? {
+        let Some(endpoint) = attachment.endpoints.get(&one.config.name) else { continue };
+        // One that goes meanwhile is simply not listed.
+        let Ok(found) = container::get(roots, &attachment.container) else { continue };
+        let mac: Vec<String> = endpoint.hardware_address.iter().map(|byte| format!("{byte:02x}")).collect();
+        let value = json!({"Name": attachment.container, "MacAddress": mac.join(":"),
+                           "IPv4Address": format!("{}/{}", endpoint.address, one.subnet.prefix()), "IPv6Address": ""});
+        containers.insert(found.config.id, value);
+    }
+    Ok(json!({
+        "Name": one.config.name,
+        "Id": one.config.name,
+        "Driver": "bridge",
+        "Scope": "local",
+        "Internal": one.config.internal,
+        "EnableIPv4": true,
+        "EnableIPv6": false,
+        "IPAM": {"Driver": "default", "Config": [{"Subnet": one.subnet, "Gateway": one.gateway}]},
+        "Containers": containers,
+        "Options": {"com.docker.network.bridge.name": one.bridge},
+        "Labels": one.config.labels,
+        "Stack": {"Stack": one.config.labels.get(label::STACK), "Declared": one.config.declared},
+    }))
+}
+
+pub fn volume(roots: &Roots, one: &Volume) -> Result<Value, Failure> {
+    Ok(json!({
+        "Name": one.config.name,
+        "Driver": "local",
+        "Mountpoint": one.data,
+        "CreatedAt": view::time(one.created * 1000),
+        "Scope": "local",
+        "Options": one.config.driver_opts,
+        "Labels": one.config.labels,
+        "Stack": {
+            "Stack": one.config.labels.get(label::STACK),
+            "Protected": one.config.protect,
+            "UsedBy": volume_users(roots, &one.config.name)?,
+            "Declared": one.config.declared,
+        },
+    }))
+}

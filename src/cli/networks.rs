@@ -1,0 +1,141 @@
+//! Networks as objects.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::args::{List, NetworkCommand, NetworkCreate, ObjectNames};
+use super::failure::Failure;
+use super::filter::{Filters, name_matches};
+use super::format::{Column, Listing, Row};
+use super::{inspect, names, options, prune, view};
+use crate::engine::native::{create_network, remove_network};
+use crate::reconcile::resource::{NetworkConfig, label};
+use crate::runtime::network::{self, Network};
+use crate::runtime::roots::Roots;
+
+const COLUMNS: &[Column] = &[
+    ("Name", "NAME"),
+    ("Driver", "DRIVER"),
+    ("Subnet", "SUBNET"),
+    ("Gateway", "GATEWAY"),
+    ("Internal", "INTERNAL"),
+    ("Containers", "CONTAINERS"),
+    ("Stack", "STACK"),
+    ("Scope", "SCOPE"),
+    ("Labels", "LABELS"),
+    ("ID", "NETWORK ID"),
+];
+
+pub fn command(roots: &Roots, command: &NetworkCommand) -> Result<ExitCode, Failure> {
+    match command {
+        NetworkCommand::Ls(arguments) => list(roots, arguments),
+        NetworkCommand::Create(arguments) => create(roots, arguments),
+        NetworkCommand::Inspect(arguments) => inspect::one_kind(roots, arguments, inspect::Kind::Network),
+        NetworkCommand::Rm(arguments) => rm(roots, arguments),
+        NetworkCommand::Prune(arguments) => prune::networks(roots, arguments),
+    }
+}
+
+fn list(roots: &Roots, arguments: &List) -> Result<ExitCode, Failure> {
+    let known = ["dangling", "driver", "id", "label", "label!", "name", "stack"];
+    let filters = Filters::parse(&arguments.filter.filter, &known)?;
+    let dangling = filters.truth("dangling")?;
+    let attachments = network::attachments(roots)?;
+    let users = |name: &str| attachments.iter().filter(|one| one.endpoints.contains_key(name)).count();
+    let wanted = |one: &Network| {
+        let name = &one.config.name;
+        filters.labels(&one.config.labels)
+            && filters.any("name", |pattern| name_matches(name, pattern))
+            && filters.any("id", |id| name.starts_with(id))
+            && filters.any("driver", |driver| driver == "bridge")
+            && filters.any("stack", |stack| one.config.labels.get(label::STACK).is_some_and(|own| own == stack))
+            && dangling.is_none_or(|dangling| dangling == (users(name) == 0))
+    };
+    let all: Vec<Network> = network::list(roots)?.into_iter().filter(wanted).collect();
+    if arguments.quiet {
+        view::out(&all.iter().map(|one| one.config.name.clone() + "\n").collect::<String>())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut listing = Listing::new(COLUMNS, &["Name", "Driver", "Subnet", "Internal", "Containers", "Stack"]);
+    for one in &all {
+        listing.push(row(one, users(&one.config.name)));
+    }
+    listing.print(&arguments.format.format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(one: &Network, containers: usize) -> Row {
+    let config = &one.config;
+    let stack = config.labels.get(label::STACK);
+    let labels: Vec<String> = config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let value = json!({
+        "name": config.name,
+        "driver": "bridge",
+        "subnet": one.subnet,
+        "gateway": one.gateway,
+        "bridge": one.bridge,
+        "internal": config.internal,
+        "containers": containers,
+        "labels": config.labels,
+        "stack": stack,
+    });
+    let cells = [
+        ("Name", config.name.clone()),
+        ("ID", config.name.clone()),
+        ("Driver", "bridge".to_owned()),
+        ("Subnet", one.subnet.into()),
+        ("Gateway", one.gateway.to_string()),
+        ("Internal", config.internal.to_string()),
+        ("Containers", containers.to_string()),
+        ("Stack", stack.cloned().unwrap_or_default()),
+        ("Scope", "local".to_owned()),
+        ("Labels", labels.join(",")),
+    ];
+    Row::new(cells, value).with_labels(&config.labels)
+}
+
+fn create(roots: &Roots, arguments: &NetworkCreate) -> Result<ExitCode, Failure> {
+    if arguments.driver != "bridge" {
+        return Err(Failure::new(format!("--driver {:?}: there is `bridge` only", arguments.driver)));
+    }
+    if network::list(roots)?.iter().any(|one| one.config.name == arguments.name) {
+        return Err(Failure::new(format!("a network {:?} is there already", arguments.name)));
+    }
+    let pairs = |flag, texts: &[String]| -> Result<BTreeMap<String, String>, Failure> {
+        texts.iter().map(|text| Ok(options::setting(flag, text)?)).collect()
+    };
+    let wanted = NetworkConfig {
+        name: arguments.name.clone(),
+        driver: arguments.driver.clone(),
+        options: pairs("--opt", &arguments.opt)?,
+        internal: arguments.internal,
+        subnet: arguments.subnet.clone(),
+        gateway: arguments.gateway.as_deref().map(|text| options::address("--gateway", text)).transpose()?,
+        labels: pairs("--label", &arguments.label)?,
+        ..NetworkConfig::default()
+    };
+    create_network(roots, &wanted)?;
+    view::out(&format!("{}\n", arguments.name))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn rm(roots: &Roots, arguments: &ObjectNames) -> Result<ExitCode, Failure> {
+    let known: Vec<String> = network::list(roots)?.into_iter().map(|one| one.config.name).collect();
+    let mut failures = Vec::new();
+    for name in &arguments.names {
+        if !known.contains(name) {
+            if !arguments.force {
+                let help = names::hint(name, known.iter().map(String::as_str), "`stack network ls` lists them");
+                failures.push(Failure::new(format!("no network {name:?}\n  help: {help}")));
+            }
+            continue;
+        }
+        match remove_network(roots, name) {
+            Ok(()) => view::out(&format!("{name}\n"))?,
+            Err(error) => failures.push(error.into()),
+        }
+    }
+    Failure::of_all(failures)
+}

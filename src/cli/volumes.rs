@@ -1,0 +1,155 @@
+//! Volumes as objects.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use super::args::{ObjectNames, VolumeCommand, VolumeCreate, VolumeList};
+use super::failure::Failure;
+use super::filter::{Filters, name_matches};
+use super::format::{Column, Listing, Row};
+use super::{inspect, names, options, prune, view};
+use crate::engine::native::{create_volume, is_anonymous_volume, volume_users};
+use crate::reconcile::resource::{VolumeConfig, label};
+use crate::runtime::roots::Roots;
+use crate::runtime::volume::{self, Volume};
+
+const COLUMNS: &[Column] = &[
+    ("Name", "NAME"),
+    ("Driver", "DRIVER"),
+    ("Size", "SIZE"),
+    ("Links", "CONTAINERS"),
+    ("Protected", "PROTECTED"),
+    ("Stack", "STACK"),
+    ("Mountpoint", "MOUNTPOINT"),
+    ("Scope", "SCOPE"),
+    ("Labels", "LABELS"),
+];
+
+pub fn command(roots: &Roots, command: &VolumeCommand) -> Result<ExitCode, Failure> {
+    match command {
+        VolumeCommand::Ls(arguments) => list(roots, arguments),
+        VolumeCommand::Create(arguments) => create(roots, arguments),
+        VolumeCommand::Inspect(arguments) => inspect::one_kind(roots, arguments, inspect::Kind::Volume),
+        VolumeCommand::Rm(arguments) => rm(roots, arguments),
+        VolumeCommand::Prune(arguments) => prune::volumes(roots, arguments),
+    }
+}
+
+fn list(roots: &Roots, arguments: &VolumeList) -> Result<ExitCode, Failure> {
+    let known = ["dangling", "driver", "label", "label!", "name", "stack"];
+    let filters = Filters::parse(&arguments.list.filter.filter, &known)?;
+    let dangling = filters.truth("dangling")?;
+    let mut all = Vec::new();
+    for one in volume::list(roots)? {
+        let users = volume_users(roots, &one.config.name)?;
+        let stack = one.config.labels.get(label::STACK);
+        let wanted = filters.labels(&one.config.labels)
+            && filters.any("name", |pattern| name_matches(&one.config.name, pattern))
+            && filters.any("driver", |driver| driver == "local")
+            && filters.any("stack", |wanted| stack.is_some_and(|own| own == wanted))
+            && dangling.is_none_or(|dangling| dangling == users.is_empty());
+        if wanted {
+            all.push((one, users.len()));
+        }
+    }
+    if arguments.list.quiet {
+        view::out(&all.iter().map(|(one, _)| one.config.name.clone() + "\n").collect::<String>())?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut table = vec!["Name", "Driver", "Links", "Protected", "Stack"];
+    if arguments.size {
+        table.insert(2, "Size");
+    }
+    let mut listing = Listing::new(COLUMNS, &table);
+    for (one, users) in &all {
+        let size = if arguments.size { Some(volume::size(roots, &one.config.name)?) } else { None };
+        listing.push(row(one, *users, size));
+    }
+    listing.print(&arguments.list.format.format)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn row(one: &Volume, users: usize, size: Option<u64>) -> Row {
+    let config = &one.config;
+    let stack = config.labels.get(label::STACK);
+    let labels: Vec<String> = config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let mut value = json!({
+        "name": config.name,
+        "driver": "local",
+        "directory": one.data,
+        "containers": users,
+        "protected": config.protect,
+        "anonymous": is_anonymous_volume(one),
+        "driver_opts": config.driver_opts,
+        "created_at": view::time(one.created * 1000),
+        "labels": config.labels,
+        "stack": stack,
+    });
+    if let Some(size) = size {
+        value["size_bytes"] = json!(size);
+    }
+    let cells = [
+        ("Name", config.name.clone()),
+        ("Driver", "local".to_owned()),
+        ("Size", size.map_or("N/A".to_owned(), view::size)),
+        ("Links", users.to_string()),
+        ("Protected", config.protect.to_string()),
+        ("Stack", stack.cloned().unwrap_or_default()),
+        ("Mountpoint", one.data.display().to_string()),
+        ("Scope", "local".to_owned()),
+        ("Labels", labels.join(",")),
+    ];
+    Row::new(cells, value).with_labels(&config.labels)
+}
+
+fn create(roots: &Roots, arguments: &VolumeCreate) -> Result<ExitCode, Failure> {
+    if arguments.driver != "local" {
+        return Err(Failure::new(format!("--driver {:?}: there is `local` only", arguments.driver)));
+    }
+    let pairs = |flag, texts: &[String]| -> Result<BTreeMap<String, String>, Failure> {
+        texts.iter().map(|text| Ok(options::setting(flag, text)?)).collect()
+    };
+    let name = match &arguments.name {
+        Some(name) => name.clone(),
+        None => random_name()?,
+    };
+    let wanted = VolumeConfig {
+        name: name.clone(),
+        driver: arguments.driver.clone(),
+        driver_opts: pairs("--opt", &arguments.opt)?,
+        labels: pairs("--label", &arguments.label)?,
+        ..VolumeConfig::default()
+    };
+    create_volume(roots, &wanted)?;
+    view::out(&format!("{name}\n"))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// As docker: 64 hexadecimal characters.
+fn random_name() -> Result<String, Failure> {
+    let mut bytes = [0_u8; 32];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn rm(roots: &Roots, arguments: &ObjectNames) -> Result<ExitCode, Failure> {
+    let known: Vec<String> = volume::list(roots)?.into_iter().map(|one| one.config.name).collect();
+    let mut failures = Vec::new();
+    for name in &arguments.names {
+        if !known.contains(name) {
+            if !arguments.force {
+                let help = names::hint(name, known.iter().map(String::as_str), "`stack volume ls` lists them");
+                failures.push(Failure::new(format!("no volume {name:?}\n  help: {help}")));
+            }
+            continue;
+        }
+        match volume::remove(roots, name, &volume_users(roots, name)?) {
+            Ok(_) => view::out(&format!("{name}\n"))?,
+            Err(error) => failures.push(error.into()),
+        }
+    }
+    Failure::of_all(failures)
+}

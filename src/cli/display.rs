@@ -76,7 +76,7 @@ impl Display {
         }
     }
 
-    /// `hello: 1 pulled, 5 created in 2.3 s`.
+    /// `hello: 1 fetched, 5 created in 2.3 s`.
     pub fn done(&self, stack: &str, summary: &Summary) {
         let time = seconds(self.begun.elapsed());
         self.say(&format!("{stack}: {} in {time}", past(summary)));
@@ -100,7 +100,7 @@ impl Watcher for Display {
 /// What was done, in the words of what was to be done.
 fn past(summary: &Summary) -> String {
     let counts = [
-        (summary.pull, "pulled"),
+        (summary.pull, "fetched"),
         (summary.create, "created"),
         (summary.update, "updated"),
         (summary.restart, "started"),
@@ -244,7 +244,7 @@ mod tests {
     #[test]
     fn what_was_done_is_told_in_words_of_the_past() {
         let summary = Summary { pull: 1, create: 5, remove: 2, ..Summary::default() };
-        assert_eq!(past(&summary), "1 pulled, 5 created, 2 removed");
+        assert_eq!(past(&summary), "1 fetched, 5 created, 2 removed");
         assert_eq!(past(&Summary::default()), "nothing to do");
     }
 }

@@ -30,7 +30,8 @@ pub fn image(image: &Image) -> Value {
         "Config": configuration.get("config").cloned().unwrap_or_else(|| json!({})),
         "RootFS": {"Type": "layers", "Layers": image.config.rootfs().diff_ids()},
         "GraphDriver": {"Name": "overlayfs", "Data": {"LowerDir": layers.join(":")}},
-        "Stack": {"Name": image.reference, "StoredAt": view::time(image.created_ms)},
+        "Stack": {"Name": image.reference, "StoredAt": view::time(image.created_ms), "Place": image.place,
+                  "Manifest": image.manifest, "Layers": image.layers, "Configuration": configuration},
     })
 }
 

@@ -1,6 +1,8 @@
 //! Volumes as they are declared, and their first filling from an image.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
 
 use super::containers::Error;
@@ -9,6 +11,7 @@ use crate::reconcile::resource::{self, ContainerConfig, MountSource};
 use crate::runtime::image::Image;
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
+use crate::runtime::sys;
 use crate::runtime::volume::{self, VolumeConfig};
 use crate::runtime::{container, image};
 
@@ -103,17 +106,19 @@ pub fn provide(
     Ok(data)
 }
 
-/// A directory of the volume; its path may not lead out.
+/// A directory of the volume. What containers wrote there decides about no part of the way: a symbolic link on it is
+/// refused, wherever it leads.
 pub fn subpath(data: &Path, subpath: Option<&str>) -> Result<PathBuf, Error> {
     let Some(subpath) = subpath else { return Ok(data.to_owned()) };
-    let inside = Path::new(subpath).components().all(|component| matches!(component, Component::Normal(_)));
     let path = data.join(subpath);
-    let found = if inside { std::fs::symlink_metadata(&path) } else { Err(std::io::ErrorKind::InvalidInput.into()) };
-    match found {
-        Ok(found) if !found.is_symlink() => Ok(path),
-        Ok(_) => Err(Error::Path { what: "subpath", path, source: std::io::ErrorKind::InvalidInput.into() }),
-        Err(source) => Err(Error::Path { what: "subpath", path, source }),
+    let failed = |source| Error::Path { what: "subpath", path: path.clone(), source };
+    let inside = Path::new(subpath).components().all(|component| matches!(component, Component::Normal(_)));
+    if !inside {
+        return Err(failed(std::io::ErrorKind::InvalidInput.into()));
     }
+    let volume = File::open(data).map_err(failed)?;
+    sys::open_without_links(volume.as_fd(), Path::new(subpath), libc::O_PATH).map_err(failed)?;
+    Ok(path)
 }
 
 /// After a reboot, volumes that are mounts have to be mounted again.
@@ -124,4 +129,23 @@ pub fn mount_all(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_subpath_stays_in_its_volume() {
+        let data = std::env::temp_dir().join(format!("stack-subpath-{}", std::process::id()));
+        std::fs::create_dir_all(data.join("a/b")).unwrap();
+        std::os::unix::fs::symlink("/etc", data.join("out")).unwrap();
+        std::os::unix::fs::symlink("a", data.join("in")).unwrap();
+        assert_eq!(subpath(&data, None).unwrap(), data);
+        assert_eq!(subpath(&data, Some("a/b")).unwrap(), data.join("a/b"));
+        for wrong in ["out", "out/apt", "in/b", "../a", "/etc", "absent"] {
+            assert!(subpath(&data, Some(wrong)).is_err(), "{wrong}");
+        }
+        std::fs::remove_dir_all(data).unwrap();
+    }
 }

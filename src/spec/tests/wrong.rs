@@ -764,7 +764,7 @@ containers: {w: {image: x}}
         3 |   a: {pull: x, archive: ./y}
           |      ^^^^^^^^^^^^^^^^^^^^^^^
           |
-          = help: write one of `pull`, `archive`, `rootfs` and `builtin`
+          = help: write one of `pull`, `archive`, `rootfs`, `builtin` and `build`
 
         error: image `b` has no source
          --> stack.yaml:4:6
@@ -772,7 +772,7 @@ containers: {w: {image: x}}
         4 |   b: {}
           |      ^^
           |
-          = help: write one of `pull`, `archive`, `rootfs` and `builtin`
+          = help: write one of `pull`, `archive`, `rootfs`, `builtin` and `build`
 
         error: `x y` is not an image reference: the name has lower case letters, digits and `_ . - /`
          --> stack.yaml:5:13

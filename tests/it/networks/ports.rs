@@ -111,9 +111,8 @@ containers:
         let ports = ["shop-any-1", "shop-any-2"].map(|name| {
             let shown = island.world.ok(&["ps", "--format", "json"]);
             let all: Vec<serde_json::Value> = serde_json::from_str(&shown).unwrap();
-            let ports = all.iter().find(|one| one["name"] == name).unwrap()["ports"].to_string();
-            let host = ports.split("->").next().unwrap().rsplit(':').next().unwrap();
-            host.parse::<u16>().unwrap_or_else(|_| panic!("{ports}"))
+            let port = &all.iter().find(|one| one["name"] == name).unwrap()["ports"][0]["host_port"];
+            port.as_u64().and_then(|port| u16::try_from(port).ok()).unwrap_or_else(|| panic!("{shown}"))
         });
         assert_ne!(ports[0], ports[1]);
         for (port, name) in ports.into_iter().zip(["shop-any-1", "shop-any-2"]) {

@@ -316,7 +316,7 @@ fn check_and_clear(world: &World) {
         world.ok(&["exec", name, "/bin/busybox", "sh", "-c", SUMS]);
     }
     world.ok(&["destroy", "hello", "--volumes", "--yes=volumes"]);
-    for image in world.ok(&["images", "-q"]).lines() {
+    for image in world.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).lines() {
         world.ok(&["image", "rm", image]);
     }
     assert_eq!(leftovers(&world.roots, &world.directory), Vec::<String>::new());

@@ -27,6 +27,7 @@ use crate::runtime::state::{Contention, Durability, Error as StateError, Lock, r
 pub fn block_on<T>(future: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(future);
+    // Not waiting for threads that wait: whoever gave up on them is not kept.
     runtime.shutdown_background();
     result
 }

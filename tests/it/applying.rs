@@ -91,8 +91,14 @@ fn one_changed_field_touches_only_what_it_must() {
     assert_eq!(plan.lines().filter(|line| !line.starts_with(' ')).count(), 1, "{plan}");
     world.ok(&["apply", file]);
     assert_eq!(pids(), before);
-    let limit = format!("/sys/fs/cgroup/memory/stack-{}/hello-greeter-1/memory.limit_in_bytes", world.roots.key());
-    let unified = format!("/sys/fs/cgroup/stack-{}/hello-greeter-1/memory.max", world.roots.key());
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", before[1])).unwrap();
+    let group = |controller: &str| {
+        let of =
+            |line: &&str| line.split(':').nth(1).is_some_and(|names| names.split(',').any(|name| name == controller));
+        groups.lines().find(of).and_then(|line| line.splitn(3, ':').nth(2)).unwrap_or_default().to_owned()
+    };
+    let limit = format!("/sys/fs/cgroup/memory{}/memory.limit_in_bytes", group("memory"));
+    let unified = format!("/sys/fs/cgroup{}/memory.max", group(""));
     let limit = fs::read_to_string(limit).or_else(|_| fs::read_to_string(unified)).unwrap();
     assert_eq!(limit.trim(), (64 << 20).to_string());
     world.file(

@@ -16,6 +16,7 @@ mod lowering;
 mod native;
 mod networks;
 mod plans;
+mod rolling;
 mod running;
 mod sharing;
 mod stacks;

@@ -144,9 +144,9 @@ fn start_first_runs_both_for_a_moment() {
         Some(&stack([("web", before)])),
         &stack([("web", after)]),
         &expect![[r#"
-        + image/nginx:1.28     pull                                            not found
-        ± container/web-1      replace           image: nginx:1.27 -> nginx:1.28                                stop first (port 80), after image/nginx:1.28
-    "#]],
+            + image/nginx:1.28     pull                                            not found
+            ± container/web-1      replace           image: nginx:1.27 -> nginx:1.28                                stop first, not start first (port 80), after image/nginx:1.28
+        "#]],
     );
 }
 
@@ -612,8 +612,9 @@ fn what_gave_way_goes_when_its_successor_runs() {
     expect![[r#"
         0 create container/web-1
         1 start container/web-1 <- 0
-        2 stop container/web-1.old <- 1
-        3 remove container/web-1.old <- 2
+        2 wait for container/web-1 healthy <- 1
+        3 stop container/web-1.old <- 2
+        4 remove container/web-1.old <- 3
     "#]]
     .assert_eq(&steps(&observed, &shop, &PlanOptions::default()));
 }

@@ -10,11 +10,11 @@ use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
 use super::{declared, files, images, names, networks, users, volumes};
-use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode};
-use crate::runtime::container::{self, Config, Removal, Start, Supervision};
+use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode, RETIRED_SUFFIX};
+use crate::runtime::container::{self, Config, Start, Supervision};
 use crate::runtime::image::{self, Image, Store};
-use crate::runtime::init::spec::{Device, Request};
-use crate::runtime::network;
+use crate::runtime::init::spec::Device;
+use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
 use crate::runtime::userns::IdRange;
 use crate::runtime::{state, volume};
@@ -141,12 +141,12 @@ pub fn start_under(roots: &Roots, name: &str, supervision: Supervision) -> Resul
     let request = &found.config.request;
     files::write(roots, &wanted, request.users)?;
     volumes::mount_all(roots, &wanted)?;
-    let start = prepare(roots, &wanted, request, found.config.removal != Removal::Nobody)?;
+    let start = prepare(roots, &wanted, &found.config)?;
     Ok(container::start(roots, &found.config.name, &start, supervision)?)
 }
 
 /// The network of a start, and the files that name it.
-fn prepare(roots: &Roots, wanted: &ContainerConfig, request: &Request, transient: bool) -> Result<Start, Error> {
+fn prepare(roots: &Roots, wanted: &ContainerConfig, config: &Config) -> Result<Start, Error> {
     match &wanted.network {
         NetworkMode::Host => Ok(networks::of_host(wanted)),
         NetworkMode::Container(name) => {
@@ -166,7 +166,7 @@ fn prepare(roots: &Roots, wanted: &ContainerConfig, request: &Request, transient
             let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
             Ok(Start { netns: Some(netns), hosts: read(&paths.hosts), resolv_conf: read(&paths.resolv_conf) })
         }
-        NetworkMode::None | NetworkMode::Networks(_) => networks::connect(roots, wanted, request, transient),
+        NetworkMode::None | NetworkMode::Networks(_) => networks::connect(roots, wanted, config),
     }
 }
 
@@ -181,6 +181,28 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     config.removal = present.removal;
     config.declared = serde_json::to_value(ContainerConfig { image_digest: digest, ..wanted.clone() })?;
     Ok(container::update(roots, &config)?)
+}
+
+/// Gives a container another name; one that runs goes on, with its files and its place in networks. Done again after a
+/// crash half way, it goes on from there.
+pub fn rename(roots: &Roots, name: &str, new: &str) -> Result<(), Error> {
+    let netns = match container::get(roots, name) {
+        Ok(found) => start_of(roots, &found.config)?.netns,
+        Err(container::Error::NotFound(_)) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let own = netns.as_deref() == Some(sandbox::path(roots, name).as_path());
+    files::rename(roots, name, new)?;
+    container::rename(roots, name, new, if own { Some(sandbox::path(roots, new)) } else { netns })?;
+    let mut config = container::get(roots, new)?.config;
+    files::moved(roots, name, new, &mut config.request.mounts);
+    container::update(roots, &config)?;
+    networks::claim(roots, &config)
+}
+
+fn start_of(roots: &Roots, config: &Config) -> Result<Start, Error> {
+    let file = container::Paths::of(roots, &config.name).start;
+    Ok(state::read_json(&file)?.unwrap_or_default())
 }
 
 /// An update does not move the container to another image.
@@ -203,6 +225,11 @@ pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
         container::stop(roots, &name, &container::Stop::at_once())?;
     }
     // The container itself goes last: as long as it is there, whoever comes after a crash knows what else there is.
+    if let Ok(found) = container::get(roots, &name)
+        && name.ends_with(RETIRED_SUFFIX)
+    {
+        networks::claim(roots, &found.config)?;
+    }
     let_go(roots, &name)?;
     Ok(container::remove(roots, &name, force)?)
 }

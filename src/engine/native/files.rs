@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use super::containers::Error;
 use crate::reconcile::resource::{ContainerConfig, FileMount, FileSource};
+use crate::runtime::init::spec::{Mount, MountSource};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;
 use crate::runtime::userns::IdRange;
@@ -62,6 +63,27 @@ fn put(path: &Path, bytes: &[u8], file: &FileMount, users: Option<IdRange>) -> R
     fs::write(path, bytes).map_err(at(path))?;
     chown(path, Some(uid), Some(gid)).map_err(at(path))?;
     fs::set_permissions(path, fs::Permissions::from_mode(file.mode)).map_err(at(path))
+}
+
+/// They are those of a container of another name from now on.
+pub fn rename(roots: &Roots, container: &str, new: &str) -> Result<(), Error> {
+    let (from, to) = (directory(roots, container), directory(roots, new));
+    match fs::rename(&from, &to) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(at(&from)(error)),
+        _ => Ok(()),
+    }
+}
+
+/// Says where they are now, for the next start.
+pub fn moved(roots: &Roots, container: &str, new: &str, mounts: &mut [Mount]) {
+    let (from, to) = (directory(roots, container), directory(roots, new));
+    for mount in mounts {
+        if let MountSource::Bind { source, .. } = &mut mount.source
+            && let Ok(file) = source.strip_prefix(&from)
+        {
+            *source = to.join(file);
+        }
+    }
 }
 
 /// Takes them away.

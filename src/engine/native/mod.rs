@@ -59,7 +59,7 @@ impl Native {
         let capabilities = Capabilities {
             name: "native",
             change: linux_change,
-            renames: false,
+            renames: true,
             not_honoured: NOT_HONOURED,
             unsupported: unsupported::unsupported,
         };
@@ -140,7 +140,7 @@ fn perform(
                 Err(error) => Err(failed(id, error)),
             }
         }
-        Action::Rename { id, .. } => Err(failed(id, "renaming what runs is not there yet")),
+        Action::Rename { id, from, to } => containers::rename(roots, from, to).map_err(|error| failed(id, error)),
         Action::Wait { id, name, condition } => wait(roots, id, name, *condition),
         Action::Check { check } => checks::check(roots, check),
     }
@@ -201,7 +201,7 @@ fn wait(roots: &Roots, id: &ResourceId, name: &str, condition: Condition) -> Res
         }
         Condition::Started | Condition::Healthy if found.status.exit_code == 0 => Ok(()),
         Condition::Started | Condition::Healthy => Err(ended(found.status.exit_code)),
-        Condition::CompletedSuccessfully => match container::wait(roots, name, None) {
+        Condition::CompletedSuccessfully => match container::wait_completed(roots, name, None) {
             Ok(0) => Ok(()),
             Ok(code) => Err(ended(code)),
             Err(error) => Err(failed(id, error)),
@@ -237,5 +237,7 @@ fn hints(roots: &Roots) -> impl Stream<Item = ()> + Send + use<> {
 
 /// What a container was made from, as its makers declared it.
 pub fn declared(container: &container::Container) -> Option<ContainerConfig> {
-    serde_json::from_value(container.config.declared.clone()).ok()
+    let declared: ContainerConfig = serde_json::from_value(container.config.declared.clone()).ok()?;
+    // It may have got another name since.
+    Some(ContainerConfig { name: container.config.name.clone(), ..declared })
 }

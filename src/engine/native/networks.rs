@@ -6,8 +6,7 @@ use super::containers::Error;
 use super::naming;
 use super::unsupported::MTU;
 use crate::reconcile::resource::{self, ContainerConfig, NetworkMode};
-use crate::runtime::container::Start;
-use crate::runtime::init::spec::Request;
+use crate::runtime::container::{self, Config, Removal, Start};
 use crate::runtime::network::{self, Attachment, Connect, Join, NetworkConfig, Port, netd, sandbox};
 use crate::runtime::roots::Roots;
 
@@ -81,21 +80,24 @@ pub fn ports(wanted: &ContainerConfig) -> Vec<Port> {
 
 /// Gives the container its namespace, addresses and ports. One without networks gets its namespace when it is born,
 /// unless others hold one that it had.
-pub fn connect(roots: &Roots, wanted: &ContainerConfig, request: &Request, transient: bool) -> Result<Start, Error> {
+pub fn connect(roots: &Roots, wanted: &ContainerConfig, config: &Config) -> Result<Start, Error> {
+    let request = &config.request;
     let joins = joins(wanted);
     let lonely = joins.is_empty();
     if lonely && !sandbox::exists(roots, &wanted.name) {
         let hosts = naming::hosts(wanted, &request.hostname, &[], None);
         return Ok(Start { netns: None, hosts, resolv_conf: String::new() });
     }
+    reclaim(roots, config)?;
     let ports = if lonely { Vec::new() } else { ports(wanted) };
     let connect = Connect {
         container: wanted.name.clone(),
+        id: config.id.clone(),
         joins,
         ports,
         dns: wanted.dns.clone(),
         users: request.users,
-        transient,
+        transient: config.removal != Removal::Nobody,
     };
     let attachment = network::connect(roots, &connect)?;
     settle(roots)?;
@@ -104,6 +106,28 @@ pub fn connect(roots: &Roots, wanted: &ContainerConfig, request: &Request, trans
     let netns = Some(sandbox::path(roots, &wanted.name));
     let addresses: Vec<IpAddr> = attachment.endpoints.values().map(|endpoint| endpoint.address.into()).collect();
     Ok(Start { netns, hosts: naming::hosts(wanted, &request.hostname, &addresses, gateway), resolv_conf })
+}
+
+/// A container that got another name keeps its place in networks, even where whoever renamed it was killed half way.
+fn reclaim(roots: &Roots, config: &Config) -> Result<(), Error> {
+    let held = network::attachments(roots)?.into_iter().find(|one| one.container == config.name);
+    match held.filter(|held| !held.id.is_empty() && held.id != config.id).map(|held| container::get(roots, &held.id)) {
+        None | Some(Err(container::Error::NotFound(_))) => Ok(()),
+        Some(Ok(owner)) => Ok(network::rename(roots, &config.name, &owner.config.name)?),
+        Some(Err(error)) => Err(error.into()),
+    }
+}
+
+/// What the container has of the network under the name that it had before is its new name's from now on.
+pub fn claim(roots: &Roots, config: &Config) -> Result<(), Error> {
+    let own = |one: &Attachment| one.id == config.id && one.container != config.name;
+    match network::attachments(roots)?.into_iter().find(own) {
+        None => Ok(()),
+        Some(held) => {
+            network::rename(roots, &held.container, &config.name)?;
+            settle(roots)
+        }
+    }
 }
 
 fn joins(wanted: &ContainerConfig) -> Vec<Join> {

@@ -84,7 +84,10 @@ fn how(id: &ResourceId, decision: &Decision, graph: &Graph, decisions: &Decision
             let ports: Vec<String> = ports.iter().map(ToString::to_string).collect();
             let word = if ports.len() == 1 { "port" } else { "ports" };
             let note = if ports.is_empty() { String::new() } else { format!(" ({word} {})", ports.join(", ")) };
-            parts.push(format!("stop first{note}"));
+            parts.push(match &decision.obstacle {
+                Some(obstacle) => format!("stop first, not start first ({obstacle})"),
+                None => format!("stop first{note}"),
+            });
         }
         _ => {}
     }

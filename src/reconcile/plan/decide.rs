@@ -7,7 +7,7 @@ use crate::reconcile::diff::{FieldChange, cost, diff};
 use crate::reconcile::engine::{Capabilities, Change, Observed, ObservedResource, Phase, RunState};
 use crate::reconcile::resource::{
     BuildConfig, Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode,
-    PullPolicy, ResourceId, Restart,
+    PullPolicy, RETIRED_SUFFIX, ResourceId, Restart,
 };
 
 use super::PlanOptions;
@@ -36,11 +36,14 @@ pub(super) struct Decision {
     pub repair: bool,
     /// For containers: it shall be started, whatever else happens.
     pub start: bool,
+    /// Why a successor that should be started first can't be.
+    pub obstacle: Option<String>,
 }
 
 impl Decision {
     fn new(fate: Fate, config: &Config) -> Self {
-        Self { fate, config: config.clone(), fields: Vec::new(), reasons: Vec::new(), repair: false, start: false }
+        let config = config.clone();
+        Self { fate, config, fields: Vec::new(), reasons: Vec::new(), repair: false, start: false, obstacle: None }
     }
 
     /// Of something that is found.
@@ -172,10 +175,7 @@ fn decide_found(
         None => Decision::new(Fate::Keep, &config),
         Some(Change::InPlace) => Decision::new(Fate::Update, &config),
         Some(Change::Restart) => Decision::new(Fate::Restart, &config),
-        Some(Change::Replace) => {
-            let start_first = resource.start_first && engine.renames && may_overlap(&found.config, &config);
-            Decision::new(Fate::Replace { start_first }, &config)
-        }
+        Some(Change::Replace) => replaced(id, resource, &found.config, &config, observed, engine),
         Some(Change::LosesData) => loses_data(&config, options),
     };
     decision.fields = fields;
@@ -187,6 +187,33 @@ fn decide_found(
         decide_run(&mut decision, container, run, options);
     }
     decision
+}
+
+fn replaced(
+    id: &ResourceId,
+    resource: &DesiredResource,
+    old: &Config,
+    new: &Config,
+    observed: &Observed,
+    engine: &Capabilities,
+) -> Decision {
+    if !resource.start_first {
+        return Decision::new(Fate::Replace { start_first: false }, new);
+    }
+    let obstacle = if !engine.renames {
+        Some(format!("the {} engine can't", engine.name))
+    } else if observed.resources.contains_key(&retired(id)) {
+        // The one before it still runs, and is the one that is known to work.
+        Some(format!("{} still runs", retired(id)))
+    } else {
+        obstacle(old, new)
+    };
+    Decision { obstacle: obstacle.clone(), ..Decision::new(Fate::Replace { start_first: obstacle.is_none() }, new) }
+}
+
+/// What a container becomes while its successor is started.
+pub(super) fn retired(id: &ResourceId) -> ResourceId {
+    ResourceId::new(id.kind, format!("{}{RETIRED_SUFFIX}", id.name))
 }
 
 /// A create that was interrupted: finished where nothing changed since, made anew otherwise. Volumes are always
@@ -249,23 +276,31 @@ pub(super) fn is_live(run: &RunState) -> bool {
     matches!(run, RunState::Running { .. } | RunState::Paused | RunState::Restarting)
 }
 
-/// Whether both may run for a moment: no port, address or writable volume that they would share.
-fn may_overlap(old: &Config, new: &Config) -> bool {
-    let (Config::Container(old), Config::Container(new)) = (old, new) else { return false };
-    let fixed_address = |it: &ContainerConfig| match &it.network {
-        NetworkMode::Networks(endpoints) => {
-            endpoints.values().any(|it| it.ipv4_address.is_some() || it.mac_address.is_some())
-        }
-        NetworkMode::None => false,
-        NetworkMode::Host | NetworkMode::Container(_) => true,
-    };
+/// Why both can't run for a moment: a port, an address or a writable volume that they would share.
+fn obstacle(old: &Config, new: &Config) -> Option<String> {
+    let (Config::Container(old), Config::Container(new)) = (old, new) else { return Some("it is no container".into()) };
     // A port that is given up may be wanted by a container that the new one waits for.
-    let ports = old.ports.iter().any(|port| port.published != 0);
-    let shared = new
-        .mounts
-        .iter()
-        .any(|mount| !mount.read_only && matches!(mount.source, MountSource::Volume { volume: Some(_), .. }));
-    !ports && !shared && !fixed_address(old) && !fixed_address(new)
+    if let Some(port) = old.ports.iter().find(|port| port.published != 0) {
+        return Some(format!("port {}", port.published));
+    }
+    let shared = new.mounts.iter().filter(|mount| !mount.read_only).find_map(|mount| match &mount.source {
+        MountSource::Volume { volume: Some(name), .. } => Some(format!("volume {name}")),
+        MountSource::Volume { volume: None, .. } => Some(format!("the volume at {}", mount.target)),
+        MountSource::Bind { .. } | MountSource::Tmpfs { .. } => None,
+    });
+    shared.or_else(|| fixed_place(old)).or_else(|| fixed_place(new))
+}
+
+fn fixed_place(container: &ContainerConfig) -> Option<String> {
+    match &container.network {
+        NetworkMode::Networks(endpoints) => endpoints.values().find_map(|endpoint| {
+            let address = endpoint.ipv4_address.as_ref().or(endpoint.mac_address.as_ref());
+            address.map(|address| format!("address {address}"))
+        }),
+        NetworkMode::None => None,
+        NetworkMode::Host => Some("the host's network".to_owned()),
+        NetworkMode::Container(name) => Some(format!("the network of {name}")),
+    }
 }
 
 /// Follows what one decision means for others until nothing more follows.

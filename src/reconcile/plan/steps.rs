@@ -166,8 +166,6 @@ impl Planner<'_> {
         if fate == (Fate::Replace { start_first: true }) {
             let healthy = self.wait_node(id, Condition::Healthy);
             self.graph.require(self.graph.get(id, Do::Stop), healthy);
-            let leftover = ResourceId::new(id.kind, format!("{}{RETIRED_SUFFIX}", id.name));
-            self.graph.require(self.graph.get(id, Do::Rename), self.graph.get(&leftover, Do::Remove));
         }
     }
 
@@ -349,13 +347,17 @@ impl Planner<'_> {
         }
     }
 
-    /// One that was left behind while it gave way goes when its successor runs.
+    /// One that was left behind while it gave way goes when its successor runs and is healthy.
     fn retirement(&mut self) {
         for (id, config) in self.found_containers().into_iter().filter(|(_, config)| config.is_retired()) {
             let successor = ResourceId::new(id.kind, id.name.trim_end_matches(RETIRED_SUFFIX));
+            if config.service != self.service_of(&successor) {
+                continue;
+            }
             let start = self.graph.get(&successor, Do::Start);
-            if start.is_some() && config.service == self.service_of(&successor) {
-                self.graph.prefer(self.graph.first(&id, &DISRUPTION), start, true);
+            if start.is_some() || !self.holds(&successor, Condition::Healthy) {
+                let healthy = self.wait_node(&successor, Condition::Healthy);
+                self.graph.prefer(self.graph.first(&id, &DISRUPTION), healthy, true);
             }
         }
     }

@@ -46,7 +46,7 @@ pub fn exec(roots: &Roots, name: &str, exec: &Exec, stdio: Stdio) -> Result<Laun
         spec: &spec::build(&request)?,
         pidfd: &pidfd,
         pid: process.pid,
-        cgroup: &cgroup(roots, &config.name),
+        cgroup: &cgroup(roots, config),
         stdio,
         args: &exec.args,
         env: &env,

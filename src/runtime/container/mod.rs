@@ -29,7 +29,7 @@ mod stop;
 pub use config::{
     Config, Container, Health, HealthCheck, Log, Phase, ProcessId, Removal, Restart, Start, State, Status,
 };
-pub use observe::{Stats, get, list, processes, stats, wait, wait_healthy, written_bytes};
+pub use observe::{Stats, get, list, processes, stats, wait, wait_completed, wait_healthy, written_bytes};
 pub use paths::Paths;
 pub use remove::{Over, over, remove, sweep};
 pub use start::{Supervision, start};
@@ -62,8 +62,16 @@ pub enum Error {
     Supervisor { name: String, reason: String },
     #[error("container {name:?}: {what} within {seconds} s")]
     Timeout { name: String, what: &'static str, seconds: u64 },
-    #[error("container {name:?} ended with code {code} before it was healthy")]
+    #[error(
+        "container {name:?} ended with code {code} before it was healthy\n  help: `stack logs {name}` shows what it wrote"
+    )]
     Ended { name: String, code: i32 },
+    #[error("container {name:?} is unhealthy{said}\n  help: `stack logs {name}` shows what it wrote")]
+    Unhealthy { name: String, said: String },
+    #[error(
+        "container {name:?} keeps ending, {times} times by now, last with code {code}\n  help: `stack logs {name}` shows what it wrote"
+    )]
+    KeepsEnding { name: String, times: u32, code: i32 },
     #[error(transparent)]
     State(#[from] state::Error),
     #[error(transparent)]
@@ -85,9 +93,11 @@ pub fn is_name(name: &str) -> bool {
     first && name.len() <= 128 && name.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c))
 }
 
-/// The group of a container, whether or not it exists.
-pub(super) fn cgroup(roots: &Roots, name: &str) -> Cgroup {
-    Cgroup::named(&format!("stack-{}/{name}", roots.key()))
+/// The group of a container, whether or not it exists. Named by the id: it keeps that when the container gets another
+/// name, and its successor has a group of its own beside it.
+pub(super) fn cgroup(roots: &Roots, config: &Config) -> Cgroup {
+    let id = config.id.get(..12).unwrap_or(&config.name);
+    Cgroup::named(&format!("stack-{}/{id}", roots.key()))
 }
 
 pub(super) fn now_ms() -> u64 {

@@ -107,7 +107,9 @@ fn read(roots: &Roots, name: &str) -> Result<Option<Container>, Error> {
         return Ok(paths.directory.is_dir().then_some(rest));
     };
     let status = state::read_json::<Status>(&paths.status)?.unwrap_or_default();
-    Ok(Some(Container { phase: record.phase, config: record.config, status: checked(status) }))
+    // The directory says what it is called; the record may be from before a change of name.
+    let config = Config { name: name.to_owned(), ..record.config };
+    Ok(Some(Container { phase: record.phase, config, status: checked(status) }))
 }
 
 /// What the supervisor wrote last holds only while it lives.
@@ -129,7 +131,7 @@ impl Container {
 /// What it uses now.
 pub fn stats(roots: &Roots, name: &str) -> Result<Stats, Error> {
     let container = get(roots, name)?;
-    let now = cgroup(roots, &container.config.name).stats();
+    let now = cgroup(roots, &container.config).stats();
     Ok(Stats {
         cpu_ns: now.cpu_ns,
         memory_bytes: now.memory_bytes,
@@ -143,7 +145,7 @@ pub fn stats(roots: &Roots, name: &str) -> Result<Stats, Error> {
 /// The processes of the container, by their numbers on the host.
 pub fn processes(roots: &Roots, name: &str) -> Result<Vec<i32>, Error> {
     let container = get(roots, name)?;
-    Ok(cgroup(roots, &container.config.name).processes())
+    Ok(cgroup(roots, &container.config).processes())
 }
 
 /// Waits until the container has ended for good, and gives its exit code. `deadline` is from now.
@@ -155,18 +157,51 @@ pub fn wait(roots: &Roots, name: &str, deadline: Option<Duration>) -> Result<i32
     watch(roots, name, deadline, "it did not end", ended)
 }
 
+/// As [`wait`], of a container that others wait for: one that its policy starts again and again never completes.
+///
+/// # Errors
+/// [`Error::KeepsEnding`].
+pub fn wait_completed(roots: &Roots, name: &str, deadline: Option<Duration>) -> Result<i32, Error> {
+    let before = get(roots, name)?.status.restarts;
+    watch(roots, name, deadline, "it did not end", |container| match container.status.state {
+        State::Running | State::Paused | State::Restarting => keeps_ending(container, before).map(Err),
+        State::Created | State::Exited => Some(Ok(container.status.exit_code)),
+    })
+}
+
 /// Waits until the container's check has passed.
 ///
 /// # Errors
-/// [`Error::Ended`] when it ends first, [`Error::Timeout`] when the time is up.
+/// [`Error::Ended`] and [`Error::KeepsEnding`] when it ends first, [`Error::Unhealthy`] when the check says so,
+/// [`Error::Timeout`] when the time is up.
 pub fn wait_healthy(roots: &Roots, name: &str, deadline: Option<Duration>) -> Result<(), Error> {
+    let before = get(roots, name)?.status.restarts;
     watch(roots, name, deadline, "it did not become healthy", |container| match container.status.state {
         State::Exited | State::Created => {
             let code = container.status.exit_code;
             Some(Err(Error::Ended { name: container.config.name.clone(), code }))
         }
         _ if container.status.health == Health::Healthy => Some(Ok(())),
-        _ => None,
+        _ if container.status.health == Health::Unhealthy => Some(Err(unhealthy(container))),
+        _ => keeps_ending(container, before).map(Err),
+    })
+}
+
+fn unhealthy(container: &Container) -> Error {
+    let last = container.status.health_output.lines().rfind(|line| !line.trim().is_empty());
+    let said = last.map(|line| format!(": {}", line.trim())).unwrap_or_default();
+    Error::Unhealthy { name: container.config.name.clone(), said }
+}
+
+/// Half a minute of its policy's pauses: what has not come up by then does not.
+const MOST_RESTARTS: u32 = 8;
+
+fn keeps_ending(container: &Container, before: u32) -> Option<Error> {
+    let times = container.status.restarts.saturating_sub(before);
+    (times >= MOST_RESTARTS).then(|| Error::KeepsEnding {
+        name: container.config.name.clone(),
+        times,
+        code: container.status.exit_code,
     })
 }
 

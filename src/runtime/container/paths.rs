@@ -4,6 +4,8 @@
 //! wants it back after a reboot, and nothing waits for the disk. Only what it writes is below the durable root, in a
 //! directory beside those of the others that belongs to nobody once the record is gone.
 
+use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use crate::runtime::roots::Roots;
@@ -86,6 +88,16 @@ impl Paths {
             hostname: run.join("hostname"),
             run,
             lock: roots.volatile("locks").join(format!("container-{name}")),
+        }
+    }
+
+    /// Gives both directories their places under another name. What is durable goes first: the rest is worth nothing
+    /// without it.
+    pub fn move_to(&self, to: &Self) -> io::Result<()> {
+        fs::rename(&self.directory, &to.directory)?;
+        match fs::rename(&self.run, &to.run) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
     }
 }

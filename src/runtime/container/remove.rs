@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::observe::{self, names_in};
 use super::paths::{GOING, MAKING, TRANSIENT};
-use super::{Error, Paths, ProcessId, State, Stop, get, io_at, lock, stop};
+use super::{Config, Error, Paths, ProcessId, State, Stop, get, io_at, lock, stop};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 
@@ -32,17 +32,18 @@ pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
     match get(roots, name) {
         // Somebody may have started it again before the lock was ours.
         Ok(again) if again.is_running() && !force => Err(Error::Running(name.to_owned())),
-        Ok(again) if again.config.id == container.config.id => remove_held(roots, name, held),
+        Ok(again) if again.config.id == container.config.id => remove_held(roots, &again.config, held),
         // Somebody removed it, and it may be another one's name by now.
         _ => Ok(()),
     }
 }
 
 /// Away in one step, files of this boot first and then the rest: nobody ever sees half of it.
-fn remove_held(roots: &Roots, name: &str, held: Lock) -> Result<(), Error> {
+fn remove_held(roots: &Roots, config: &Config, held: Lock) -> Result<(), Error> {
+    let name = config.name.as_str();
     let paths = Paths::of(roots, name);
     end_supervisor(roots, name)?;
-    super::start::clean(roots, name)?;
+    super::start::clean(roots, config)?;
     for (from, to) in [(&paths.run, &paths.run_going), (&paths.directory, &paths.going)] {
         discard(to)?;
         match fs::rename(from, to) {
@@ -102,7 +103,8 @@ pub struct Over {
 impl Over {
     /// Removes it.
     pub fn remove(self, roots: &Roots) -> Result<(), Error> {
-        remove_held(roots, &self.name, self.held)
+        let config = get(roots, &self.name)?.config;
+        remove_held(roots, &config, self.held)
     }
 }
 

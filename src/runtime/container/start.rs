@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Error, Paths, Start, cgroup, get, io_at, lock, skeleton};
+use super::{Config, Error, Paths, Start, cgroup, get, io_at, lock, skeleton};
 use crate::runtime::init::InitError;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::{self, STARTED};
@@ -37,7 +37,7 @@ pub fn start(roots: &Roots, name: &str, start: &Start, supervision: Supervision)
     if get(roots, name)?.is_running() {
         return Ok(());
     }
-    clean(roots, name)?;
+    clean(roots, &container.config)?;
     skeleton::ensure(&paths.skeleton)?;
     state::make_directory(&paths.run)?;
     state::write_json_volatile(&paths.start, start)?;
@@ -68,8 +68,8 @@ fn is_alone() -> bool {
 }
 
 /// Ends what a killed supervisor left behind: processes and their group. Its mounts ended with it.
-pub(super) fn clean(roots: &Roots, name: &str) -> Result<(), Error> {
-    let cgroup = cgroup(roots, name);
+pub(super) fn clean(roots: &Roots, config: &Config) -> Result<(), Error> {
+    let cgroup = cgroup(roots, config);
     loop {
         let processes = cgroup.processes();
         if processes.is_empty() {

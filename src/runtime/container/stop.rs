@@ -1,6 +1,6 @@
 //! Stopping, removing, and changing what runs.
 
-use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::config::Record;
@@ -86,23 +86,28 @@ pub fn update(roots: &Roots, config: &Config) -> Result<(), Error> {
     if present.is_running() { client::ask(&paths, &name, &Request::Reload) } else { Ok(()) }
 }
 
-/// Gives a stopped container another name. (One that runs keeps its socket and group, and so its name.)
-pub fn rename(roots: &Roots, name: &str, new: &str) -> Result<(), Error> {
+/// Gives a container another name, whether it runs or not; one that runs goes on. `netns` is where its network
+/// namespace is held under the new name. One that has that name already, and no other, is fine.
+pub fn rename(roots: &Roots, name: &str, new: &str, netns: Option<PathBuf>) -> Result<(), Error> {
     if !super::is_name(new) {
         return Err(Error::Name(new.to_owned()));
     }
-    let container = get(roots, name)?;
-    if container.is_running() {
-        return Err(Error::Running(name.to_owned()));
-    }
+    let container = match get(roots, name) {
+        Err(Error::NotFound(_)) if get(roots, new).is_ok() => return Ok(()),
+        found => found?,
+    };
     let (from, to) = (Paths::of(roots, &container.config.name), Paths::of(roots, new));
-    let (_from, _to) = (lock(&from)?, lock(&to)?);
+    let held = lock(&from)?;
+    let _to = lock(&to)?;
     if to.directory.exists() {
         return Err(Error::Exists(new.to_owned()));
     }
-    let mut config = container.config;
-    config.name = new.to_owned();
-    fs::rename(&from.directory, &to.directory).map_err(io_at(&to.directory))?;
-    state::write_json(&to.config, &Record::new(config))?;
-    super::remove::discard(&from.run)
+    super::remove::discard(&to.run)?;
+    if get(roots, &container.config.name)?.is_running() {
+        let request = Request::Rename { name: new.to_owned(), netns };
+        client::ask(&from, &container.config.name, &request)?;
+    } else {
+        from.move_to(&to).map_err(io_at(&to.directory))?;
+    }
+    Ok(held.remove()?)
 }

@@ -86,7 +86,7 @@ impl Seen {
         let is_plugged = |name: &&String| {
             let bridge = self.networks.iter().find(|network| network.config.name == **name);
             let bridge = bridge.and_then(|network| self.links.get(&network.bridge)).map(|link| link.index);
-            let cable = self.links.get(&cable(&self.roots, &attachment.container, name));
+            let cable = self.links.get(&cable(&self.roots, attachment.owner(), name));
             bridge.is_some() && cable.is_some_and(|link| link.up && link.bridge == bridge)
         };
         let lost = attachment.endpoints.keys().filter(|name| !is_plugged(name));

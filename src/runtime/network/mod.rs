@@ -104,6 +104,8 @@ pub struct Join {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Connect {
     pub container: String,
+    /// Its id, which no other container ever has.
+    pub id: String,
     /// In the order in which their interfaces are numbered. Without any there is only loopback.
     pub joins: Vec<Join>,
     pub ports: Vec<Port>,
@@ -305,10 +307,17 @@ pub fn connect(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
     let others: Vec<Attachment> =
         attachments(roots)?.into_iter().filter(|other| other.container != connect.container).collect();
     let file = records::attachment_file(roots, &connect.container, connect.transient);
-    let before: Attachment = state::read_json(&file)?.unwrap_or_default();
+    let mut before: Attachment = state::read_json(&file)?.unwrap_or_default();
+    if !before.container.is_empty() && before.id != connect.id {
+        // Of another container that had this name, and was not removed to the end.
+        unplug_all(roots, &connect.container)?;
+        forget(roots, &connect.container)?;
+        before = Attachment::default();
+    }
     let attachment = Attachment {
         version: records::VERSION,
         container: connect.container.clone(),
+        id: connect.id.clone(),
         endpoints: choose_endpoints(roots, connect, &before, &others)?,
         ports: ports::choose(&connect.ports, &before.ports, &others)?,
         dns: connect.dns.clone(),
@@ -364,7 +373,7 @@ fn unplug_changed(roots: &Roots, before: &Attachment, after: &Attachment) -> Res
     let mut socket = route_socket()?;
     for (network, _) in before.endpoints.iter().filter(|(name, endpoint)| !stays(name, endpoint)) {
         let failed = kernel(format!("network of container {}: leave {network}", after.container));
-        links::remove(&mut socket, &cable(roots, &before.container, network)).map_err(failed)?;
+        links::remove(&mut socket, &cable(roots, before.owner(), network)).map_err(failed)?;
     }
     Ok(())
 }
@@ -408,8 +417,9 @@ fn address(places: &[(Endpoint, u8)], way_out: Option<(Ipv4Addr, String)>) -> io
     }
 }
 
-fn cable(roots: &Roots, container: &str, network: &str) -> String {
-    link_name(roots, &["cable", container, network])
+/// Named after the attachment's owner.
+fn cable(roots: &Roots, owner: &str, network: &str) -> String {
+    link_name(roots, &["cable", owner, network])
 }
 
 /// Plugs the container into the network; its cable is made anew if either end is missing.
@@ -420,7 +430,7 @@ fn plug(
     endpoint: &Endpoint,
     namespace: &Path,
 ) -> io::Result<()> {
-    let name = cable(roots, &attachment.container, &network.config.name);
+    let name = cable(roots, attachment.owner(), &network.config.name);
     let bridge = links::existing(&network.bridge)?;
     let mut socket = Socket::route()?;
     let wanted = endpoint.interface.clone();
@@ -454,23 +464,59 @@ pub fn disconnect(roots: &Roots, container: &str) -> Result<bool, Error> {
     if !file.exists() && !sandbox::path(roots, container).exists() {
         return Ok(false);
     }
-    let attachment: Option<Attachment> = state::read_json(&file)?;
-    let failed = |what: &str| kernel(format!("network of container {container}: {what}"));
     // Before the lock: the kernel takes 15 ms over each, but over many at once no longer. They are this container's alone.
-    let mut socket = route_socket()?;
-    for network in attachment.iter().flat_map(|attachment| attachment.endpoints.keys()) {
-        links::remove(&mut socket, &cable(roots, container, network)).map_err(failed("remove its cable"))?;
-    }
+    unplug_all(roots, container)?;
     let _lock = lock(roots)?;
+    forget(roots, container)?;
+    Ok(true)
+}
+
+fn unplug_all(roots: &Roots, container: &str) -> Result<(), Error> {
+    let file = records::attachment_file(roots, container, false);
+    let Some(attachment) = state::read_json::<Attachment>(&file)? else { return Ok(()) };
+    let mut socket = route_socket()?;
+    for network in attachment.endpoints.keys() {
+        let removed = links::remove(&mut socket, &cable(roots, attachment.owner(), network));
+        removed.map_err(kernel(format!("network of container {container}: remove its cable")))?;
+    }
+    Ok(())
+}
+
+/// The lock is held.
+fn forget(roots: &Roots, container: &str) -> Result<(), Error> {
+    let failed = |what: &str| kernel(format!("network of container {container}: {what}"));
     sandbox::remove(roots, container).map_err(failed("remove its namespace"))?;
-    if attachment.is_none() {
-        return Ok(true);
+    let file = records::attachment_file(roots, container, false);
+    if !file.exists() {
+        return Ok(());
     }
     // The record goes last: while it is there, the next call knows that something may be left.
     let others: Vec<Attachment> = attachments(roots)?.into_iter().filter(|one| one.container != container).collect();
     apply_rules_for(roots, &list(roots)?, &others)?;
-    remove_file(&file)?;
-    Ok(true)
+    remove_file(&file)
+}
+
+/// What a container has of the network is another name's from now on; nothing of it changes for the container. One that
+/// has nothing is fine.
+pub fn rename(roots: &Roots, container: &str, new: &str) -> Result<(), Error> {
+    if !is_name(new) {
+        return Err(Error::Container(new.to_owned()));
+    }
+    let _lock = lock(roots)?;
+    let [from, to] = [container, new].map(|name| records::attachment_file(roots, name, false));
+    if let Some(attachment) = state::read_json::<Attachment>(&from)? {
+        let before: Option<Attachment> = state::read_json(&to)?;
+        if before.is_some_and(|before| before.owner() != attachment.owner()) {
+            unplug_all(roots, new)?;
+            forget(roots, new)?;
+        }
+        let id = attachment.owner().to_owned();
+        state::write_json(&to, &Attachment { container: new.to_owned(), id, ..attachment })?;
+    }
+    sandbox::rename(roots, container, new).map_err(kernel(format!("network of container {container}: rename")))?;
+    // The record goes last: while it is there, the next call knows that something may be left.
+    remove_file(&from)?;
+    apply_rules(roots)
 }
 
 /// Puts back what the kernel lost of all networks and of the containers that have a namespace.

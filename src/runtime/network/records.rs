@@ -162,6 +162,9 @@ pub struct Port {
 pub struct Attachment {
     pub version: u32,
     pub container: String,
+    /// What its cables are named after: it stays when the container gets another name.
+    #[serde(default)]
+    pub id: String,
     /// By network.
     pub endpoints: BTreeMap<String, Endpoint>,
     pub ports: Vec<Port>,
@@ -170,6 +173,11 @@ pub struct Attachment {
 }
 
 impl Attachment {
+    /// The container's id, or its name where no id is known.
+    pub fn owner(&self) -> &str {
+        if self.id.is_empty() { &self.container } else { &self.id }
+    }
+
     /// The network that gives the default route, on which ports are published too, and the place in it: of those that
     /// are not internal the one with the highest priority, of equals the first by name.
     pub fn way_out<'a>(&self, networks: &'a [Network]) -> Option<(&'a Network, &Endpoint)> {

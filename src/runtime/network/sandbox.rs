@@ -99,6 +99,22 @@ fn write_if_there(path: &str, value: &str) -> io::Result<()> {
     if Path::new(path).exists() { fs::write(path, value) } else { Ok(()) }
 }
 
+/// Holds the namespace under another name.
+pub fn rename(roots: &Roots, container: &str, new: &str) -> io::Result<()> {
+    let (from, to) = (path(roots, container), path(roots, new));
+    if !is_namespace(&from) {
+        return Ok(());
+    }
+    if !is_namespace(&to) {
+        File::create(&to)?;
+        mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+    }
+    while is_namespace(&from) {
+        umount2(&from, MntFlags::MNT_DETACH)?;
+    }
+    fs::remove_file(&from)
+}
+
 /// Lets go of the namespace, if there is one; the links in it end with it. The last one takes the directory's mount with
 /// it.
 pub fn remove(roots: &Roots, container: &str) -> io::Result<()> {

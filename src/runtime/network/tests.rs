@@ -129,7 +129,15 @@ fn links_lost(seen: &Seen, network: &str) -> Vec<String> {
 fn wish(name: &str, networks: &[&str], ports: &[Port]) -> Connect {
     let join = |network: &&str| Join { network: (*network).into(), names: vec![name.into()], ..Join::default() };
     let joins = networks.iter().map(join).collect();
-    Connect { container: name.into(), joins, ports: ports.to_vec(), dns: Vec::new(), users: None, transient: false }
+    Connect {
+        container: name.into(),
+        id: String::new(),
+        joins,
+        ports: ports.to_vec(),
+        dns: Vec::new(),
+        users: None,
+        transient: false,
+    }
 }
 
 fn port(host_port: u16, container_port: u16) -> Port {

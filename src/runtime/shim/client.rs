@@ -4,6 +4,7 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +26,11 @@ pub enum Request {
     Resume,
     /// Read the configuration again and apply what may change.
     Reload,
+    /// Take another name, and the directories of that. `netns` is where the network namespace is held from then on.
+    Rename {
+        name: String,
+        netns: Option<PathBuf>,
+    },
     /// Frames from here on.
     Attach {
         /// First all that the log holds from this time on, in the log's own form; empty is from its beginning.

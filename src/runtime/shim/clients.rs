@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
@@ -32,6 +33,7 @@ pub enum Wish {
     Kill { signal: String },
     Freeze(bool),
     Reload,
+    Rename { name: String, netns: Option<PathBuf> },
     Attach { replay_since: Option<String> },
     Resize { rows: u16, columns: u16 },
 }
@@ -149,6 +151,7 @@ impl Clients {
             Ok(Request::Pause) => Wish::Freeze(true),
             Ok(Request::Resume) => Wish::Freeze(false),
             Ok(Request::Reload) => Wish::Reload,
+            Ok(Request::Rename { name, netns }) => Wish::Rename { name, netns },
             Ok(Request::Attach { replay_since }) => Wish::Attach { replay_since },
             Err(error) => {
                 self.answer(index, Err(error.to_string()));

@@ -27,6 +27,11 @@ impl Writer {
         Self { path, log, file: None, size: 0, partial: [Vec::new(), Vec::new()] }
     }
 
+    /// The log has another place from now on; the file that is open is that one.
+    pub fn moved(&mut self, path: PathBuf) {
+        self.path = path;
+    }
+
     /// Takes a piece of output. `stream` is 0 for standard output, 1 for error. An error is for the caller to report
     /// once; the container is never stopped for it.
     pub fn take(&mut self, stream: usize, bytes: &[u8]) -> io::Result<()> {

@@ -89,7 +89,7 @@ impl Supervisor {
         let paths = Paths::of(roots, name);
         let record = state::read_json::<Record>(&paths.config).map_err(failed("configuration"))?;
         let missing = || InitError::Step { step: "configuration".into(), reason: "there is none".into() };
-        let config = record.ok_or_else(missing)?.config;
+        let config = Config { name: name.to_owned(), ..record.ok_or_else(missing)?.config };
         let start = state::read_json::<Start>(&paths.start).map_err(failed("start"))?.unwrap_or_default();
         let users = users(&config, &start).map_err(|error| step("user namespace", error))?;
         mount_root(&config, &paths, users.as_ref()).map_err(|error| step("mount the root file system", error))?;
@@ -103,7 +103,7 @@ impl Supervisor {
         let status = Status { shim: ProcessId::of(std::process::id() as i32), ..Status::default() };
         Ok(Self {
             host,
-            cgroup: container::cgroup(roots, name),
+            cgroup: container::cgroup(roots, &config),
             users,
             signals: taken.map_err(|error| step("signals", error.into()))?,
             writer: Writer::new(paths.log.clone(), config.log.clone()),
@@ -437,6 +437,7 @@ impl Supervisor {
             Wish::Kill { signal } => self.kill(&signal),
             Wish::Freeze(frozen) => self.freeze(frozen),
             Wish::Reload => self.reload(),
+            Wish::Rename { name, netns } => self.rename(name, netns),
             Wish::Attach { replay_since } => {
                 let log_of = (&self.roots, self.config.name.as_str());
                 self.clients.attach(client, replay_since, log_of, self.writer.unfinished());
@@ -509,6 +510,7 @@ impl Supervisor {
     fn reload(&mut self) -> Result<(), String> {
         let record = state::read_json::<Record>(&self.paths.config).map_err(|error| error.to_string())?;
         let config = record.ok_or("its configuration is gone")?.config;
+        let config = Config { name: self.config.name.clone(), ..config };
         let resources: oci_spec::runtime::LinuxResources =
             serde_json::from_value(spec::resources(&config.request.limits)).map_err(|error| error.to_string())?;
         if self.run.is_some() {
@@ -523,6 +525,18 @@ impl Supervisor {
         self.config = config;
         self.save();
         Ok(())
+    }
+
+    /// The asker holds the locks of both names.
+    fn rename(&mut self, name: String, netns: Option<PathBuf>) -> Result<(), String> {
+        let to = Paths::of(&self.roots, &name);
+        self.paths.move_to(&to).map_err(|error| error.to_string())?;
+        self.paths = to;
+        self.writer.moved(self.paths.log.clone());
+        self.config.name = name;
+        self.start.netns = netns;
+        self.save();
+        state::write_json_volatile(&self.paths.start, &self.start).map_err(|error| error.to_string())
     }
 
     /// Written at each change; whoever waits is woken by it. Nothing better can be done about a full disk than to go on.

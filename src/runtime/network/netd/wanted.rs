@@ -136,6 +136,7 @@ mod tests {
         Attachment {
             version: 1,
             container: container.into(),
+            id: String::new(),
             endpoints: endpoints.collect(),
             ports: ports.to_vec(),
             dns: vec![],

@@ -312,7 +312,7 @@ fn cascade(desired: &Desired, observed: &Observed, decisions: &mut Decisions) {
             let Config::Container(config) = &resource.config else { continue };
             let Some(found) = observed.resources.get(id) else { continue };
             let own = decisions[id].fate;
-            if matches!(own, Fate::Replace { start_first: false } | Fate::Create | Fate::Refuse) {
+            if matches!(own, Fate::Replace { start_first: false } | Fate::Refuse) {
                 continue;
             }
             let replaced =

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use std::path::PathBuf;
 
 use super::workshop::{Workshop, WorkshopError, remove_container};
-use crate::runtime::container::{self, Config, ProcessId, Start, logs};
+use crate::runtime::container::{self, Config, ProcessId, Removal, Start, logs};
 use crate::runtime::init::spec::{Mount, Namespace, Request};
 use crate::runtime::network::{self, Connect, Join, NetworkConfig, netd, sandbox};
 use crate::runtime::shim::client::{self, decode, frame};
@@ -87,9 +87,9 @@ pub fn run<'a>(
 ) -> Result<Ran<'a>, RunError> {
     let roots = &workshop.roots;
     let name = workshop.container_name();
-    let upper = container::Paths::of(roots, &name).upper;
-    let mut ran = Ran { workshop, name: name.clone(), code: 0, upper };
+    let mut ran = Ran { workshop, name: name.clone(), code: 0, upper: PathBuf::new() };
     container::create(roots, &config(program, &name))?;
+    ran.upper = container::Paths::of(roots, &name).upper;
     let start = connect(workshop, program, &name)?;
     container::start(roots, &name, &start, container::Supervision::Anew)?;
     started(&name);
@@ -118,6 +118,8 @@ fn config(program: &Program, name: &str) -> Config {
         layers: program.layers.clone(),
         request,
         user: program.user.clone(),
+        // Nothing of it is written to the disk to stay, secrets in its environment least of all.
+        removal: Removal::Maker,
         owner: Some(ProcessId::of(std::process::id() as i32)),
         ..Config::default()
     }
@@ -132,7 +134,7 @@ fn connect(workshop: &Workshop, program: &Program, name: &str) -> Result<Start, 
         program.extra_hosts.iter().map(line).collect::<String>()
     };
     let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-    let mut connect = Connect { container: name.to_owned(), ..Connect::default() };
+    let mut connect = Connect { container: name.to_owned(), transient: true, ..Connect::default() };
     match program.network {
         Network::Host => {
             let read = |path: &str| fs::read_to_string(path).unwrap_or_default();

@@ -107,7 +107,7 @@ pub struct RunFiles {
     /// A volume by name, or a path of this host
     #[arg(short, long, value_name = "SOURCE:TARGET[:OPTIONS]")]
     pub volume: Vec<String>,
-    /// A mount: type=bind|volume|tmpfs,source=…,target=…[,readonly]
+    /// A mount: `type=bind|volume|tmpfs,source=…,target=…[,readonly]`
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub mount: Vec<String>,
     /// A directory in memory
@@ -234,7 +234,7 @@ pub struct RunSecurity {
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct RunLife {
-    /// no, always, unless-stopped, or on-failure[:N]
+    /// no, always, unless-stopped, or `on-failure[:N]`
     #[arg(long, default_value = "no", value_name = "POLICY")]
     pub restart: String,
     /// The signal that asks it to end

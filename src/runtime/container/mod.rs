@@ -3,7 +3,7 @@
 //!
 //! What is durable is one directory a container, `containers/NAME` below the durable root: `config.json`, the overlay's
 //! `upper` and `work`, `log`. What lives until the next boot is in the directory of the same name below the volatile
-//! root; of a container that goes with its end, that is the record too ([`paths`]). A running container is held by its supervisor ([`super::shim`]); every call here works without one, and
+//! root; of a container that goes with its end, that is the record too (`paths`). A running container is held by its supervisor ([`super::shim`]); every call here works without one, and
 //! cleans up behind one that was killed.
 
 use std::fs;

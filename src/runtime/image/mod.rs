@@ -1,8 +1,8 @@
 //! Images: named, content-addressed, unpacked. Knows registries and archives; of containers only which layers they stand
 //! on, which are kept.
 //!
-//! What comes from outside is read by [`document`], [`config`], [`tarball`] and [`strict`], and refused there where it is
-//! not plain; what is unpacked goes through [`unpack`]; everything that is kept is kept by [`store`].
+//! What comes from outside is read by `document`, `config`, `tarball` and `strict`, and refused there where it is
+//! not plain; what is unpacked goes through `unpack`; everything that is kept is kept by `store`.
 
 pub mod archive;
 mod builtin;

@@ -4,10 +4,10 @@
 //!
 //! It is two processes: one that serves, and one that does nothing but start it again when it was killed. When both
 //! were, the next command that changes something starts them anew, and `observe` reports it until then. A program of
-//! another build that finds it running has it become that program, without closing a socket ([`handover`]). One that
+//! another build that finds it running has it become that program, without closing a socket (`handover`). One that
 //! does not answer is killed.
 //!
-//! Beside serving it watches the kernel's links and rules, and puts back at once what somebody took away ([`guard`]).
+//! Beside serving it watches the kernel's links and rules, and puts back at once what somebody took away (`guard`).
 //!
 //! In the namespace of each container it answers questions for names at 127.0.0.11 (see `resolver`). On the host it listens on
 //! published ports: that keeps them from being taken by others, and carries connections of the host's own programs to

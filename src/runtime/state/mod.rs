@@ -149,6 +149,10 @@ impl Lock {
                 Err((mut file, nix::Error::EWOULDBLOCK)) => {
                     let mut holder = String::new();
                     file.read_to_string(&mut holder).map_err(io_at(path))?;
+                    if holder.is_empty() {
+                        // It holds the lock, and is about to write down who it is.
+                        holder.push_str("another process");
+                    }
                     return Err(Error::Held { path: path.to_owned(), holder });
                 }
                 Err((_, error)) => return Err(io_at(path)(error.into())),

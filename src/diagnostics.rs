@@ -160,8 +160,15 @@ impl Diagnostics {
     /// Human form with source lines and carets; `color` adds terminal escapes.
     pub fn render(&self, color: bool) -> String {
         let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-        let rendered: Vec<String> = self.list.iter().map(|one| renderer.render(&self.groups(one))).collect();
-        rendered.join("\n\n")
+        let rendered = self.list.iter().map(|one| match (&one.help, self.sources_of(one).is_empty()) {
+            // Without a place in a text there is nothing that the help would have to stand out from.
+            (Some(help), true) => {
+                let bare = Diagnostic { help: None, ..one.clone() };
+                format!("{}\n  help: {help}", renderer.render(&self.groups(&bare)))
+            }
+            _ => renderer.render(&self.groups(one)),
+        });
+        rendered.collect::<Vec<_>>().join("\n\n")
     }
 
     /// One JSON object a diagnostic, for editors and scripts.

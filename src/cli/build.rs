@@ -21,7 +21,7 @@ pub struct Build {
     /// The image's name; several are allowed
     #[arg(short, long, value_name = "NAME[:TAG]")]
     pub tag: Vec<String>,
-    /// The Dockerfile, `-` for standard input [default: CONTEXT/Dockerfile]
+    /// The Dockerfile, `-` for standard input; else CONTEXT/Dockerfile
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// A value for an `ARG`; the caller's own variable where none is given
@@ -30,9 +30,10 @@ pub struct Build {
     /// A further place to take files or images from: a directory, or docker-image://NAME
     #[arg(long, value_name = "NAME=PLACE")]
     pub build_context: Vec<String>,
-    /// The stage to build [default: the last]
+    /// The stage to build; else the last
     #[arg(long, value_name = "STAGE")]
     pub target: Option<String>,
+    /// A label of the image
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
     /// Remember nothing of earlier builds
@@ -50,10 +51,13 @@ pub struct Build {
     /// A file or variable that steps may see and nothing keeps
     #[arg(long, value_name = "id=NAME[,src=FILE|env=NAME]")]
     pub secret: Vec<String>,
+    /// A line of /etc/hosts for the steps
     #[arg(long, value_name = "HOST:ADDRESS")]
     pub add_host: Vec<String>,
+    /// Size of /dev/shm for the steps, such as 64m
     #[arg(long, value_name = "SIZE")]
     pub shm_size: Option<String>,
+    /// A limit of each process of the steps
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<String>,
     /// Only this host's own is built for
@@ -62,6 +66,7 @@ pub struct Build {
     /// Write the image's id to a file
     #[arg(long, value_name = "FILE")]
     pub iidfile: Option<PathBuf>,
+    /// Draw progress where standard error is a terminal, or write plain lines
     #[arg(long, value_enum, default_value_t)]
     pub progress: Progress,
     /// Print nothing but the image's id

@@ -5,36 +5,57 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{Kill, Names, PortArguments, Rm, Start, Stop, Top};
+use super::args::{Diff, Kill, Names, PortArguments, Rename, Rm, Start, Stop, Top, Update};
 use super::failure::Failure;
-use super::format::{Column, Listing, Row};
+use super::format::{Column, Format, Listing, Row};
+use super::names::Here;
 use super::{names, options, ps, run, view};
-use crate::engine::native::{anonymous_volumes, containers, volume_users};
-use crate::runtime::container::{self, Container};
+use crate::engine::native::{anonymous_volumes, containers, declared, volume_users};
+use crate::reconcile::resource::{Resources, label};
+use crate::runtime::container::{self, Change, Container};
 use crate::runtime::roots::Roots;
 use crate::runtime::{network, volume};
 
-/// Does it with each and prints what was typed; those after one that failed are done too.
+/// Does it with each and prints what was typed, or the containers' names where a word means several; those after one
+/// that failed are done too.
 fn each(
     roots: &Roots,
-    names: &[String],
+    here: &Here,
+    words: &[String],
     mut action: impl FnMut(&Container) -> Result<(), Failure>,
 ) -> Result<ExitCode, Failure> {
     let mut failures = Vec::new();
-    for name in names {
-        match names::one(roots, name).and_then(|found| action(&found)) {
-            Ok(()) => view::out(&format!("{name}\n"))?,
+    let mut act = |one: &Container, said: &str| -> Result<(), Failure> {
+        match action(one) {
+            Ok(()) => view::out(&format!("{said}\n"))?,
             Err(failure) => failures.push(failure),
         }
+        Ok(())
+    };
+    if words.is_empty() {
+        for one in names::several(roots, here, words)? {
+            act(&one, &one.config.name)?;
+        }
     }
+    let mut unknown = Vec::new();
+    for word in words {
+        match names::several(roots, here, std::slice::from_ref(word)) {
+            Ok(found) => match found.as_slice() {
+                [only] => act(only, word)?,
+                several => several.iter().try_for_each(|one| act(one, &one.config.name))?,
+            },
+            Err(failure) => unknown.push(failure),
+        }
+    }
+    failures.extend(unknown);
     Failure::of_all(failures)
 }
 
-pub fn start(roots: &Roots, arguments: &Start) -> Result<ExitCode, Failure> {
+pub fn start(roots: &Roots, here: &Here, arguments: &Start) -> Result<ExitCode, Failure> {
     if arguments.attach || arguments.interactive {
-        return run::start_attached(roots, arguments);
+        return run::start_attached(roots, here, arguments);
     }
-    each(roots, &arguments.names, |one| Ok(containers::start(roots, &one.config.name)?))
+    each(roots, here, &arguments.names, |one| Ok(containers::start(roots, &one.config.name)?))
 }
 
 fn how(arguments: &Stop) -> Result<container::Stop, Failure> {
@@ -42,38 +63,41 @@ fn how(arguments: &Stop) -> Result<container::Stop, Failure> {
     Ok(container::Stop { signal, grace: arguments.time.map(Duration::from_secs) })
 }
 
-pub fn stop(roots: &Roots, arguments: &Stop) -> Result<ExitCode, Failure> {
+pub fn stop(roots: &Roots, here: &Here, arguments: &Stop) -> Result<ExitCode, Failure> {
     let how = how(arguments)?;
-    each(roots, &arguments.names, |one| Ok(container::stop(roots, &one.config.name, &how)?))
+    each(roots, here, &arguments.names, |one| Ok(container::stop(roots, &one.config.name, &how)?))
 }
 
-pub fn restart(roots: &Roots, arguments: &Stop) -> Result<ExitCode, Failure> {
+pub fn restart(roots: &Roots, here: &Here, arguments: &Stop) -> Result<ExitCode, Failure> {
     let how = how(arguments)?;
-    each(roots, &arguments.names, |one| Ok(containers::restart(roots, &one.config.name, &how)?))
+    each(roots, here, &arguments.names, |one| Ok(containers::restart(roots, &one.config.name, &how)?))
 }
 
-pub fn kill(roots: &Roots, arguments: &Kill) -> Result<ExitCode, Failure> {
+pub fn kill(roots: &Roots, here: &Here, arguments: &Kill) -> Result<ExitCode, Failure> {
     let signal = options::signal("--signal", arguments.signal.clone())?;
-    each(roots, &arguments.names, |one| Ok(container::kill(roots, &one.config.name, &signal)?))
+    each(roots, here, &arguments.names, |one| Ok(container::kill(roots, &one.config.name, &signal)?))
 }
 
-pub fn pause(roots: &Roots, arguments: &Names) -> Result<ExitCode, Failure> {
-    each(roots, &arguments.names, |one| Ok(container::pause(roots, &one.config.name)?))
+pub fn pause(roots: &Roots, here: &Here, arguments: &Names) -> Result<ExitCode, Failure> {
+    each(roots, here, &arguments.names, |one| Ok(container::pause(roots, &one.config.name)?))
 }
 
-pub fn unpause(roots: &Roots, arguments: &Names) -> Result<ExitCode, Failure> {
-    each(roots, &arguments.names, |one| Ok(container::unpause(roots, &one.config.name)?))
+pub fn unpause(roots: &Roots, here: &Here, arguments: &Names) -> Result<ExitCode, Failure> {
+    each(roots, here, &arguments.names, |one| Ok(container::unpause(roots, &one.config.name)?))
 }
 
-pub fn rm(roots: &Roots, arguments: &Rm) -> Result<ExitCode, Failure> {
+pub fn rm(roots: &Roots, here: &Here, arguments: &Rm) -> Result<ExitCode, Failure> {
     let mut failures = Vec::new();
     for name in &arguments.names {
         // With --force only what stays is an error, not what is gone already.
         if arguments.force && matches!(container::get(roots, name), Err(container::Error::NotFound(_))) {
             continue;
         }
-        let found = names::one(roots, name);
-        match found.and_then(|one| remove(roots, &one.config.name, arguments.force, arguments.volumes)) {
+        let found = names::of_word(roots, here, name, &[label::SERVICE]);
+        let removed = found.and_then(|found| {
+            found.iter().try_for_each(|one| remove(roots, &one.config.name, arguments.force, arguments.volumes))
+        });
+        match removed {
             Ok(()) => view::out(&format!("{name}\n"))?,
             Err(failure) => failures.push(failure),
         }
@@ -97,12 +121,61 @@ pub fn remove(roots: &Roots, name: &str, force: bool, volumes: bool) -> Result<(
     Ok(())
 }
 
+pub fn rename(roots: &Roots, here: &Here, arguments: &Rename) -> Result<ExitCode, Failure> {
+    let found = names::one_or_service(roots, here, &arguments.name)?;
+    if found.config.name == arguments.new {
+        return Err(Failure::new(format!("container {:?} has that name already", arguments.new)));
+    }
+    if container::get(roots, &arguments.new).is_ok_and(|other| other.config.name == arguments.new) {
+        return Err(container::Error::Exists(arguments.new.clone()).into());
+    }
+    containers::rename(roots, &found.config.name, &arguments.new)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Changes limits and the restart policy, while it runs; all else stays.
+pub fn update(roots: &Roots, here: &Here, arguments: &Update) -> Result<ExitCode, Failure> {
+    let asked = options::resources(&arguments.limits)?;
+    let restart = arguments.restart.as_deref().map(options::restart).transpose()?;
+    if asked == Resources::default() && restart.is_none() {
+        return Err(Failure::new("nothing is to be changed\n  help: name a limit or a policy, such as --memory 512m"));
+    }
+    each(roots, here, &arguments.names, |one| {
+        let name = &one.config.name;
+        let mut wanted = declared(one).ok_or_else(|| containers::Error::Undeclared(name.clone()))?;
+        wanted.resources = with(wanted.resources, asked.clone());
+        wanted.restart = restart.clone().unwrap_or(wanted.restart);
+        Ok(containers::update(roots, &wanted)?)
+    })
+}
+
+/// What is asked for, else what there is.
+fn with(present: Resources, asked: Resources) -> Resources {
+    // Another limit of memory takes its own share of swap with it, unless that is asked for, too.
+    let memory_swap =
+        if asked.memory.is_some() { asked.memory_swap } else { asked.memory_swap.or(present.memory_swap) };
+    Resources {
+        memory: asked.memory.or(present.memory),
+        memory_reservation: asked.memory_reservation.or(present.memory_reservation),
+        memory_swap,
+        nano_cpus: asked.nano_cpus.or(present.nano_cpus),
+        cpu_shares: asked.cpu_shares.or(present.cpu_shares),
+        cpuset: asked.cpuset.or(present.cpuset),
+        pids: asked.pids.or(present.pids),
+        ..present
+    }
+}
+
 /// Prints the codes in the order of the names.
-pub fn wait(roots: &Roots, arguments: &Names) -> Result<ExitCode, Failure> {
+pub fn wait(roots: &Roots, here: &Here, arguments: &Names) -> Result<ExitCode, Failure> {
     let mut failures = Vec::new();
     for name in &arguments.names {
-        match names::one(roots, name).and_then(|one| Ok(container::wait(roots, &one.config.name, None)?)) {
-            Ok(code) => view::out(&format!("{code}\n"))?,
+        let found = names::of_word(roots, here, name, &[label::SERVICE]);
+        let codes = found.and_then(|found| {
+            found.iter().map(|one| Ok(container::wait(roots, &one.config.name, None)?)).collect::<Result<Vec<i32>, _>>()
+        });
+        match codes {
+            Ok(codes) => codes.iter().try_for_each(|code| view::out(&format!("{code}\n")))?,
             Err(failure) => failures.push(failure),
         }
     }
@@ -112,8 +185,8 @@ pub fn wait(roots: &Roots, arguments: &Names) -> Result<ExitCode, Failure> {
 const PROCESS: &[Column] =
     &[("PID", "PID"), ("PPID", "PPID"), ("UID", "UID"), ("Time", "TIME"), ("Command", "COMMAND")];
 
-pub fn top(roots: &Roots, arguments: &Top) -> Result<ExitCode, Failure> {
-    let found = names::one_or_service(roots, &arguments.name)?;
+pub fn top(roots: &Roots, here: &Here, arguments: &Top) -> Result<ExitCode, Failure> {
+    let found = names::one_or_service(roots, here, &arguments.name)?;
     if !found.is_running() {
         return Err(container::Error::NotRunning(found.config.name).into());
     }
@@ -158,11 +231,36 @@ fn ticks(stat: &str) -> u64 {
     after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
+const CHANGE: &[Column] = &[("Kind", "KIND"), ("Path", "PATH")];
+
+/// `A /new`, `C /changed`, `D /gone`, as docker prints them.
+pub fn diff(roots: &Roots, here: &Here, arguments: &Diff) -> Result<ExitCode, Failure> {
+    let found = names::one_or_service(roots, here, &arguments.name)?;
+    let mut listing = Listing::new(CHANGE, &["Kind", "Path"]);
+    let mut text = String::new();
+    for (path, change) in container::changes(roots, &found.config.name)? {
+        let (sign, word) = match change {
+            Change::Added => ("A", "added"),
+            Change::Changed => ("C", "changed"),
+            Change::Deleted => ("D", "deleted"),
+        };
+        let path = path.display().to_string();
+        text.push_str(&format!("{sign} {}\n", view::printable(&path)));
+        listing
+            .push(Row::new([("Kind", sign.to_owned()), ("Path", path.clone())], json!({"kind": word, "path": path})));
+    }
+    match &arguments.format.format {
+        Format::Table => view::out(&text)?,
+        format => listing.print(format)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 const PORT: &[Column] = &[("Port", "CONTAINER PORT"), ("Host", "HOST")];
 
 /// `80/tcp -> 127.0.0.1:8080`, or the latter part alone where a port was asked for.
-pub fn port(roots: &Roots, arguments: &PortArguments) -> Result<ExitCode, Failure> {
-    let found = names::one_or_service(roots, &arguments.name)?;
+pub fn port(roots: &Roots, here: &Here, arguments: &PortArguments) -> Result<ExitCode, Failure> {
+    let found = names::one_or_service(roots, here, &arguments.name)?;
     let name = found.config.name.clone();
     let own = network::attachments(roots)?.into_iter().find(|one| one.container == name && found.is_running());
     let mut ports = own.map(|own| own.ports).unwrap_or_default();
@@ -183,7 +281,7 @@ pub fn port(roots: &Roots, arguments: &PortArguments) -> Result<ExitCode, Failur
         listing.push(Row::new([("Port", inner), ("Host", outer)], json!(port)));
     }
     match &arguments.format.format {
-        super::format::Format::Table => view::out(&text)?,
+        Format::Table => view::out(&text)?,
         format => listing.print(format)?,
     }
     Ok(ExitCode::SUCCESS)

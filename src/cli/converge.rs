@@ -11,7 +11,7 @@ use super::args::{Apply, Consent, Destroy, FileArguments, Plan as PlanArguments,
 use super::display::Display;
 use super::failure::Failure;
 use super::format::{Format, print_value};
-use super::{progress, prune, stack_file, view};
+use super::{progress, prune, ps, stack_file, view};
 use crate::engine::native::Native;
 use crate::reconcile::check::check;
 use crate::reconcile::controller::{ConvergeError, converge};
@@ -19,8 +19,10 @@ use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{Engine, Observed, StackName};
 use crate::reconcile::execute::{Event, ExecuteOptions, Report, execute};
 use crate::reconcile::plan::{self, DestroyOptions, Plan, PlanOptions, SavedPlan};
+use crate::reconcile::resource::label;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{Contention, Durability, Error as StateError, Lock, replace};
+use crate::runtime::{container, network};
 
 /// A runtime for the duration of one command. The engine's own threads do what blocks; one that still waits for
 /// something when the command is over is not waited for.
@@ -76,7 +78,8 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
     let engine = Arc::new(native.with_listener(progress::listener(&display)));
     let loaded = stack_file::load(&arguments.file)?;
     let desired = stack_file::with_pull(stack_file::lower(&loaded, engine.capabilities())?, arguments.pull);
-    let _lock = lock(roots, &desired.stack)?;
+    let stack = desired.stack.clone();
+    let _lock = lock(roots, &stack)?;
     block_on(async {
         let applied = async {
             match &arguments.plan {
@@ -84,16 +87,33 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
                 None => apply_now(&engine, desired, arguments, &display).await,
             }
         };
-        match arguments.wait_timeout {
-            Some(seconds) => match tokio::time::timeout(Duration::from_secs(seconds), applied).await {
-                Ok(result) => result,
-                Err(_) => Err(Failure::new(format!(
-                    "not everything was up within {seconds} s\n  help: `stack ps -a` shows what is not"
-                ))),
-            },
-            None => applied.await,
-        }
+        let applied = async {
+            let changed = applied.await?;
+            if changed {
+                show_ports(roots, &stack, &display)?;
+            }
+            Ok(ExitCode::SUCCESS)
+        };
+        let Some(seconds) = arguments.wait_timeout else { return applied.await };
+        let late = || {
+            Failure::new(format!("not everything was up within {seconds} s\n  help: `stack ps -a` shows what is not"))
+        };
+        tokio::time::timeout(Duration::from_secs(seconds), applied).await.unwrap_or_else(|_| Err(late()))
     })
+}
+
+/// Where the stack is reached from outside, now that something has changed.
+fn show_ports(roots: &Roots, stack: &StackName, display: &Display) -> Result<(), Failure> {
+    let attachments = network::attachments(roots)?;
+    for one in container::list(roots)? {
+        let of_stack = one.config.labels.get(label::STACK).is_some_and(|name| name == stack.as_str());
+        let own = attachments.iter().filter(|own| of_stack && one.is_running() && own.container == one.config.name);
+        for port in own.flat_map(|own| &own.ports) {
+            let (outside, inside) = (ps::host_port(port), port.container_port);
+            display.say(&format!("  {outside} -> {} port {inside}/{}", one.config.name, port.protocol));
+        }
+    }
+    Ok(())
 }
 
 fn execute_options(arguments: &Apply, display: &Display) -> Result<ExecuteOptions, Failure> {
@@ -115,7 +135,7 @@ async fn apply_now(
     desired: Desired,
     arguments: &Apply,
     display: &Display,
-) -> Result<ExitCode, Failure> {
+) -> Result<bool, Failure> {
     for note in &desired.not_honoured {
         display.insist(&format!("warning: not honoured yet: {note}"));
     }
@@ -138,7 +158,7 @@ async fn apply_now(
         None => display.say(&format!("nothing to do: {} is as declared", desired.stack.as_str())),
         Some(round) => return outcome(&round.plan, &round.report, display),
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(false)
 }
 
 async fn apply_saved(
@@ -147,7 +167,7 @@ async fn apply_saved(
     file: &std::path::Path,
     arguments: &Apply,
     display: &Display,
-) -> Result<ExitCode, Failure> {
+) -> Result<bool, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
     let saved = SavedPlan::from_json(&text)?;
     let observed = engine.observe(saved.stack()).await?;
@@ -155,13 +175,13 @@ async fn apply_saved(
     carry_out(engine, &plan, &execute_options(arguments, display)?, display).await
 }
 
-/// Executes a plan unless something is to be refused.
+/// Executes a plan unless something is to be refused; says whether there was something to do.
 async fn carry_out(
     engine: &Arc<Native>,
     plan: &Plan,
     options: &ExecuteOptions,
     display: &Display,
-) -> Result<ExitCode, Failure> {
+) -> Result<bool, Failure> {
     let objections = check(plan);
     if !objections.is_empty() {
         let lines: Vec<String> = objections.iter().map(|objection| format!("error: {objection}")).collect();
@@ -172,16 +192,16 @@ async fn carry_out(
     }
     if plan.is_empty() && plan.steps.is_empty() {
         display.say("nothing to do");
-        return Ok(ExitCode::SUCCESS);
+        return Ok(false);
     }
     let report = execute(engine, plan, options, &|event| display.step(&event)).await;
     outcome(plan, &report, display)
 }
 
-fn outcome(plan: &Plan, report: &Report, display: &Display) -> Result<ExitCode, Failure> {
+fn outcome(plan: &Plan, report: &Report, display: &Display) -> Result<bool, Failure> {
     if report.succeeded() {
         display.done(plan.stack.as_str(), &plan.summary());
-        return Ok(ExitCode::SUCCESS);
+        return Ok(true);
     }
     if report.cancelled() {
         return Err(Failure::new("interrupted\n  help: the next `stack apply` goes on from here").with_code(130));
@@ -279,7 +299,8 @@ pub fn destroy(roots: &Roots, arguments: &Destroy) -> Result<ExitCode, Failure> 
         let options = DestroyOptions { volumes: arguments.volumes, consent_volumes: consent };
         let plan = plan::destroy(&stack, &observed, options);
         let options = ExecuteOptions { parallel: 8, cancel: Some(cancellation(&display)?) };
-        carry_out(&engine, &plan, &options, &display).await
+        carry_out(&engine, &plan, &options, &display).await?;
+        Ok(ExitCode::SUCCESS)
     })
 }
 

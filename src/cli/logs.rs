@@ -11,6 +11,7 @@ use serde_json::json;
 use super::args::Logs;
 use super::failure::Failure;
 use super::format::{Format, Template};
+use super::names::Here;
 use super::{names, view};
 use crate::runtime::container::logs::{self, Line, Select};
 use crate::runtime::roots::Roots;
@@ -23,14 +24,15 @@ const COLORS: [u8; 10] = [36, 33, 32, 35, 34, 96, 93, 92, 95, 94];
 /// A line, and who wrote it.
 type Heard = (String, Line);
 
-pub fn logs(roots: &Roots, arguments: &Logs) -> Result<ExitCode, Failure> {
+pub fn logs(roots: &Roots, here: &Here, arguments: &Logs) -> Result<ExitCode, Failure> {
     let select = Select {
         since: arguments.since.as_deref().map(|text| time("--since", text)).transpose()?,
         until: arguments.until.as_deref().map(|text| time("--until", text)).transpose()?,
         tail: tail(&arguments.tail)?,
         follow: arguments.follow,
     };
-    let names: Vec<String> = names::several(roots, &arguments.names)?.into_iter().map(|one| one.config.name).collect();
+    let names: Vec<String> =
+        names::several(roots, here, &arguments.names)?.into_iter().map(|one| one.config.name).collect();
     let printer = Printer::new(&names, arguments)?;
     match names.as_slice() {
         [only] => {

@@ -13,6 +13,7 @@ use clap::{CommandFactory, Parser};
 mod args;
 mod bars;
 mod build;
+mod config;
 mod containers;
 mod converge;
 mod display;
@@ -42,6 +43,7 @@ mod watch;
 
 use args::{Arguments, Command, ContainerCommand, FileArguments, Global};
 use failure::Failure;
+use names::Here;
 
 use crate::runtime::network::netd;
 use crate::runtime::roots::Roots;
@@ -58,34 +60,47 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&words, &error),
     };
     start_log(arguments.global.verbose.max(arguments.command.verbose()));
-    match command(arguments) {
+    match command(arguments, &words) {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
 }
 
+/// Every word of the command line, for who describes it: `docs/cli.md` is made from this.
+pub fn words() -> clap::Command {
+    Arguments::command()
+}
+
 /// Wrong usage of `run` and `exec` exits 125 as docker's does, so that 1 is always the container's own.
 fn usage(words: &[OsString], error: &clap::Error) -> ExitCode {
+    let typed = typed(words).unwrap_or_default();
+    if typed == "compose" {
+        let help = "there is no `compose` in between: `stack up`, `stack logs -f`, `stack down`";
+        return Failure::new(format!("no command \"compose\"\n  help: {help}")).report();
+    }
     let printed = error.print();
     match (printed.is_ok(), error.use_stderr()) {
         (_, false) => ExitCode::SUCCESS,
-        _ if runs_a_program(words) => ExitCode::from(125),
+        _ if typed == "run" || typed == "exec" => ExitCode::from(125),
         _ => ExitCode::FAILURE,
     }
 }
 
-/// Whether the command is `run` or `exec`, as far as can be told of a line that is wrong.
-fn runs_a_program(words: &[OsString]) -> bool {
+/// The command that was typed, as far as can be told of a line that may be wrong; `container run` is `run`.
+fn typed(words: &[OsString]) -> Option<String> {
     let mut rest = words.iter().skip(1).filter_map(|word| word.to_str());
     while let Some(word) = rest.next() {
         match word {
-            "--root" | "--run-root" => drop(rest.next()),
+            "--root" | "--run-root" | "--etc" | "-f" | "--file" | "-p" | "--project-name" | "--profile"
+            | "--env-file" => {
+                rest.next();
+            }
             "container" => {}
             word if word.starts_with('-') => {}
-            word => return word == "run" || word == "exec",
+            word => return Some(word.to_owned()),
         }
     }
-    false
+    None
 }
 
 /// `-v` shows what is decided, `-vv` each effect; `RUST_LOG` wins over both.
@@ -109,7 +124,8 @@ fn role(words: &[OsString]) -> Option<ExitCode> {
     }
 }
 
-fn command(mut arguments: Arguments) -> Result<ExitCode, Failure> {
+fn command(mut arguments: Arguments, words: &[OsString]) -> Result<ExitCode, Failure> {
+    let word = typed(words).unwrap_or_default();
     let global = &arguments.global;
     let place = |named: &Option<PathBuf>, variable: &str, usual: &str| {
         let from_environment = || std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
@@ -122,8 +138,15 @@ fn command(mut arguments: Arguments) -> Result<ExitCode, Failure> {
     if let Some(file) = arguments.command.file() {
         before_the_command(global, file);
     }
-    needs_root(&arguments.command)?;
-    dispatch(&roots, &arguments.command, global.quiet)
+    needs_root(&arguments.command, &word)?;
+    let here = Here::new(FileArguments {
+        more_files: global.files.clone(),
+        project_name: global.project_name.clone(),
+        profile: global.profile.clone(),
+        env_file: global.env_file.clone(),
+        ..FileArguments::default()
+    });
+    dispatch(&roots, &here, &arguments.command, global.quiet)
 }
 
 /// `stack -f FILE -p NAME up`, as Compose has it.
@@ -137,21 +160,29 @@ fn before_the_command(global: &Global, file: &mut FileArguments) {
 }
 
 /// Containers, mounts and firewall rules are root's, and so is all that is written down about them.
-fn needs_root(command: &Command) -> Result<(), Failure> {
-    let free =
-        matches!(command, Command::Validate(_) | Command::Doctor(_) | Command::Completion { .. } | Command::Version(_));
+fn needs_root(command: &Command, word: &str) -> Result<(), Failure> {
+    let free = matches!(
+        command,
+        Command::Validate(_)
+            | Command::Config(_)
+            | Command::Login(_)
+            | Command::Logout { .. }
+            | Command::Doctor(_)
+            | Command::Completion { .. }
+            | Command::Version(_)
+    );
     if free || nix::unistd::geteuid().is_root() {
         return Ok(());
     }
     let code = if matches!(command, Command::Run(_) | Command::Exec(_)) { 125 } else { 1 };
-    Err(Failure::new(
-        "this needs root: containers, mounts and firewall rules are made, and only root may\n  \
-         help: use `sudo stack …`; `stack doctor` says what else is missing",
-    )
+    Err(Failure::new(format!(
+        "`stack {word}` needs root: only root may make containers, mounts and firewall rules, or read what is written \
+         down about them\n  help: `sudo stack {word} …`; `stack doctor` says what else this host lacks"
+    ))
     .with_code(code))
 }
 
-fn dispatch(roots: &Roots, command: &Command, quiet: bool) -> Result<ExitCode, Failure> {
+fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Result<ExitCode, Failure> {
     match command {
         Command::Apply(arguments) => converge::apply(roots, arguments),
         Command::Plan(arguments) => converge::plan(roots, arguments),
@@ -159,23 +190,27 @@ fn dispatch(roots: &Roots, command: &Command, quiet: bool) -> Result<ExitCode, F
         Command::Status(arguments) => converge::status(roots, arguments),
         Command::Watch(arguments) => watch::watch(roots, arguments, quiet),
         Command::Validate(arguments) => validate::validate(arguments),
+        Command::Config(arguments) => config::config(arguments),
         Command::Run(arguments) => run::run(roots, arguments),
-        Command::Exec(arguments) => run::exec(roots, arguments),
-        Command::Attach(arguments) => run::attach(roots, arguments),
+        Command::Exec(arguments) => run::exec(roots, here, arguments),
+        Command::Attach(arguments) => run::attach(roots, here, arguments),
         Command::Ps(arguments) => ps::ps(roots, arguments),
-        Command::Logs(arguments) => logs::logs(roots, arguments),
-        Command::Stats(arguments) => stats::stats(roots, arguments),
-        Command::Top(arguments) => containers::top(roots, arguments),
-        Command::Port(arguments) => containers::port(roots, arguments),
+        Command::Logs(arguments) => logs::logs(roots, here, arguments),
+        Command::Stats(arguments) => stats::stats(roots, here, arguments),
+        Command::Top(arguments) => containers::top(roots, here, arguments),
+        Command::Port(arguments) => containers::port(roots, here, arguments),
         Command::Inspect(arguments) => inspect::inspect(roots, arguments),
-        Command::Start(arguments) => containers::start(roots, arguments),
-        Command::Stop(arguments) => containers::stop(roots, arguments),
-        Command::Restart(arguments) => containers::restart(roots, arguments),
-        Command::Kill(arguments) => containers::kill(roots, arguments),
-        Command::Pause(arguments) => containers::pause(roots, arguments),
-        Command::Unpause(arguments) => containers::unpause(roots, arguments),
-        Command::Wait(arguments) => containers::wait(roots, arguments),
-        Command::Rm(arguments) => containers::rm(roots, arguments),
+        Command::Start(arguments) => containers::start(roots, here, arguments),
+        Command::Stop(arguments) => containers::stop(roots, here, arguments),
+        Command::Restart(arguments) => containers::restart(roots, here, arguments),
+        Command::Kill(arguments) => containers::kill(roots, here, arguments),
+        Command::Pause(arguments) => containers::pause(roots, here, arguments),
+        Command::Unpause(arguments) => containers::unpause(roots, here, arguments),
+        Command::Wait(arguments) => containers::wait(roots, here, arguments),
+        Command::Rename(arguments) => containers::rename(roots, here, arguments),
+        Command::Update(arguments) => containers::update(roots, here, arguments),
+        Command::Diff(arguments) => containers::diff(roots, here, arguments),
+        Command::Rm(arguments) => containers::rm(roots, here, arguments),
         Command::Build(arguments) => build::build(roots, arguments),
         Command::Pull(arguments) => registries::pull(roots, arguments),
         Command::Push(arguments) => registries::push(roots, arguments),
@@ -190,7 +225,7 @@ fn dispatch(roots: &Roots, command: &Command, quiet: bool) -> Result<ExitCode, F
         Command::Login(arguments) => registries::login(roots, arguments),
         Command::Logout { server } => registries::logout(server.as_deref()),
         Command::Registry(command) => registries::command(roots, command),
-        Command::Container(command) => container(roots, command),
+        Command::Container(command) => container(roots, here, command),
         Command::Image(command) => images::command(roots, command),
         Command::Network(command) => networks::command(roots, command),
         Command::Volume(command) => volumes::command(roots, command),
@@ -202,25 +237,28 @@ fn dispatch(roots: &Roots, command: &Command, quiet: bool) -> Result<ExitCode, F
 }
 
 /// `stack container …`, docker's long forms.
-fn container(roots: &Roots, command: &ContainerCommand) -> Result<ExitCode, Failure> {
+fn container(roots: &Roots, here: &Here, command: &ContainerCommand) -> Result<ExitCode, Failure> {
     match command {
         ContainerCommand::Ls(arguments) => ps::ps(roots, arguments),
         ContainerCommand::Run(arguments) => run::run(roots, arguments),
-        ContainerCommand::Exec(arguments) => run::exec(roots, arguments),
-        ContainerCommand::Attach(arguments) => run::attach(roots, arguments),
-        ContainerCommand::Logs(arguments) => logs::logs(roots, arguments),
-        ContainerCommand::Stats(arguments) => stats::stats(roots, arguments),
-        ContainerCommand::Top(arguments) => containers::top(roots, arguments),
-        ContainerCommand::Port(arguments) => containers::port(roots, arguments),
+        ContainerCommand::Exec(arguments) => run::exec(roots, here, arguments),
+        ContainerCommand::Attach(arguments) => run::attach(roots, here, arguments),
+        ContainerCommand::Logs(arguments) => logs::logs(roots, here, arguments),
+        ContainerCommand::Stats(arguments) => stats::stats(roots, here, arguments),
+        ContainerCommand::Top(arguments) => containers::top(roots, here, arguments),
+        ContainerCommand::Port(arguments) => containers::port(roots, here, arguments),
         ContainerCommand::Inspect(arguments) => inspect::one_kind(roots, arguments, inspect::Kind::Container),
-        ContainerCommand::Start(arguments) => containers::start(roots, arguments),
-        ContainerCommand::Stop(arguments) => containers::stop(roots, arguments),
-        ContainerCommand::Restart(arguments) => containers::restart(roots, arguments),
-        ContainerCommand::Kill(arguments) => containers::kill(roots, arguments),
-        ContainerCommand::Pause(arguments) => containers::pause(roots, arguments),
-        ContainerCommand::Unpause(arguments) => containers::unpause(roots, arguments),
-        ContainerCommand::Wait(arguments) => containers::wait(roots, arguments),
-        ContainerCommand::Rm(arguments) => containers::rm(roots, arguments),
+        ContainerCommand::Start(arguments) => containers::start(roots, here, arguments),
+        ContainerCommand::Stop(arguments) => containers::stop(roots, here, arguments),
+        ContainerCommand::Restart(arguments) => containers::restart(roots, here, arguments),
+        ContainerCommand::Kill(arguments) => containers::kill(roots, here, arguments),
+        ContainerCommand::Pause(arguments) => containers::pause(roots, here, arguments),
+        ContainerCommand::Unpause(arguments) => containers::unpause(roots, here, arguments),
+        ContainerCommand::Wait(arguments) => containers::wait(roots, here, arguments),
+        ContainerCommand::Rename(arguments) => containers::rename(roots, here, arguments),
+        ContainerCommand::Update(arguments) => containers::update(roots, here, arguments),
+        ContainerCommand::Diff(arguments) => containers::diff(roots, here, arguments),
+        ContainerCommand::Rm(arguments) => containers::rm(roots, here, arguments),
         ContainerCommand::Prune(arguments) => prune::containers(roots, arguments),
     }
 }

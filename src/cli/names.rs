@@ -1,10 +1,41 @@
 //! From what is typed to what there is: containers by name, by the beginning of an id, by service, by stack.
 
+use std::collections::BTreeSet;
+
+use super::args::FileArguments;
 use super::failure::Failure;
+use super::stack_file;
 use crate::reconcile::resource::label;
 use crate::runtime::container::{self, Container, Error};
 use crate::runtime::roots::Roots;
+use crate::spec;
 use crate::spec::diagnostics::nearest;
+
+/// Where the user stands: `-p`, `-f`, or the folder's file say which stack a service's name is meant in.
+#[derive(Clone, Debug, Default)]
+pub struct Here {
+    file: FileArguments,
+}
+
+impl Here {
+    pub fn new(file: FileArguments) -> Self {
+        Self { file }
+    }
+
+    /// The stack that the user stands in.
+    ///
+    /// # Errors
+    /// Where its file is wrong, or there is none.
+    pub fn stack(&self) -> Result<String, Failure> {
+        match &self.file.project_name {
+            Some(name) => Ok(name.clone()),
+            None => {
+                let loaded = spec::load(&stack_file::options(&self.file)?);
+                Ok(loaded.map_err(|diagnostics| Failure::new(diagnostics.render(super::view::color())))?.stack.name)
+            }
+        }
+    }
+}
 
 /// The container of this name, or the only one whose id begins so.
 ///
@@ -17,48 +48,76 @@ pub fn one(roots: &Roots, name: &str) -> Result<Container, Failure> {
     }
 }
 
-/// As [`one`]; also the only container of this service, for commands that look and change nothing.
-pub fn one_or_service(roots: &Roots, name: &str) -> Result<Container, Failure> {
-    match container::get(roots, name) {
-        Err(Error::NotFound(_)) => {
-            let all = container::list(roots)?;
-            let mut of_service: Vec<&Container> = all.iter().filter(|one| is(one, label::SERVICE, name)).collect();
-            match (of_service.pop(), of_service.len()) {
-                (Some(only), 0) => Ok(only.clone()),
-                (Some(last), _) => {
-                    let names = of_service.iter().chain([&last]).map(|one| one.config.name.as_str());
-                    let names = names.collect::<Vec<_>>().join(", ");
-                    Err(Failure::new(format!("service {name:?} has several containers\n  help: name one of {names}")))
-                }
-                (None, _) => Err(unknown(name, &all)),
-            }
+/// As [`one`]; also the only container of this service.
+pub fn one_or_service(roots: &Roots, here: &Here, name: &str) -> Result<Container, Failure> {
+    let mut found = of_word(roots, here, name, &[label::SERVICE])?;
+    match (found.pop(), found.as_slice()) {
+        (Some(only), []) => Ok(only),
+        (last, others) => {
+            let names = others.iter().chain(&last).map(|one| one.config.name.as_str());
+            let names = names.collect::<Vec<_>>().join(", ");
+            Err(Failure::new(format!("service {name:?} has several containers\n  help: name one of {names}")))
         }
-        other => Ok(other?),
     }
 }
 
-/// The containers that each word means: one, those of a service, or those of a stack.
-pub fn several(roots: &Roots, wanted: &[String]) -> Result<Vec<Container>, Failure> {
-    let all = container::list(roots)?;
+/// The containers that each word means: one, those of a service, or those of a stack. Without a word: all of the stack
+/// that the user stands in.
+pub fn several(roots: &Roots, here: &Here, wanted: &[String]) -> Result<Vec<Container>, Failure> {
+    if wanted.is_empty() {
+        return of_stack_here(roots, here);
+    }
     let mut found: Vec<Container> = Vec::new();
     for name in wanted {
-        let of = |key: &str| all.iter().filter(|one| is(one, key, name)).cloned().collect::<Vec<_>>();
-        let meant = match container::get(roots, name) {
-            Ok(one) => vec![one],
-            Err(Error::NotFound(_)) => {
-                let of_stack = of(label::STACK);
-                if of_stack.is_empty() { of(label::SERVICE) } else { of_stack }
-            }
-            Err(error) => return Err(error.into()),
-        };
-        if meant.is_empty() {
-            return Err(unknown(name, &all));
-        }
-        found.extend(meant);
+        found.extend(of_word(roots, here, name, &[label::SERVICE, label::STACK])?);
     }
-    let mut seen = std::collections::BTreeSet::new();
+    let mut seen = BTreeSet::new();
     found.retain(|one| seen.insert(one.config.name.clone()));
     Ok(found)
+}
+
+fn of_stack_here(roots: &Roots, here: &Here) -> Result<Vec<Container>, Failure> {
+    let help = "name a container, a service or a stack, or go to the folder of a stack";
+    let stack = here.stack().map_err(|failure| Failure::new(format!("{failure}\n  help: {help}")))?;
+    let mut all = container::list(roots)?;
+    all.retain(|one| is(one, label::STACK, &stack));
+    let none = || Failure::new(format!("stack {stack:?} has no containers\n  help: `stack apply` makes them"));
+    if all.is_empty() { Err(none()) } else { Ok(all) }
+}
+
+/// Those that one word means; a container's own name comes first, then what has it as one of these labels: of the stack
+/// that the user stands in, else wherever there is only one.
+pub fn of_word(roots: &Roots, here: &Here, name: &str, labels: &[&str]) -> Result<Vec<Container>, Failure> {
+    match container::get(roots, name) {
+        Ok(one) => return Ok(vec![one]),
+        Err(Error::NotFound(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let all = container::list(roots)?;
+    for key in labels {
+        let mut found: Vec<Container> = all.iter().filter(|one| is(one, key, name)).cloned().collect();
+        let stacks: BTreeSet<String> = found.iter().filter_map(stack_of).collect();
+        if stacks.len() > 1 {
+            let own = here.stack().ok().filter(|stack| stacks.contains(stack));
+            let own = own.ok_or_else(|| several_stacks(name, &stacks))?;
+            found.retain(|one| is(one, label::STACK, &own));
+        }
+        if !found.is_empty() {
+            return Ok(found);
+        }
+    }
+    Err(unknown(name, &all))
+}
+
+fn several_stacks(service: &str, stacks: &BTreeSet<String>) -> Failure {
+    let names = stacks.iter().map(String::as_str).collect::<Vec<_>>().join(", ");
+    Failure::new(format!(
+        "the stacks {names} all have a service {service:?}\n  help: `stack -p STACK …` says which, or go to its folder"
+    ))
+}
+
+fn stack_of(one: &Container) -> Option<String> {
+    one.config.labels.get(label::STACK).cloned()
 }
 
 fn is(one: &Container, key: &str, value: &str) -> bool {

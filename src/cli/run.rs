@@ -10,6 +10,7 @@ use nix::fcntl::OFlag;
 use super::args::{Attach, Exec, PullWhen, Run, Start};
 use super::bars::{Bars, Show};
 use super::failure::Failure;
+use super::names::Here;
 use super::options::{self, Around};
 use super::terminal::{self, Attached, DetachKeys, End, Pipes};
 use super::{containers as verbs, names, stack_file, view};
@@ -219,8 +220,8 @@ fn left(code: Code) -> ExitCode {
     }
 }
 
-pub fn attach(roots: &Roots, arguments: &Attach) -> Result<ExitCode, Failure> {
-    let found = names::one_or_service(roots, &arguments.name)?;
+pub fn attach(roots: &Roots, here: &Here, arguments: &Attach) -> Result<ExitCode, Failure> {
+    let found = names::one_or_service(roots, here, &arguments.name)?;
     if !found.is_running() {
         return Err(container::Error::NotRunning(found.config.name).into());
     }
@@ -235,14 +236,14 @@ pub fn attach(roots: &Roots, arguments: &Attach) -> Result<ExitCode, Failure> {
 }
 
 /// Starts one and stays with it.
-pub fn start_attached(roots: &Roots, arguments: &Start) -> Result<ExitCode, Failure> {
+pub fn start_attached(roots: &Roots, here: &Here, arguments: &Start) -> Result<ExitCode, Failure> {
     let [name] = arguments.names.as_slice() else {
         return Err(Failure::new(
             "one container at a time can be attached to\n  help: name one, or leave --attach out",
         ));
     };
     let keys = options::detach_keys(arguments.detach_keys.as_deref())?;
-    let found = names::one(roots, name)?;
+    let found = names::one_or_service(roots, here, name)?;
     let now = jiff::Timestamp::now();
     containers::start(roots, &found.config.name).map_err(start_failure)?;
     let how = Foreground {
@@ -255,8 +256,8 @@ pub fn start_attached(roots: &Roots, arguments: &Start) -> Result<ExitCode, Fail
     Ok(left(foreground(roots, &found.config.name, how)?))
 }
 
-pub fn exec(roots: &Roots, arguments: &Exec) -> Result<ExitCode, Failure> {
-    let found = names::one_or_service(roots, arguments.container())?;
+pub fn exec(roots: &Roots, here: &Here, arguments: &Exec) -> Result<ExitCode, Failure> {
+    let found = names::one_or_service(roots, here, arguments.container())?;
     let request = exec::Exec {
         args: arguments.command().to_vec(),
         env: variables(arguments, &found)?,

@@ -11,6 +11,7 @@ use serde_json::json;
 use super::args::Stats as Arguments;
 use super::failure::Failure;
 use super::format::{Column, Format, Listing, Row};
+use super::names::Here;
 use super::{names, view};
 use crate::runtime::container::{self, Container, Stats};
 use crate::runtime::roots::Roots;
@@ -45,9 +46,9 @@ struct Traffic {
     sent: u64,
 }
 
-pub fn stats(roots: &Roots, arguments: &Arguments) -> Result<ExitCode, Failure> {
+pub fn stats(roots: &Roots, here: &Here, arguments: &Arguments) -> Result<ExitCode, Failure> {
     // A name that is wrong from the start is an error; one that ends meanwhile only goes from the list.
-    let named = arguments.names.iter().map(|name| names::one_or_service(roots, name)).collect::<Result<Vec<_>, _>>()?;
+    let named = if arguments.names.is_empty() { vec![] } else { names::several(roots, here, &arguments.names)? };
     let named: Vec<String> = named.into_iter().map(|one| one.config.name).collect();
     let live = !arguments.no_stream;
     let terminal = live && std::io::stdout().is_terminal() && matches!(arguments.format.format, Format::Table);

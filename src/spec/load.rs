@@ -8,6 +8,7 @@ use super::document::Loader;
 use super::lower::{self, Context, Lowered};
 use super::stack::*;
 use super::tree::{MAX_BYTES, Node};
+use super::write::Document;
 use super::{discover, dotenv, merge, validate};
 
 /// What to load and in which surroundings. Nothing else is consulted: no process environment, no current directory.
@@ -151,8 +152,26 @@ pub fn load(options: &LoadOptions) -> Result<Loaded, Diagnostics> {
     }
 }
 
+/// As [`load`], with the one document that all files together are.
+pub fn resolve(options: &LoadOptions) -> Result<(Loaded, Document), Diagnostics> {
+    let mut disk = Disk { start: options.start.clone(), seen: BTreeSet::new() };
+    let mut document = None;
+    let (stack, warnings) = load_with(options, &mut disk, &mut |tree| document = Some(tree.clone()))?;
+    let document = Document::new(document.unwrap_or_else(|| Node::null(Span::default())), &stack);
+    Ok((Loaded { stack, files: disk.seen.into_iter().collect(), warnings }, document))
+}
+
 /// [`load`] with the disk as an argument.
 pub fn load_from(options: &LoadOptions, files: &mut dyn Files) -> Result<(Stack, Diagnostics), Diagnostics> {
+    load_with(options, files, &mut |_| {})
+}
+
+/// `look` is shown the whole tree, before it is taken to pieces.
+pub fn load_with(
+    options: &LoadOptions,
+    files: &mut dyn Files,
+    look: &mut dyn FnMut(&Node),
+) -> Result<(Stack, Diagnostics), Diagnostics> {
     let mut cx = Context {
         sources: Sources::default(),
         files,
@@ -164,7 +183,7 @@ pub fn load_from(options: &LoadOptions, files: &mut dyn Files) -> Result<(Stack,
         places: BTreeMap::new(),
         faulty: Vec::new(),
     };
-    let stack = read_stack(options, &mut cx);
+    let stack = read_stack(options, &mut cx, look);
     cx.drop_consequences();
     let diagnostics = Diagnostics::new(cx.diagnostics, cx.sources);
     let wrong = diagnostics.list.iter().any(|one| one.severity == Severity::Error);
@@ -174,7 +193,7 @@ pub fn load_from(options: &LoadOptions, files: &mut dyn Files) -> Result<(Stack,
     }
 }
 
-fn read_stack(options: &LoadOptions, cx: &mut Context<'_>) -> Option<Stack> {
+fn read_stack(options: &LoadOptions, cx: &mut Context<'_>, look: &mut dyn FnMut(&Node)) -> Option<Stack> {
     let found = match discover::find(options, cx) {
         Ok(found) => found,
         Err(diagnostic) => {
@@ -190,6 +209,7 @@ fn read_stack(options: &LoadOptions, cx: &mut Context<'_>) -> Option<Stack> {
     cx.project = project_name(options, &found.directory, &documents, cx)?;
     cx.environment.insert("COMPOSE_PROJECT_NAME".into(), cx.project.clone());
     let tree = Loader::with_format(cx, format).combine_all(documents)?;
+    look(&tree);
     let mut paths = Vec::new();
     merge::paths(&tree, "", &mut paths);
     let mut paths: BTreeMap<String, Span> = paths.into_iter().collect();

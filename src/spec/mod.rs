@@ -21,12 +21,14 @@ mod toml;
 mod tree;
 pub mod units;
 mod validate;
+mod write;
 mod yaml;
 
 pub use crate::diagnostics;
 pub use crate::diagnostics::{Diagnostic, Diagnostics};
-pub use load::{LoadOptions, Loaded, load};
+pub use load::{LoadOptions, Loaded, load, resolve};
 pub use stack::*;
+pub use write::Document;
 
 #[cfg(test)]
 mod tests;

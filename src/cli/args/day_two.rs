@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::{FilterArgument, FormatArgument};
+use super::{FilterArgument, FormatArgument, Limits};
 
 #[derive(Clone, Debug, Args)]
 pub struct Ps {
@@ -35,8 +35,8 @@ pub struct Ps {
 
 #[derive(Clone, Debug, Args)]
 pub struct Logs {
-    /// Containers, services, or stacks
-    #[arg(required = true, value_name = "NAME")]
+    /// Containers, services, or stacks; all of this folder's stack when there is none
+    #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Go on as more is written, until all of them have ended
     #[arg(short, long)]
@@ -65,8 +65,8 @@ pub struct Logs {
 
 #[derive(Clone, Debug, Args)]
 pub struct Stats {
-    /// Names of containers, or the beginnings of their ids; all that run when there is none
-    #[arg(value_name = "CONTAINER")]
+    /// Containers, services, or stacks; all that run when there is none
+    #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Also those that do not run
     #[arg(short, long)]
@@ -83,7 +83,7 @@ pub struct Stats {
 
 #[derive(Clone, Debug, Args)]
 pub struct Top {
-    /// The container's name, or the beginning of its id
+    /// The container, or a service that has one
     #[arg(value_name = "CONTAINER")]
     pub name: String,
     #[command(flatten)]
@@ -92,7 +92,7 @@ pub struct Top {
 
 #[derive(Clone, Debug, Args)]
 pub struct PortArguments {
-    /// The container's name, or the beginning of its id
+    /// The container, or a service that has one
     #[arg(value_name = "CONTAINER")]
     pub name: String,
     /// Only where this port of the container is found
@@ -104,8 +104,8 @@ pub struct PortArguments {
 
 #[derive(Clone, Debug, Args)]
 pub struct Start {
-    /// Names of containers, or the beginnings of their ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    /// Containers, services, or stacks; all of this folder's stack when there is none
+    #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Show what it writes until it ends, and exit with its code
     #[arg(short, long)]
@@ -120,8 +120,8 @@ pub struct Start {
 
 #[derive(Clone, Debug, Args)]
 pub struct Stop {
-    /// Names of containers, or the beginnings of their ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    /// Containers, services, or stacks; all of this folder's stack when there is none
+    #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Seconds before the container is killed
     #[arg(short, long, alias = "timeout", value_name = "SECONDS")]
@@ -133,8 +133,8 @@ pub struct Stop {
 
 #[derive(Clone, Debug, Args)]
 pub struct Kill {
-    /// Names of containers, or the beginnings of their ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    /// Containers, services, or stacks
+    #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
     /// The signal's name or number
     #[arg(short, long, default_value = "KILL")]
@@ -143,8 +143,8 @@ pub struct Kill {
 
 #[derive(Clone, Debug, Args)]
 pub struct Rm {
-    /// Names of containers, or the beginnings of their ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    /// Containers or services
+    #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
     /// Kill it first when it runs; one that is not there is fine
     #[arg(short, long)]
@@ -152,6 +152,37 @@ pub struct Rm {
     /// Also remove the volumes that only this container has, those without a name
     #[arg(short, long)]
     pub volumes: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Rename {
+    /// The container, or a service that has one
+    #[arg(value_name = "CONTAINER")]
+    pub name: String,
+    /// Its name from now on
+    #[arg(value_name = "NEW")]
+    pub new: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Update {
+    /// Containers, services, or stacks
+    #[arg(required = true, value_name = "NAME")]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub limits: Limits,
+    /// no, always, unless-stopped, or `on-failure[:N]`
+    #[arg(long, value_name = "POLICY")]
+    pub restart: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Diff {
+    /// The container, or a service that has one
+    #[arg(value_name = "CONTAINER")]
+    pub name: String,
+    #[command(flatten)]
+    pub format: FormatArgument,
 }
 
 /// `stack container …`: docker's long forms of the commands about containers.
@@ -190,6 +221,12 @@ pub enum ContainerCommand {
     Unpause(super::Names),
     /// Wait for containers to end, and print their exit codes
     Wait(super::Names),
+    /// Give a container another name
+    Rename(Rename),
+    /// Change limits and the restart policy of containers while they run
+    Update(Update),
+    /// List the files that a container has added (A), changed (C) and deleted (D)
+    Diff(Diff),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(Rm),

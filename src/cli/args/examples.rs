@@ -6,7 +6,7 @@ Examples:
   stack plan                             what apply would do with the file of this folder
   stack ps                               what runs
   stack logs -f hello                    what all containers of the stack `hello` write
-  stack exec -it hello-counter-1 sh      a shell in a container
+  stack exec -it web sh                  a shell in a container
   stack run --rm builtin:whoami id       one container, gone when its program ends
   stack doctor                           what this host lacks
 
@@ -81,6 +81,7 @@ since.";
 
 pub const LOGS: &str = "\
 Examples:
+  stack logs                             all of the stack of this folder
   stack logs -f web                      one container, and what it writes from now on
   stack logs --tail 20 shop              the last lines of all containers of a stack
   stack logs --since 10m -t api worker   two services, with times";
@@ -105,3 +106,168 @@ Examples:
   stack completion bash > /etc/bash_completion.d/stack
   stack completion zsh  > \"${fpath[1]}/_stack\"
   stack completion fish > ~/.config/fish/completions/stack.fish";
+
+pub const STATUS: &str = "\
+Examples:
+  stack status                           whether the stack of this folder is as its file says
+  stack status shop.yaml || stack apply shop.yaml
+                                         only where something is to be done";
+
+pub const VALIDATE: &str = "\
+Examples:
+  stack validate                         the file of this folder, or of one above
+  stack validate compose.yaml prod.yaml  both together, as `apply` would read them
+  stack validate --format json           for editors and CI: every problem with its place";
+
+pub const ATTACH: &str = "\
+Examples:
+  stack attach web                       what it writes from now on; Ctrl-C is passed on to it
+  stack attach --no-stdin --sig-proxy=false web
+                                         look only";
+
+pub const STATS: &str = "\
+Examples:
+  stack stats                            all that run, until Ctrl-C
+  stack stats --no-stream web            once
+  stack stats --format '{{.Name}} {{.MemUsage}}'";
+
+pub const TOP: &str = "\
+Examples:
+  stack top web";
+
+pub const PORT: &str = "\
+Examples:
+  stack port web                         80/tcp -> 127.0.0.1:8080
+  stack port web 80                      127.0.0.1:8080";
+
+pub const START: &str = "\
+Examples:
+  stack start web cache
+  stack start -a job                     stay with it until it ends, and exit with its code";
+
+pub const STOP: &str = "\
+Examples:
+  stack stop web                         its own signal, and after its own time (10 s) by force
+  stack stop -t 60 database              more time
+  stack stop -s INT web                  another signal";
+
+pub const RESTART: &str = "\
+Examples:
+  stack restart                          all of the stack of this folder
+  stack restart web                      a container, or a service
+  stack restart -t 60 database           more time to end";
+
+pub const KILL: &str = "\
+Examples:
+  stack kill web
+  stack kill -s HUP web                  to make it read its configuration again";
+
+pub const PAUSE: &str = "\
+Examples:
+  stack pause web                        its processes get no time until `stack unpause web`";
+
+pub const UNPAUSE: &str = "\
+Examples:
+  stack unpause web";
+
+pub const WAIT: &str = "\
+Examples:
+  stack wait job                         prints its exit code when it has ended";
+
+pub const RM: &str = "\
+Examples:
+  stack rm web
+  stack rm -f web                        also while it runs
+  stack rm -v web                        with the volumes that only it has";
+
+pub const BUILD: &str = "\
+Examples:
+  stack build -t shop/web .              the Dockerfile of this folder
+  stack build -t shop/web --target test --build-arg VERSION=2 ./web
+  stack build --secret id=token,src=token.txt .
+                                         a file that RUN --mount=type=secret,id=token can read";
+
+pub const PULL: &str = "\
+Examples:
+  stack pull nginx                       docker.io/library/nginx:latest
+  stack pull registry.example.com/shop/web:2.1
+  stack pull --platform linux/arm64 alpine";
+
+pub const PUSH: &str = "\
+Examples:
+  stack push registry.example.com/shop/web:2.1
+  stack push shop/web registry.example.com/shop/web:2.1
+                                         under another name than it has here";
+
+pub const RMI: &str = "\
+Examples:
+  stack rmi shop/web:2.0";
+
+pub const TAG: &str = "\
+Examples:
+  stack tag shop/web:2.1 registry.example.com/shop/web:2.1";
+
+pub const HISTORY: &str = "\
+Examples:
+  stack history shop/web
+  stack history --no-trunc shop/web      with commands in full";
+
+pub const SAVE: &str = "\
+Examples:
+  stack save -o web.tar shop/web         for `stack load` and `docker load`
+  stack save --format oci-archive -o web.oci.tar shop/web";
+
+pub const LOAD: &str = "\
+Examples:
+  stack load -i web.tar
+  stack load < web.tar";
+
+pub const IMPORT: &str = "\
+Examples:
+  stack import rootfs.tar tools:1
+  stack import ./rootfs tools:1          a directory";
+
+pub const EXPORT: &str = "\
+Examples:
+  stack export -o web.tar web
+  stack export web | tar t               what files there are";
+
+pub const LOGIN: &str = "\
+Examples:
+  stack login registry.example.com       asks for name and password
+  stack login -u me --password-stdin registry.example.com < token";
+
+pub const LOGOUT: &str = "\
+Examples:
+  stack logout registry.example.com";
+
+pub const DOCTOR: &str = "\
+Examples:
+  stack doctor                           exit 1 where containers can't run
+  stack doctor --format json             for programs";
+
+pub const VERSION: &str = "\
+Examples:
+  stack version
+  stack version --format '{{.version}}'";
+
+pub const RENAME: &str = "\
+Examples:
+  stack rename whoami-3fa2c1 web         it runs on, and is found as `web` from now on";
+
+pub const UPDATE: &str = "\
+Examples:
+  stack update --memory 1g --cpus 1.5 web
+  stack update --restart unless-stopped web cache
+
+A container of a stack is changed back by the next `stack apply`: there the file is what counts.";
+
+pub const DIFF: &str = "\
+Examples:
+  stack diff web                         compared with its image; volumes are not looked at";
+
+pub const CONFIG: &str = "\
+Examples:
+  stack config                           one file of all, as `apply` reads it
+  stack config --services                names only, for scripts
+  stack config --format json             for programs";

@@ -20,7 +20,7 @@ pub use stack::*;
 
 /// A container engine that is driven by files.
 #[derive(Debug, Parser)]
-#[command(name = "stack", version, disable_help_subcommand = true, after_long_help = examples::STACK)]
+#[command(name = "stack", version, after_long_help = examples::STACK)]
 pub struct Arguments {
     #[command(flatten)]
     pub global: Global,
@@ -71,12 +71,17 @@ pub enum Command {
     #[command(visible_alias = "down", after_long_help = examples::DESTROY)]
     Destroy(Destroy),
     /// Say whether a stack is as declared: exit 0 yes, 2 no, 1 error
+    #[command(after_long_help = examples::STATUS)]
     Status(Status),
     /// Keep converging when the file changes, a container dies, or a timer runs out
     #[command(after_long_help = examples::WATCH)]
     Watch(Watch),
     /// Check a file and say everything that is wrong with it
+    #[command(after_long_help = examples::VALIDATE)]
     Validate(Validate),
+    /// Print the file as it is understood: merged, with variables and extensions replaced
+    #[command(after_long_help = examples::CONFIG)]
+    Config(ConfigArguments),
     /// Make a container from an image and run it
     #[command(after_long_help = examples::RUN)]
     Run(Box<Run>),
@@ -84,6 +89,7 @@ pub enum Command {
     #[command(after_long_help = examples::EXEC)]
     Exec(Exec),
     /// Join the input and output of a running container
+    #[command(after_long_help = examples::ATTACH)]
     Attach(Attach),
     /// List containers
     #[command(after_long_help = examples::PS)]
@@ -92,56 +98,88 @@ pub enum Command {
     #[command(after_long_help = examples::LOGS)]
     Logs(Logs),
     /// Show what containers use, live on a terminal
+    #[command(after_long_help = examples::STATS)]
     Stats(Stats),
     /// List the processes of a container
+    #[command(after_long_help = examples::TOP)]
     Top(Top),
     /// List the published ports of a container
+    #[command(after_long_help = examples::PORT)]
     Port(PortArguments),
     /// Show everything known about containers, images, networks or volumes
     #[command(after_long_help = examples::INSPECT)]
     Inspect(Inspect),
     /// Start stopped containers
+    #[command(after_long_help = examples::START)]
     Start(Start),
     /// Stop running containers: by their signal, and when their time is up by force
+    #[command(after_long_help = examples::STOP)]
     Stop(Stop),
     /// Stop containers and start them again
+    #[command(after_long_help = examples::RESTART)]
     Restart(Stop),
     /// Send a signal to containers
+    #[command(after_long_help = examples::KILL)]
     Kill(Kill),
     /// Suspend all processes of containers
+    #[command(after_long_help = examples::PAUSE)]
     Pause(Names),
     /// Let the processes of suspended containers go on
+    #[command(after_long_help = examples::UNPAUSE)]
     Unpause(Names),
     /// Wait for containers to end, and print their exit codes
+    #[command(after_long_help = examples::WAIT)]
     Wait(Names),
+    /// Give a container another name
+    #[command(after_long_help = examples::RENAME)]
+    Rename(Rename),
+    /// Change limits and the restart policy of containers while they run
+    #[command(after_long_help = examples::UPDATE)]
+    Update(Update),
+    /// List the files that a container has added (A), changed (C) and deleted (D)
+    #[command(after_long_help = examples::DIFF)]
+    Diff(Diff),
     /// Remove containers
+    #[command(after_long_help = examples::RM)]
     Rm(Rm),
     /// Make an image from a Dockerfile
+    #[command(after_long_help = examples::BUILD)]
     Build(Box<super::build::Build>),
     /// Fetch images from registries
+    #[command(after_long_help = examples::PULL)]
     Pull(Pull),
     /// Send an image to a registry
+    #[command(after_long_help = examples::PUSH)]
     Push(Push),
     /// List images
     #[command(after_long_help = examples::IMAGES)]
     Images(Images),
     /// Remove images, or one of several names of an image
+    #[command(after_long_help = examples::RMI)]
     Rmi(ImageRm),
     /// Give an image a further name
+    #[command(after_long_help = examples::TAG)]
     Tag(Tag),
     /// Show how an image was made, the last step first
+    #[command(after_long_help = examples::HISTORY)]
     History(History),
     /// Write images to an archive
+    #[command(after_long_help = examples::SAVE)]
     Save(Save),
     /// Take images from a docker or OCI archive
+    #[command(after_long_help = examples::LOAD)]
     Load(Load),
     /// Make an image of a root file system
+    #[command(after_long_help = examples::IMPORT)]
     Import(Import),
     /// Write a container's whole file system to a tar
+    #[command(after_long_help = examples::EXPORT)]
     Export(Export),
     /// Tell a registry who you are, from now on
+    #[command(after_long_help = examples::LOGIN)]
     Login(Login),
     /// Forget a login
+    #[command(after_long_help = examples::LOGOUT)]
     Logout {
         /// The registry; docker.io when absent
         #[arg(value_name = "REGISTRY")]
@@ -166,6 +204,7 @@ pub enum Command {
     #[command(subcommand)]
     System(SystemCommand),
     /// Say what this host lacks, and how to mend it: exit 1 where containers can't run
+    #[command(after_long_help = examples::DOCTOR)]
     Doctor(Show),
     /// Print a completion script for a shell
     #[command(after_long_help = examples::COMPLETION)]
@@ -174,6 +213,7 @@ pub enum Command {
         shell: clap_complete::Shell,
     },
     /// Print the version of this program, and what the host's kernel has
+    #[command(after_long_help = examples::VERSION)]
     Version(Show),
 }
 
@@ -187,6 +227,7 @@ impl Command {
             Self::Status(arguments) => Some(&mut arguments.file),
             Self::Watch(arguments) => Some(&mut arguments.file),
             Self::Validate(arguments) => Some(&mut arguments.file),
+            Self::Config(arguments) => Some(&mut arguments.file),
             _ => None,
         }
     }
@@ -226,8 +267,8 @@ pub struct FilterArgument {
 
 #[derive(Clone, Debug, Args)]
 pub struct Names {
-    /// Names of containers, or the beginnings of their ids
-    #[arg(required = true, value_name = "CONTAINER")]
+    /// Containers or services
+    #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
 }
 
@@ -258,6 +299,29 @@ mod tests {
     #[test]
     fn the_words_are_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    /// Every command shows how it is used, and what it shows is understood.
+    #[test]
+    fn examples_are_understood() {
+        for command in Arguments::command().get_subcommands().filter(|command| !command.has_subcommands()) {
+            let name = command.get_name();
+            let text = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
+            let lines: Vec<&str> =
+                text.lines().filter(|line| line.starts_with("  ") && line.contains("stack ")).collect();
+            assert!(lines.iter().any(|line| line.contains(name)), "`stack {name} --help` has no example");
+            for line in lines.iter().flat_map(|line| line.split("||")).flat_map(|line| line.split(" | ")) {
+                // What comes after two spaces is the remark.
+                let line = line.trim().split("  ").next().unwrap_or_default();
+                let line = line.split(['<', '>']).next().unwrap_or_default().replace('\'', "");
+                let line = line.trim_end();
+                if line.starts_with("stack ")
+                    && let Err(error) = Arguments::try_parse_from(line.split_whitespace())
+                {
+                    panic!("{line}: {error}");
+                }
+            }
+        }
     }
 
     /// Whatever follows the image is the program's own, however much it looks like a flag of ours.
@@ -330,11 +394,23 @@ mod tests {
             "top a",
             "port a 80/tcp",
             "start -a -i a",
+            "logs",
+            "restart",
+            "stop -t 1",
+            "rename a b",
+            "update --memory 1g --cpus 2 --restart always a b",
+            "update -m 1g --memory-swap -1 a",
+            "diff a",
+            "config --services",
+            "-f a.yaml config -q",
+            "help apply",
             "version --format {{.version}}",
             "completion bash",
         ] {
             let words = ["stack"].into_iter().chain(line.split(' '));
-            if let Err(error) = Arguments::try_parse_from(words) {
+            if let Err(error) = Arguments::try_parse_from(words)
+                && error.use_stderr()
+            {
                 panic!("{line}: {error}");
             }
         }

@@ -167,8 +167,9 @@ pub struct RunNetwork {
     pub mac_address: Option<String>,
 }
 
+/// Limits that hold for the whole container, and can be changed while it runs.
 #[derive(Clone, Debug, Default, Args)]
-pub struct RunLimits {
+pub struct Limits {
     /// Memory, such as 512m
     #[arg(short, long, value_name = "BYTES")]
     pub memory: Option<String>,
@@ -190,6 +191,12 @@ pub struct RunLimits {
     /// Processes and threads; -1 for no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pids_limit: Option<i64>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunLimits {
+    #[command(flatten)]
+    pub changeable: Limits,
     /// A limit of each process, such as nofile=1024:2048
     #[arg(long, value_name = "NAME=SOFT[:HARD]")]
     pub ulimit: Vec<String>,

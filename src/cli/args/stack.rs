@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::{Consent, FormatArgument, PullWhen};
 
@@ -138,4 +138,35 @@ pub struct Validate {
     /// Print nothing when the file is good
     #[arg(short, long)]
     pub quiet: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ConfigArguments {
+    #[command(flatten)]
+    pub file: FileArguments,
+    /// As which kind of text
+    #[arg(long, value_enum, default_value_t)]
+    pub format: TextFormat,
+    /// Only whether the file is good
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// Print the names of services instead
+    #[arg(long, group = "names")]
+    pub services: bool,
+    /// Print the images that containers are made from instead
+    #[arg(long, group = "names")]
+    pub images: bool,
+    /// Print the names of networks instead
+    #[arg(long, group = "names")]
+    pub networks: bool,
+    /// Print the names of volumes instead
+    #[arg(long, group = "names")]
+    pub volumes: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum TextFormat {
+    #[default]
+    Yaml,
+    Json,
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::args::{Run, RunLife, RunLimits};
+use super::args::{Limits, Run, RunLife};
 use crate::reconcile::resource::{
     ContainerConfig, DeviceMapping, Healthcheck, Logging, NamespaceMode, Resources, Restart, label,
 };
@@ -94,7 +94,7 @@ pub fn container(run: &Run, name: &str, around: &Around) -> Result<ContainerConf
             driver: life.log_driver.clone(),
             options: life.log_opt.iter().map(|text| setting("--log-opt", text)).collect::<Result<_, _>>()?,
         },
-        resources: resources(limits)?,
+        resources: resources(&limits.changeable)?,
         shm_size: run.files.shm_size.as_deref().map(|text| bytes("--shm-size", text)).transpose()?,
         oom_score_adj: limits.oom_score_adj,
         ..ContainerConfig::default()
@@ -128,7 +128,8 @@ pub fn lines(text: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
-fn resources(limits: &RunLimits) -> Result<Resources, FlagError> {
+/// The limits that flags ask for.
+pub fn resources(limits: &Limits) -> Result<Resources, FlagError> {
     let amount = |flag, text: &Option<String>| text.as_deref().map(|text| bytes(flag, text)).transpose();
     let swap = |text: &str| match text {
         "-1" => Ok(-1),

@@ -16,6 +16,7 @@ use super::init::{InitError, spec};
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
 
+mod changes;
 pub mod config;
 pub mod exec;
 pub mod logs;
@@ -26,6 +27,7 @@ mod skeleton;
 mod start;
 mod stop;
 
+pub use changes::{Change, changes};
 pub use config::{
     Config, Container, Health, HealthCheck, Log, Phase, ProcessId, Removal, Restart, Start, State, Status,
 };

@@ -205,15 +205,20 @@ pub fn addresses(socket: &mut Socket) -> io::Result<Vec<(i32, Ipv4Addr)>> {
     Ok(found)
 }
 
-/// Networks that are in use in this namespace: those of routes and addresses, with their prefix lengths.
-pub fn networks_in_use(socket: &mut Socket) -> io::Result<Vec<(Ipv4Addr, u8)>> {
+/// Networks that are in use in this namespace by other links than this one: those of routes and addresses, with their
+/// prefix lengths.
+pub fn networks_in_use(socket: &mut Socket, but_by: Option<i32>) -> io::Result<Vec<(Ipv4Addr, u8)>> {
     let mut found = Vec::new();
     let four = |bytes: &[u8]| bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets));
+    let is_other = |index: Option<u32>| but_by.is_none() || index.map(|index| index as i32) != but_by;
     let mut header = [0_u8; 12];
     header[0] = libc::AF_INET as u8;
     socket.dump(&Message::new(GET_ROUTE, DUMP, &header), &mut |body| {
-        let destination = attributes(body.get(12..).unwrap_or_default()).into_iter().find(|(kind, _)| *kind == 1);
-        if let (Some(prefix), Some(address)) = (body.get(1), destination.and_then(|(_, value)| four(value))) {
+        let all = attributes(body.get(12..).unwrap_or_default());
+        let one = |wanted| all.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
+        if let (Some(prefix), Some(address), true) =
+            (body.get(1), one(1).and_then(four), is_other(one(4).and_then(number)))
+        {
             found.push((address, *prefix));
         }
     })?;
@@ -221,7 +226,8 @@ pub fn networks_in_use(socket: &mut Socket) -> io::Result<Vec<(Ipv4Addr, u8)>> {
     header[0] = libc::AF_INET as u8;
     socket.dump(&Message::new(GET_ADDRESS, DUMP, &header), &mut |body| {
         let address = attributes(body.get(8..).unwrap_or_default()).into_iter().find(|(kind, _)| *kind == 1);
-        if let (Some(prefix), Some(address)) = (body.get(1), address.and_then(|(_, value)| four(value))) {
+        let other = is_other(body.get(4..).and_then(number));
+        if let (Some(prefix), Some(address), true) = (body.get(1), address.and_then(|(_, value)| four(value)), other) {
             found.push((address, *prefix));
         }
     })?;

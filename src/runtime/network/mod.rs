@@ -14,6 +14,7 @@ pub mod records;
 mod resolver;
 mod rules;
 pub mod sandbox;
+mod subnets;
 #[cfg(test)]
 mod tests;
 
@@ -171,17 +172,65 @@ pub fn create(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
         return Err(Error::Name(config.name.clone()));
     }
     let _lock = lock(roots)?;
-    let network = match state::read_json::<Network>(&records::network_file(roots, &config.name))? {
-        Some(present) if present.is(config) => Network { config: config.clone(), ..present },
-        Some(_) => return Err(Error::Exists(config.name.clone())),
-        None => plan(roots, config)?,
-    };
-    let file = records::network_file(roots, &config.name);
-    state::make_directory(file.parent().unwrap_or(Path::new("/")))?;
-    state::write_json(&file, &network)?;
-    make(&network)?;
+    let network = ensure(roots, config)?;
     apply_rules(roots)?;
     Ok(network)
+}
+
+/// The record, the bridge and its address.
+fn ensure(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
+    let file = records::network_file(roots, &config.name);
+    state::make_directory(file.parent().unwrap_or(Path::new("/")))?;
+    let mut lost = Vec::new();
+    loop {
+        let before = state::read_json::<Network>(&file)?;
+        let network = match before.clone() {
+            Some(present) if present.is(config) => Network { config: config.clone(), ..present },
+            Some(_) => return Err(Error::Exists(config.name.clone())),
+            None => plan(roots, config, &lost)?,
+        };
+        if before.as_ref() != Some(&network) {
+            state::write_json(&file, &network)?;
+        }
+        match claim(&network)? {
+            None => return Ok(network),
+            Some(other) => give_up(roots, &network, other, lost.len())?,
+        }
+        lost.push(network.subnet);
+    }
+}
+
+/// How often a subnet that others took at the same moment is given up for another one.
+const ATTEMPTS: usize = 8;
+
+/// Makes the bridge. Where there was none, the subnet may have gone to somebody else, who is returned.
+fn claim(network: &Network) -> Result<Option<Subnet>, Error> {
+    let failed = kernel(format!("network {}: find the bridge", network.config.name));
+    let there = links::index(&network.bridge).map_err(failed)?.is_some();
+    let bridge = make(network)?;
+    if there { Ok(None) } else { subnets::other_user(network.subnet, Some(bridge)) }
+}
+
+/// Lets go of a subnet that `other` overlaps, so that another one can be chosen.
+///
+/// # Errors
+/// [`Error::Overlap`] where no other one will do: it was asked for, or containers that run have addresses of it.
+fn give_up(roots: &Roots, network: &Network, other: Subnet, given_up: usize) -> Result<(), Error> {
+    let name = &network.config.name;
+    let lives = |one: &Attachment| one.endpoints.contains_key(name) && sandbox::exists(roots, &one.container);
+    let used = attachments(roots)?.iter().any(lives);
+    links::remove(&mut route_socket()?, &network.bridge).map_err(kernel(format!("remove the bridge of {name}")))?;
+    if !used {
+        remove_file(&records::network_file(roots, name))?;
+    }
+    if used || network.config.subnet.is_some() || given_up == ATTEMPTS {
+        return Err(overlap(&network.config, network.subnet, other));
+    }
+    Ok(())
+}
+
+fn overlap(config: &NetworkConfig, subnet: Subnet, other: Subnet) -> Error {
+    Error::Overlap { name: config.name.clone(), subnet: String::from(subnet), other: String::from(other) }
 }
 
 /// Takes over labels and the declaration of a network that is there.
@@ -193,24 +242,16 @@ pub fn update(roots: &Roots, config: &NetworkConfig) -> Result<(), Error> {
     Ok(state::write_json(&records::network_file(roots, &config.name), &network)?)
 }
 
-fn plan(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
-    let ours = list(roots)?;
-    let mut socket = route_socket()?;
-    let host = links::networks_in_use(&mut socket).map_err(kernel("list the host's routes"))?;
-    let host = host.into_iter().filter(|(_, prefix)| *prefix > 0).map(|(address, prefix)| Subnet::new(address, prefix));
-    let taken: Vec<Subnet> = ours.iter().map(|network| network.subnet).chain(host).collect();
+fn plan(roots: &Roots, config: &NetworkConfig, lost: &[Subnet]) -> Result<Network, Error> {
+    let bridge = link_name(roots, &["bridge", &config.name]);
     let subnet = match config.subnet {
-        Some(subnet) => match taken.iter().find(|other| other.overlaps(subnet)) {
-            Some(other) => {
-                let (subnet, other) = (String::from(subnet), String::from(*other));
-                return Err(Error::Overlap { name: config.name.clone(), subnet, other });
-            }
+        Some(subnet) => match subnets::own_user(&list(roots)?, subnet).or(subnets::other_user(subnet, None)?) {
+            Some(other) => return Err(overlap(config, subnet, other)),
             None => subnet,
         },
-        None => records::choose_subnet(&taken)?,
+        None => subnets::free(roots, &bridge, lost)?,
     };
     let gateway = config.gateway.unwrap_or_else(|| subnet.address(1));
-    let bridge = link_name(roots, &["bridge", &config.name]);
     Ok(Network { version: records::VERSION, config: config.clone(), bridge, subnet, gateway })
 }
 
@@ -224,8 +265,8 @@ fn mtu(socket: &mut Socket, network: &Network) -> io::Result<u32> {
     Ok(links.map(|link| link.mtu).min().map_or(1500, |mtu| mtu.clamp(576, 1500)))
 }
 
-/// The bridge and its address. It has no IPv6 and takes no advice on routes before it is up.
-fn make(network: &Network) -> Result<(), Error> {
+/// The bridge and its address, and the bridge's index. It has no IPv6 and takes no advice on routes before it is up.
+fn make(network: &Network) -> Result<i32, Error> {
     let failed = |what: &str| kernel(format!("network {}: {what}", network.config.name));
     let mut socket = route_socket()?;
     let address = records::hardware_address(network.gateway);
@@ -235,7 +276,8 @@ fn make(network: &Network) -> Result<(), Error> {
     set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", network.bridge), "1")?;
     links::set_up(&mut socket, index).map_err(failed("set the bridge up"))?;
     let prefix = network.subnet.prefix();
-    links::add_address(&mut socket, index, network.gateway, prefix).map_err(failed("give the bridge its address"))
+    links::add_address(&mut socket, index, network.gateway, prefix).map_err(failed("give the bridge its address"))?;
+    Ok(index)
 }
 
 /// A kernel without the setting does not need it.
@@ -342,7 +384,7 @@ fn choose_endpoints(
 ) -> Result<BTreeMap<String, Endpoint>, Error> {
     let mut endpoints = BTreeMap::new();
     for (number, join) in connect.joins.iter().enumerate() {
-        let network = get(roots, &join.network)?;
+        let network = ensure(roots, &get(roots, &join.network)?.config)?;
         let of = |other: &Attachment| other.endpoints.get(&join.network).map(|endpoint| endpoint.address);
         let taken: BTreeSet<Ipv4Addr> = others.iter().filter_map(of).collect();
         let kept = before.endpoints.get(&join.network).map(|endpoint| endpoint.address);
@@ -378,7 +420,7 @@ fn unplug_changed(roots: &Roots, before: &Attachment, after: &Attachment) -> Res
     Ok(())
 }
 
-/// Makes what the kernel lacks of this.
+/// Makes what the kernel lacks of this, in networks that are there.
 fn build(roots: &Roots, attachment: &Attachment, users: Option<IdRange>) -> Result<(), Error> {
     let container = &attachment.container;
     let failed = |what: &str| kernel(format!("network of container {container}: {what}"));
@@ -389,7 +431,6 @@ fn build(roots: &Roots, attachment: &Attachment, users: Option<IdRange>) -> Resu
     for network in &networks {
         let name = &network.config.name;
         let Some(endpoint) = attachment.endpoints.get(name) else { continue };
-        make(network)?;
         plug(roots, attachment, network, endpoint, &namespace).map_err(failed(&format!("join {name}")))?;
         places.push((endpoint.clone(), network.subnet.prefix()));
     }
@@ -537,7 +578,7 @@ pub fn mend(roots: &Roots) -> Result<bool, Error> {
 
 fn put_back(roots: &Roots) -> Result<(), Error> {
     for network in list(roots)? {
-        make(&network)?;
+        ensure(roots, &network.config)?;
     }
     for attachment in attachments(roots)? {
         if sandbox::exists(roots, &attachment.container) {

@@ -19,10 +19,6 @@ use super::{Error, io_at};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;
 
-/// Where subnets come from when none is asked for: /24 networks of the first of these /16 that has one.
-const POOLS: [Ipv4Addr; 3] =
-    [Ipv4Addr::new(10, 210, 0, 0), Ipv4Addr::new(172, 29, 0, 0), Ipv4Addr::new(192, 168, 0, 0)];
-
 /// An IPv4 network, `10.210.3.0/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -236,14 +232,6 @@ pub fn attachments(roots: &Roots) -> Result<Vec<Attachment>, Error> {
     Ok(all)
 }
 
-/// A subnet of the pools that overlaps none of these.
-pub(super) fn choose_subnet(taken: &[Subnet]) -> Result<Subnet, Error> {
-    let number = |pool: Ipv4Addr, number: u32| Subnet::new(Ipv4Addr::from(u32::from(pool) + (number << 8)), 24);
-    let mut candidates = POOLS.into_iter().flat_map(|pool| (0..=255).map(move |index| number(pool, index)));
-    let free = |candidate: &Subnet| !taken.iter().any(|other| other.overlaps(*candidate));
-    candidates.find(free).ok_or(Error::NoSubnet)
-}
-
 /// The address asked for, if it is free; else the first free one after the gateway.
 pub(super) fn choose_address(
     network: &Network,
@@ -274,18 +262,6 @@ pub(super) fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn subnets_avoid_what_is_in_use() {
-        let taken: Vec<Subnet> =
-            ["10.210.0.0/24", "10.210.1.0/25", "10.210.2.0/23"].map(|text| text.parse().unwrap()).into();
-        assert_eq!(String::from(choose_subnet(&taken).unwrap()), "10.210.4.0/24");
-        assert_eq!(String::from(choose_subnet(&["10.0.0.0/8".parse().unwrap()]).unwrap()), "172.29.0.0/24");
-        assert!(matches!(choose_subnet(&["0.0.0.0/0".parse().unwrap()]), Err(Error::NoSubnet)));
-        for text in ["10.0.0.0", "10.0.0.0/31", "x/24", "10.0.0.0/-1"] {
-            assert!(text.parse::<Subnet>().is_err(), "{text}");
-        }
-    }
 
     #[test]
     fn addresses_are_given_once() {

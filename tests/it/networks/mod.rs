@@ -3,3 +3,4 @@
 mod names;
 mod ports;
 mod serving;
+mod subnets;

@@ -146,6 +146,17 @@ impl World {
         leftovers::of(&self.roots, &self.directory)
     }
 
+    /// What one wants to know of a test that has failed, and what is gone a moment later.
+    fn tell(&self) {
+        eprintln!("containers: {}", self.run(&["ps", "-a"]).stdout);
+        for name in self.run(&["ps", "-a", "--format", "{{.Name}}"]).stdout.lines() {
+            let Output { stdout, stderr, .. } = self.run(&["logs", "--tail", "20", "--timestamps", name]);
+            eprintln!("logs of {name}: {stdout}{stderr}");
+            let status = self.roots.run.join("containers").join(name).join("status.json");
+            eprintln!("status: {}", fs::read_to_string(status).unwrap_or_else(|error| error.to_string()));
+        }
+    }
+
     fn destroy_all(&self) {
         let text = self.run(&["ps", "-aq"]).stdout;
         for name in text.lines() {
@@ -160,6 +171,7 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
+            self.tell();
             self.destroy_all();
         } else {
             let left = leftovers(&self.roots, &self.directory);
@@ -241,9 +253,18 @@ pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
-/// One that nobody listens on now.
+/// One that nobody listens on now, each call another one, and none that the kernel gives to connections that leave: a
+/// test would lose such a port to its neighbour between asking for it and listening on it.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FROM: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let number = std::process::id().wrapping_mul(64).wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = (FROM + number % 12_000) as u16;
+        if TcpListener::bind(("0.0.0.0", port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 /// The body of an HTTP answer from this host.

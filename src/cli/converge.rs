@@ -11,6 +11,7 @@ use super::args::{Apply, Consent, Destroy, FileArguments, Plan as PlanArguments,
 use super::display::Display;
 use super::failure::Failure;
 use super::format::{Format, print_value};
+use super::places::Places;
 use super::{progress, prune, ps, stack_file, view};
 use crate::engine::native::Native;
 use crate::reconcile::check::check;
@@ -77,7 +78,8 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
     let native = Native::new(roots).with_watcher(Arc::new(display.clone()));
     let engine = Arc::new(native.with_listener(progress::listener(&display)));
     let loaded = stack_file::load(&arguments.file)?;
-    let desired = stack_file::with_pull(stack_file::lower(&loaded, engine.capabilities())?, arguments.pull);
+    let desired = stack_file::with_pull(stack_file::lower(&loaded, &engine)?, arguments.pull);
+    let display = display.with_places(Places::new(loaded, desired.clone()));
     let stack = desired.stack.clone();
     let _lock = lock(roots, &stack)?;
     block_on(async {
@@ -243,7 +245,7 @@ pub fn plan(roots: &Roots, arguments: &PlanArguments) -> Result<ExitCode, Failur
 fn show(roots: &Roots, file: &FileArguments, looked: &Looked<'_>) -> Result<ExitCode, Failure> {
     let engine = Native::new(roots);
     let loaded = stack_file::load(file)?;
-    let desired = stack_file::with_pull(stack_file::lower(&loaded, engine.capabilities())?, looked.pull);
+    let desired = stack_file::with_pull(stack_file::lower(&loaded, &engine)?, looked.pull);
     let (plan, observed) = block_on(async {
         let observed = engine.observe(&desired.stack).await?;
         let (desired, observed) = match looked.targets {
@@ -279,7 +281,7 @@ fn print(plan: &Plan, format: &Format) -> Result<(), Failure> {
 pub fn status(roots: &Roots, arguments: &Status) -> Result<ExitCode, Failure> {
     let engine = Native::new(roots);
     let loaded = stack_file::load(&arguments.file)?;
-    let desired = stack_file::lower(&loaded, engine.capabilities())?;
+    let desired = stack_file::lower(&loaded, &engine)?;
     let plan = block_on(async {
         let observed = engine.observe(&desired.stack).await?;
         Ok(plan::plan(&desired, &observed, engine.capabilities(), &PlanOptions::default()))

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::bars::{Bars, Show};
+use super::places::Places;
 use super::view;
 use crate::engine::native::Watcher;
-use crate::reconcile::engine::Action;
+use crate::reconcile::engine::{Action, EngineError};
 use crate::reconcile::execute::{Event, Skip};
 use crate::reconcile::plan::{Step, Summary, describe};
 use crate::reconcile::resource::Config;
@@ -23,6 +24,8 @@ const TICK: Duration = Duration::from_millis(100);
 pub struct Display {
     form: Form,
     begun: Instant,
+    /// Where the causes of steps stand.
+    places: Option<Arc<Places>>,
 }
 
 #[derive(Clone)]
@@ -40,7 +43,12 @@ impl Display {
             (false, true) => Form::Live(Arc::new(Live::new(view::color()))),
             (false, false) => Form::Plain(Arc::new(Bars::new(Show::People))),
         };
-        Self { form, begun: Instant::now() }
+        Self { form, begun: Instant::now(), places: None }
+    }
+
+    /// The same, which shows where in the files the cause of a step that fails stands.
+    pub fn with_places(self, places: Places) -> Self {
+        Self { places: Some(Arc::new(places)), ..self }
     }
 
     pub fn is_quiet(&self) -> bool {
@@ -65,14 +73,28 @@ impl Display {
     }
 
     pub fn step(&self, event: &Event<'_>) {
+        let why = match event {
+            Event::Failed { step, error, .. } => self.why(&step.action, error),
+            _ => String::new(),
+        };
         match &self.form {
-            Form::Live(live) => live.step(event),
-            Form::Plain(_) => plain(event),
+            Form::Live(live) => live.step(event, &why),
+            Form::Plain(_) => plain(event, &why),
             Form::Quiet => {
                 if let Event::Failed { .. } = event {
-                    plain(event);
+                    plain(event, &why);
                 }
             }
+        }
+    }
+
+    /// What failed, where its cause stands, and what to do about it.
+    fn why(&self, action: &Action, error: &EngineError) -> String {
+        let text = error.to_string();
+        let Some(place) = self.places.as_ref().and_then(|places| places.find(action)) else { return text };
+        match text.split_once("\n  help: ") {
+            Some((message, help)) => format!("{message}\n  --> {place}\n  help: {help}"),
+            None => format!("{text}\n  --> {place}"),
         }
     }
 
@@ -116,11 +138,11 @@ fn seconds(time: Duration) -> String {
     format!("{:.1} s", time.as_secs_f64())
 }
 
-fn plain(event: &Event<'_>) {
+fn plain(event: &Event<'_>, why: &str) {
     match event {
         Event::Started { .. } => {}
         Event::Finished { step, .. } => view::note(&format!("  done     {}", describe(&step.action))),
-        Event::Failed { step, error, .. } => view::note(&format!("  failed   {}: {error}", describe(&step.action))),
+        Event::Failed { step, .. } => view::note(&format!("  failed   {}: {why}", describe(&step.action))),
         Event::Skipped { step, because, .. } => {
             view::note(&format!("  skipped  {} ({})", describe(&step.action), reason(*because)));
         }
@@ -165,7 +187,7 @@ impl Live {
         self.lines.println(text).ok();
     }
 
-    fn step(&self, event: &Event<'_>) {
+    fn step(&self, event: &Event<'_>, why: &str) {
         match event {
             Event::Started { index, step } => {
                 let line = self.lines.add(spinner(&describe(&step.action)));
@@ -180,9 +202,9 @@ impl Live {
                     self.print(&format!("{} {}  {}", self.sign("32", "✔"), describe(&step.action), seconds(time)));
                 }
             }
-            Event::Failed { index, step, error } => {
+            Event::Failed { index, step, .. } => {
                 self.end(*index);
-                self.print(&format!("{} {}: {error}", self.sign("31", "✘"), describe(&step.action)));
+                self.print(&format!("{} {}: {why}", self.sign("31", "✘"), describe(&step.action)));
             }
             Event::Skipped { index, step, because } => {
                 self.end(*index);

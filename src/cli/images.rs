@@ -270,7 +270,9 @@ pub fn load(roots: &Roots, arguments: &Load) -> Result<ExitCode, Failure> {
     let wrong = |text: &str| image::Error::Platform(text.to_owned());
     let platform = platform.map(|text| Platform::parse(text).ok_or_else(|| wrong(text))).transpose()?;
     let input = arguments.input.as_deref().unwrap_or(Path::new("/dev/stdin"));
-    for image in archive::load(&store, input, arguments.tag.as_deref(), platform.as_ref())? {
+    let (name, platform) = (arguments.tag.as_deref(), platform.as_ref());
+    let options = archive::LoadOptions { name, platform, ..Default::default() };
+    for image in archive::load(&store, input, options)? {
         let name = if image.reference == NAMELESS { image.id.to_string() } else { image.reference };
         view::out(&format!("{name}\n"))?;
     }

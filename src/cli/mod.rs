@@ -27,6 +27,7 @@ mod logs;
 mod names;
 mod networks;
 mod options;
+mod places;
 mod progress;
 mod prune;
 mod ps;

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use super::args::{FileArguments, PullWhen};
 use super::failure::Failure;
 use super::view;
-use crate::engine::native::builds;
+use crate::engine::native::Native;
 use crate::reconcile::desired::{self, Desired};
-use crate::reconcile::engine::Capabilities;
+use crate::reconcile::engine::Engine;
 use crate::reconcile::facts;
 use crate::reconcile::resource::{Config, ImageSource, PullPolicy};
-use crate::spec::{self, LoadOptions, Loaded};
+use crate::spec::{self, Fault, LoadOptions, Loaded};
 
 /// The caller's variables; what is not UTF-8 can't be meant for a stack.
 pub fn environment() -> BTreeMap<String, String> {
@@ -55,24 +55,26 @@ pub fn read(options: &LoadOptions) -> Result<Loaded, Failure> {
     Ok(loaded)
 }
 
-/// What the engine is to hold.
-pub fn lower(loaded: &Loaded, capabilities: &Capabilities) -> Result<Desired, Failure> {
+/// What the engine is to hold; what images are made from on this host is part of it.
+///
+/// # Errors
+/// All that is wrong at once, each at its place in the files.
+pub fn lower(loaded: &Loaded, engine: &Native) -> Result<Desired, Failure> {
     let files = facts::collect(&desired::files(&loaded.stack));
-    let desired = desired::lower(&loaded.stack, capabilities, &files).map_err(|errors| {
-        let lines: Vec<String> = errors.iter().map(|error| format!("error: {error}")).collect();
-        Failure::new(lines.join("\n"))
+    let lowered = desired::lower(&loaded.stack, engine.capabilities(), &files);
+    let mut desired = lowered.map_err(|errors| {
+        let faults = errors.iter().map(|error| Fault::new(error.path(), &error.to_string()));
+        Failure::new(loaded.diagnostics(faults.collect()).render(view::color()))
     })?;
-    look_at_builds(desired)
-}
-
-/// What builds read of the host is part of what is declared. All that is wrong with their files is said at once.
-fn look_at_builds(mut desired: Desired) -> Result<Desired, Failure> {
-    let looked = desired.builds_mut().map(|(name, build)| {
-        let looked = builds::look(name, build);
-        looked.map_err(|error| format!("error: image {name} can't be built\n{}", error.render(view::color())))
-    });
-    let wrong: Vec<String> = looked.filter_map(Result::err).collect();
-    if wrong.is_empty() { Ok(desired) } else { Err(Failure::new(wrong.join("\n"))) }
+    let (faults, wrong) = engine.look(&mut desired);
+    let mut texts: Vec<String> = wrong
+        .iter()
+        .map(|one| format!("error: image {} can't be built\n{}", one.name, one.error.render(view::color())))
+        .collect();
+    if !faults.is_empty() {
+        texts.insert(0, loaded.diagnostics(faults).render(view::color()));
+    }
+    if texts.is_empty() { Ok(desired) } else { Err(Failure::new(texts.join("\n"))) }
 }
 
 /// `--pull` wins over the policies of the file.

@@ -17,7 +17,7 @@ use super::{converge, progress, stack_file, view};
 use crate::engine::native::{Native, builds};
 use crate::reconcile::controller::{self, Source, SourceError, WatchEvent, WatchOptions};
 use crate::reconcile::desired::Desired;
-use crate::reconcile::engine::Engine;
+use crate::reconcile::resource::ImageSource;
 use crate::runtime::roots::Roots;
 use crate::spec::{self, LoadOptions};
 
@@ -27,7 +27,7 @@ pub fn watch(roots: &Roots, arguments: &Watch, quiet: bool) -> Result<ExitCode, 
     let engine = Arc::new(native.with_listener(progress::listener(&display)));
     let options = stack_file::options(&arguments.file)?;
     // A file that is wrong from the start is an error at once; later it is only reported.
-    let first = stack_file::lower(&stack_file::read(&options)?, engine.capabilities())?;
+    let first = stack_file::lower(&stack_file::read(&options)?, &engine)?;
     let _lock = converge::lock(roots, &first.stack)?;
     converge::block_on(async {
         let mut source = Files::new(options, Arc::clone(&engine))?;
@@ -129,14 +129,23 @@ impl Files {
         self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// The contexts of the stack's builds.
+    /// The contexts of the stack's builds, and root file systems.
     fn follow_trees(&mut self, desired: &mut Desired) {
-        let trees: BTreeSet<PathBuf> = desired.builds_mut().flat_map(|(_, build)| builds::directories(build)).collect();
+        let trees: BTreeSet<PathBuf> = desired.images_mut().flat_map(|(image, _)| directories(&image.source)).collect();
         for tree in trees.difference(&self.trees) {
             drop(self.watcher.watch(tree, notify::RecursiveMode::Recursive));
         }
         self.trees.extend(trees.iter().cloned());
         self.known().trees = trees;
+    }
+}
+
+/// The directories that an image is made from.
+fn directories(source: &ImageSource) -> Vec<PathBuf> {
+    match source {
+        ImageSource::Build(build) => builds::directories(build),
+        ImageSource::Rootfs(content) if content.path.is_dir() => vec![content.path.clone()],
+        _ => Vec::new(),
     }
 }
 
@@ -146,7 +155,7 @@ impl Source for Files {
         match spec::load(&self.options) {
             Ok(loaded) => {
                 self.follow(&loaded.files);
-                let lowered = stack_file::lower(&loaded, self.engine.capabilities());
+                let lowered = stack_file::lower(&loaded, &self.engine);
                 let mut desired = lowered.map_err(|failure| wrong(failure.to_string()))?;
                 self.follow_trees(&mut desired);
                 Ok(desired)

@@ -58,8 +58,8 @@ struct World {
     held: BTreeMap<(Kind, String), Held>,
     /// Reference → digest in the store.
     store: BTreeMap<String, String>,
-    /// Reference → how it was built.
-    built: BTreeMap<String, ImageConfig>,
+    /// Reference → what it was made from.
+    made: BTreeMap<String, ImageConfig>,
     /// Reference → digest at the registry; what is not here has the hash of its name.
     registry: BTreeMap<String, String>,
     /// References that can't be pulled.
@@ -84,9 +84,10 @@ impl Default for Simulated {
     fn default() -> Self {
         let capabilities = Capabilities {
             name: "simulated",
+            platform: "linux/amd64".to_owned(),
             change: linux_change,
             renames: true,
-            not_honoured: &[],
+            not_honoured: Vec::new(),
             unsupported: |_| Vec::new(),
         };
         Self { capabilities, world: Mutex::default(), hints: watch::Sender::new(0) }
@@ -269,8 +270,8 @@ impl Engine for Simulated {
             let id = identity(&held.resource.config, stack)?;
             Some((id, held.resource.clone()))
         });
-        let (digests, built) = (world.store.clone(), world.built.clone());
-        Ok(Observed { resources: resources.collect(), digests, built })
+        let (digests, made) = (world.store.clone(), world.made.clone());
+        Ok(Observed { resources: resources.collect(), digests, made })
     }
 
     async fn perform(&self, action: &Action) -> Result<(), EngineError> {

@@ -150,9 +150,10 @@ mod tests {
     fn the_dearest_field_tells_the_cost() {
         let capabilities = Capabilities {
             name: "test",
+            platform: "linux/amd64".to_owned(),
             change: linux_change,
             renames: true,
-            not_honoured: &[],
+            not_honoured: Vec::new(),
             unsupported: |_| Vec::new(),
         };
         let field = |path: &str| FieldChange { path: path.to_owned(), old: Value::Null, new: Value::Null };

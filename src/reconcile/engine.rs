@@ -50,12 +50,24 @@ pub struct Capabilities {
     pub name: &'static str,
     /// What changing this field of this kind costs. The field is a dotted path, `resources.memory`.
     pub change: fn(Kind, &str) -> Change,
+    /// What its containers run on where nothing else is asked for: `linux/amd64`.
+    pub platform: String,
     /// Containers can be renamed while they run, so that a successor can be started beside them.
     pub renames: bool,
-    /// Keys of the file that this engine does not carry out, by their path in a container: `gpus`.
-    pub not_honoured: &'static [&'static str],
+    /// Keys of the file that this engine does not carry out, whatever they say.
+    pub not_honoured: Vec<Ignored>,
     /// What of this resource the engine does not carry out although it holds such resources.
     pub unsupported: fn(&Config) -> Vec<Unsupported>,
+}
+
+/// A key of a container that an engine does nothing with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ignored {
+    /// Where the value is in a [`crate::spec::Container`], as a JSON pointer (RFC 6901).
+    pub pointer: &'static str,
+    /// As the file writes it.
+    pub key: &'static str,
+    pub reason: &'static str,
 }
 
 /// A value that an engine takes and does nothing with.
@@ -149,8 +161,8 @@ pub struct Observed {
     pub resources: BTreeMap<ResourceId, ObservedResource>,
     /// Reference → digest of the content that it stands for in the store now.
     pub digests: BTreeMap<String, String>,
-    /// Reference → how the image was built, of those that were built here.
-    pub built: BTreeMap<String, ImageConfig>,
+    /// Reference → what the image was made from, of those that were built here or came from a file of the host.
+    pub made: BTreeMap<String, ImageConfig>,
 }
 
 /// The condition that a dependent waits for.
@@ -171,7 +183,7 @@ pub enum Check {
     /// The host can give these ports to this container (those it holds itself count as free, as do those of `freed`,
     /// containers that this plan stops first).
     PortsFree { container: Box<ContainerConfig>, freed: Vec<String> },
-    /// Sources of bind mounts exist and files of configs and secrets can be read.
+    /// Sources of bind mounts exist, files of configs and secrets can be read, and devices are devices.
     SourcesReadable { container: Box<ContainerConfig> },
     /// A network or volume that somebody else keeps is there.
     External { kind: Kind, name: String },

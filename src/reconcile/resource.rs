@@ -78,11 +78,29 @@ pub enum ImageSource {
         reference: String,
         digest: Option<String>,
     },
-    Archive(PathBuf),
-    Rootfs(PathBuf),
+    /// A docker or OCI archive.
+    Archive(HostContent),
+    /// A directory, or a tar of one.
+    Rootfs(HostContent),
     Builtin(String),
     /// A Dockerfile.
     Build(Box<BuildConfig>),
+}
+
+impl ImageSource {
+    /// Made from files of this host, whose content counts.
+    pub fn is_of_host(&self) -> bool {
+        matches!(self, Self::Archive(_) | Self::Rootfs(_) | Self::Build(_))
+    }
+}
+
+/// A file or directory of the host whose content is the image's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostContent {
+    /// Absolute.
+    pub path: PathBuf,
+    /// Its digest, so that changed content is a change; empty until somebody has looked.
+    pub digest: String,
 }
 
 /// How an image is built. Paths are absolute.

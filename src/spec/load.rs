@@ -42,6 +42,40 @@ pub struct Loaded {
     pub warnings: Diagnostics,
 }
 
+/// What is wrong with a stack, found when its text had been read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where its cause is written, in native words: `containers.web.ports`.
+    pub path: String,
+    pub message: String,
+    pub help: Option<String>,
+}
+
+impl Fault {
+    /// From the text of an error, which may end with a line of help.
+    pub fn new(path: impl Into<String>, text: &str) -> Self {
+        let (message, help) =
+            text.split_once("\n  help: ").map_or((text, None), |(message, help)| (message, Some(help.to_owned())));
+        Self { path: path.into(), message: message.to_owned(), help }
+    }
+}
+
+impl Loaded {
+    /// The faults, each at its place in the files.
+    pub fn diagnostics(&self, faults: Vec<Fault>) -> Diagnostics {
+        let at = |fault: Fault| Diagnostic {
+            help: fault.help,
+            ..Diagnostic::error(fault.message, self.stack.spans.find(&fault.path))
+        };
+        Diagnostics::new(faults.into_iter().map(at).collect(), self.warnings.sources.clone())
+    }
+
+    /// Where `path` is written, in native words.
+    pub fn locate(&self, path: &str) -> Option<Location> {
+        self.stack.spans.find(path).map(|span| self.warnings.sources.locate(span))
+    }
+}
+
 /// Where files come from.
 pub trait Files {
     fn read(&mut self, path: &Path) -> std::io::Result<Vec<u8>>;
@@ -217,7 +251,28 @@ fn read_stack(options: &LoadOptions, cx: &mut Context<'_>, look: &mut dyn FnMut(
     paths.append(&mut cx.places);
     let stack = assemble(lowered, &found, options, &paths, cx);
     validate::validate(&stack, &paths, &mut cx.diagnostics);
+    find_images(&stack, cx);
     Some(stack)
+}
+
+/// The archives and root file systems that containers use are there.
+fn find_images(stack: &Stack, cx: &mut Context<'_>) {
+    for (key, image) in &stack.images {
+        let (word, path) = match &image.source {
+            ImageSource::Archive(path) if !cx.files.exists(path) => ("archive", path),
+            ImageSource::Rootfs(path) if !cx.files.exists(path) && !cx.files.is_directory(path) => ("rootfs", path),
+            _ => continue,
+        };
+        if !stack.containers.values().any(|container| container.image == *image) {
+            continue;
+        }
+        let is_directory = cx.files.is_directory(path);
+        let reason = if is_directory { "is a directory, not a file" } else { "is not there" };
+        let help = if is_directory { "a directory is taken by `rootfs:`" } else { "make it, or correct the path" };
+        let message = format!("the {word} {} of image `{key}` {reason}", cx.files.display(path));
+        let span = stack.spans.find(&format!("images.{key}.{word}"));
+        cx.diagnostics.push(Diagnostic::error(message, span).help(help));
+    }
 }
 
 /// Puts `.env` (or the files named instead) below the caller's environment.
@@ -366,7 +421,7 @@ fn assemble(
         not_honoured,
         directory: found.directory.clone(),
         files: found.paths(),
-        spans: Spans(paths.iter().map(|(path, span)| (path.clone(), cx.sources.locate(*span))).collect()),
+        spans: Spans(paths.clone()),
     }
 }
 

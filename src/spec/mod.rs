@@ -26,7 +26,7 @@ mod yaml;
 
 pub use crate::diagnostics;
 pub use crate::diagnostics::{Diagnostic, Diagnostics};
-pub use load::{LoadOptions, Loaded, load, resolve};
+pub use load::{Fault, LoadOptions, Loaded, load, resolve};
 pub use stack::*;
 pub use write::Document;
 

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use super::container::*;
-pub use super::diagnostics::Location;
+pub use super::diagnostics::{Location, Span};
 
 /// One declared stack. A Compose file's "project" is the same thing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -76,15 +76,20 @@ pub struct NotHonoured {
 
 /// Path (`containers.web.image`, always in native words) → where its value was written.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Spans(pub BTreeMap<String, Location>);
+pub struct Spans(pub BTreeMap<String, Span>);
 
 impl Spans {
-    /// The location of `path`, or of the nearest enclosing path that was written.
-    pub fn find(&self, path: &str) -> Option<&Location> {
+    /// The place of `path`, or of the nearest enclosing path that was written; what is ours stands below `x-stack` in a
+    /// Compose file.
+    pub fn find(&self, path: &str) -> Option<Span> {
+        self.enclosing(path).or_else(|| self.enclosing(&format!("x-stack.{path}")))
+    }
+
+    fn enclosing(&self, path: &str) -> Option<Span> {
         let mut path = path;
         loop {
-            if let Some(location) = self.0.get(path) {
-                return Some(location);
+            if let Some(span) = self.0.get(path) {
+                return Some(*span);
             }
             path = &path[..path.rfind('.')?];
         }

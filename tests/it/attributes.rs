@@ -3,14 +3,14 @@
 //!
 //! `UPDATE_EXPECT=1` writes the table anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
 use stack::engine::native::Native;
 use stack::reconcile::desired::{self, Desired};
-use stack::reconcile::engine::Engine;
 use stack::reconcile::facts;
+use stack::runtime::cgroup::Abilities;
 use stack::spec::{self, LoadOptions};
 
 use crate::support::World;
@@ -112,8 +112,11 @@ fn document(path: &str, sample: &str) -> String {
     text
 }
 
-/// What the engine would hold, or what is wrong with the file.
-fn read(world: &World, text: &str) -> Result<Desired, String> {
+const EVERYTHING: Abilities = Abilities { swap: true, swappiness: true, oom_kill_disable: true };
+const NOTHING: Abilities = Abilities { swap: false, swappiness: false, oom_kill_disable: false };
+
+/// What the engine would hold on a host that can do this, or what is wrong with the file.
+fn read(world: &World, text: &str, host: Abilities) -> Result<Desired, String> {
     let file = world.file("compose.yaml", text);
     let environment = [("TOKEN", "x"), ("HOME", "/root")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     let options = LoadOptions {
@@ -123,9 +126,8 @@ fn read(world: &World, text: &str) -> Result<Desired, String> {
         ..LoadOptions::default()
     };
     let loaded = spec::load(&options).map_err(|faults| faults.to_string())?;
-    let engine = Native::new(&world.roots);
     let files = facts::collect(&desired::files(&loaded.stack));
-    let lowered = desired::lower(&loaded.stack, engine.capabilities(), &files);
+    let lowered = desired::lower(&loaded.stack, &Native::capabilities_on(host), &files);
     lowered.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
 }
 
@@ -141,13 +143,13 @@ fn names(note: &str, path: &str) -> bool {
     section == written[0] && below.starts_with(&words)
 }
 
-fn outcome(world: &World, row: &Row) -> Result<Outcome, String> {
+fn outcome(world: &World, row: &Row, host: Abilities) -> Result<Outcome, String> {
     let texts = [true, false].map(|with| document(row.path, &sample(row.sample, with)));
-    let with = match read(world, &texts[0]) {
+    let with = match read(world, &texts[0], host) {
         Ok(with) => with,
         Err(error) => return Ok(Outcome::Refused(error)),
     };
-    let without = read(world, &texts[1]).map_err(|error| format!("without it: {error}\n{}", texts[1]))?;
+    let without = read(world, &texts[1], host).map_err(|error| format!("without it: {error}\n{}", texts[1]))?;
     let note = with.not_honoured.iter().find_map(|note| {
         let (place, reason) = note.split_once(": ")?;
         names(place, row.path).then(|| reason.to_owned())
@@ -229,8 +231,13 @@ fn no_attribute_is_dropped_silently() {
     let mut told: Vec<(&str, Outcome)> = Vec::new();
     let mut table = String::from("| attribute | what becomes of it | why |\n|---|---|---|\n");
     for row in rows() {
-        match outcome(&world, &row) {
+        let [everywhere, here] = [NOTHING, EVERYTHING].map(|host| outcome(&world, &row, host));
+        match here {
             Err(reason) => silent.push(format!("{}: {reason}", row.path)),
+            Ok(Outcome::CarriedOut) if everywhere != Ok(Outcome::CarriedOut) => {
+                let Ok(Outcome::Named(reason)) = everywhere else { panic!("{}: {everywhere:?}", row.path) };
+                table.push_str(&format!("| `{}` | carried out | or named: {reason} |\n", row.path));
+            }
             // The row of the whole speaks for the part.
             Ok(outcome) if told.iter().any(|(path, whole)| is_below(row.path, path) && *whole == outcome) => {}
             Ok(outcome) => {
@@ -241,6 +248,50 @@ fn no_attribute_is_dropped_silently() {
     }
     assert!(silent.is_empty(), "{}", silent.join("\n"));
     compare(&table);
+}
+
+/// What the engine says that it ignores is named where it is written: each key leads to a value of a container, and its
+/// sample is not taken for carried out.
+#[test]
+fn what_the_engine_ignores_is_named() {
+    let world = world();
+    let container = serde_json::to_value(spec::Container::default()).unwrap();
+    for ignored in Native::capabilities_on(NOTHING).not_honoured {
+        assert!(container.pointer(ignored.pointer).is_some(), "{} leads nowhere", ignored.pointer);
+        let path = format!("services.{}", ignored.key);
+        let row = rows().into_iter().find(|row| row.path == path).unwrap_or_else(|| panic!("{path} has no row"));
+        assert_eq!(outcome(&world, &row, NOTHING), Ok(Outcome::Named(ignored.reason.to_owned())), "{path}");
+    }
+}
+
+/// Whatever the reading of files takes has a row: `src/spec/lower` is searched for the names of keys.
+#[test]
+fn every_key_that_is_read_has_a_row() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/spec/lower");
+    let takers = ["take", "take_ours", "text", "word", "flag", "number", "bytes", "duration", "list", "items", "map"];
+    let takers = takers.into_iter().chain(["choice", "file", "not_honoured", "skip", "namespace", "hooks"]);
+    let takers: Vec<String> =
+        takers.map(|name| format!("{name}(\"")).chain(["capabilities(f, \"".to_owned()]).collect();
+    let known: BTreeSet<&str> = rows().iter().flat_map(|row| row.path.split('.')).collect();
+    // Of our own format alone, and what stands in the sample of a whole list.
+    let ours = ["archive", "rootfs", "builtin", "digest", "on_failure", "containers", "spread"];
+    let (mut read, mut absent) = (0, BTreeSet::new());
+    for file in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let text = fs::read_to_string(&file).unwrap();
+        let production = text.split("#[cfg(test)]").next().unwrap();
+        let keys = takers.iter().flat_map(|taker| production.split(taker.as_str()).skip(1));
+        let keys = keys.filter_map(|rest| rest.split_once('"')).map(|(key, _)| key.to_owned());
+        let listed = production.split("const NOT_").skip(1).filter_map(|rest| rest.split_once("];"));
+        let listed = listed.flat_map(|(list, _)| list.split("(\"").skip(1)).filter_map(|rest| rest.split_once('"'));
+        for key in keys.chain(listed.map(|(key, _)| key.to_owned())) {
+            read += 1;
+            if !known.contains(key.as_str()) && !ours.contains(&key.as_str()) {
+                absent.insert(key);
+            }
+        }
+    }
+    assert!(read > 150, "the search found {read} keys only");
+    assert!(absent.is_empty(), "attributes/table.txt has no row for {absent:?}");
 }
 
 fn is_below(path: &str, whole: &str) -> bool {

@@ -5,6 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::Command;
 
+use stack::runtime::cgroup::Abilities;
+
 use crate::support::{World, eventually, free_port, get};
 
 /// A Compose file of these services, applied as the stack `c`.
@@ -443,6 +445,112 @@ services:
     assert!(plan.contains("services.other.logging.driver: there is no driver `syslog`"), "{plan}");
     assert!(applied.logs("other").contains("listens"));
     applied.done();
+}
+
+/// Version 1 of control groups alone has these; elsewhere they are named.
+#[test]
+fn limits_that_the_kernel_may_not_have() {
+    let host = Abilities::of_host();
+    let applied = Applied::new(
+        r#"
+services:
+  swap: {image: "builtin:whoami", mem_limit: 64m, memswap_limit: 96m}
+  calm: {image: "builtin:whoami", mem_limit: 64m, mem_swappiness: 10}
+  waits: {image: "builtin:whoami", mem_limit: 64m, oom_kill_disable: true}
+  plain: {image: "builtin:whoami"}
+"#,
+    );
+    let plan = applied.world.ok(&["plan", "-p", "c", "compose.yaml"]);
+    let named = |key: &str| plan.contains(&format!("not honoured: services.{key}: "));
+    let memory = |service: &str, file: &str| applied.limit(service, "memory", file, "memory.swap.max");
+    assert_eq!(named("swap.memswap_limit"), !host.swap);
+    if host.swap {
+        let both = memory("swap", "memory.memsw.limit_in_bytes");
+        assert!(both == (96 << 20).to_string() || both == (32 << 20).to_string(), "{both}");
+    }
+    assert_eq!(named("calm.mem_swappiness"), !host.swappiness);
+    if host.swappiness {
+        assert_eq!(memory("calm", "memory.swappiness"), "10");
+    }
+    assert_eq!(named("waits.oom_kill_disable"), !host.oom_kill_disable);
+    if host.oom_kill_disable {
+        assert!(memory("waits", "memory.oom_control").contains("oom_kill_disable 1"));
+        assert!(memory("plain", "memory.oom_control").contains("oom_kill_disable 0"));
+    }
+    assert!(!plan.contains("plain"), "{plan}");
+    applied.done();
+}
+
+/// A limit that is taken away is lifted from what runs.
+#[test]
+fn a_limit_goes_as_it_came() {
+    let text = "services: {web: {image: \"builtin:whoami\"LIMITS}}";
+    let limits = ", mem_limit: 64m, mem_reservation: 32m, cpus: 0.5, cpu_shares: 512, cpuset: \"0\", pids_limit: 50";
+    let applied = Applied::new(&text.replace("LIMITS", ""));
+    let all = || {
+        let limit = |controller: &str, v1: &str, v2: &str| applied.limit("web", controller, v1, v2);
+        [
+            limit("memory", "memory.limit_in_bytes", "memory.max"),
+            limit("memory", "memory.soft_limit_in_bytes", "memory.low"),
+            limit("memory", "memory.memsw.limit_in_bytes", "memory.swap.max"),
+            limit("cpu", "cpu.cfs_quota_us", "cpu.max"),
+            limit("cpu", "cpu.shares", "cpu.weight"),
+            limit("cpuset", "cpuset.cpus", "cpuset.cpus.effective"),
+            limit("pids", "pids.max", "pids.max"),
+        ]
+    };
+    let (free, pid) = (all(), applied.pid("web"));
+    applied.world.file("compose.yaml", &text.replace("LIMITS", limits));
+    applied.apply();
+    let held = all();
+    assert!(held.iter().zip(&free).filter(|(held, free)| held != free).count() >= 5, "{held:?}");
+    applied.world.file("compose.yaml", &text.replace("LIMITS", ""));
+    applied.apply();
+    assert_eq!((all(), applied.pid("web")), (free, pid));
+    applied.done();
+}
+
+#[test]
+fn groups_rules_and_annotations() {
+    let above = format!("stack-above-{}", std::process::id());
+    let applied = Applied::new(
+        &r#"
+services:
+  plain: {image: "builtin:whoami"}
+  web:
+    image: builtin:whoami
+    cgroup_parent: /ABOVE/inner
+    device_cgroup_rules: ["c 10:200 r"]
+    annotations: {org.example.what: ever}
+"#
+        .replace("ABOVE", &above),
+    );
+    let groups = applied.proc("web", "cgroup");
+    let inside = |line: &&str| line.contains(&format!(":/{above}/inner/stack-"));
+    assert!(groups.lines().any(|line| inside(&line)), "{groups}");
+    assert!(!applied.proc("plain", "cgroup").contains(&above));
+    let known = applied.world.ok(&["inspect", "c-web-1"]);
+    assert!(known.contains("\"org.example.what\": \"ever\"") && known.contains("c 10:200 r"), "{known}");
+    // Of /dev/net/tun; reading it is possible, and says that it is bound to nothing.
+    for (service, refused) in [("web", false), ("plain", true)] {
+        let node = PathBuf::from(applied.inside(service, "/dev/own"));
+        let mode = nix::sys::stat::Mode::from_bits_truncate(0o666);
+        let device = nix::sys::stat::makedev(10, 200);
+        nix::sys::stat::mknod(&node, nix::sys::stat::SFlag::S_IFCHR, mode, device).unwrap();
+        let said = applied.world.run(&["exec", &format!("c-{service}-1"), "/whoami", "cat", "/dev/own"]);
+        assert_eq!(said.stderr.contains("Operation not permitted"), refused, "{service}: {said:?}");
+    }
+    let wrong = "services: {web: {image: x, device_cgroup_rules: [\"c 1\"], cgroup_parent: ../up}}";
+    applied.world.file("wrong.yaml", wrong);
+    let said = applied.world.fails(1, &["validate", "wrong.yaml"]);
+    assert!(said.contains("a rule such as `c 1:3 mr`") && said.contains("without `..`"), "{said}");
+    applied.done();
+    for folder in fs::read_dir("/sys/fs/cgroup").unwrap().map(|entry| entry.unwrap().path()) {
+        for folder in [folder.join(&above), PathBuf::from("/sys/fs/cgroup").join(&above)] {
+            // The groups above are whoever named them's; each is in some hierarchies only.
+            fs::remove_dir(folder.join("inner")).and_then(|()| fs::remove_dir(folder)).ok();
+        }
+    }
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use stack::reconcile::desired::{files, lower};
 use stack::reconcile::diff::diff;
-use stack::reconcile::engine::Capabilities;
+use stack::reconcile::engine::{Capabilities, Ignored};
 use stack::reconcile::facts::{FileFacts, Files, hash};
 use stack::reconcile::resource::{Config, ContainerConfig, Kind, NetworkMode, ResourceId, label};
 use stack::spec::{
@@ -219,7 +219,8 @@ fn what_cannot_be_is_told_all_at_once() {
 
 #[test]
 fn what_has_no_effect_is_noted() {
-    let engine = Capabilities { not_honoured: &["runtime"], ..capabilities() };
+    let runtime = Ignored { pointer: "/runtime", key: "runtime", reason: "there is one runtime" };
+    let engine = Capabilities { not_honoured: vec![runtime], ..capabilities() };
     let web = with(container(), |it| {
         it.runtime = Some("runsc".into());
         it.storage_opt.insert("size".into(), "1g".into());
@@ -228,7 +229,7 @@ fn what_has_no_effect_is_noted() {
     assert_eq!(
         desired.not_honoured,
         [
-            "containers.web.runtime: not carried out by the simulated engine",
+            "containers.web.runtime: there is one runtime",
             "containers.web.storage_opt: the file system of a container has no options",
         ]
     );

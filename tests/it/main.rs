@@ -21,6 +21,7 @@ mod plans;
 mod rolling;
 mod running;
 mod sharing;
+mod sources;
 mod stacks;
 mod support;
 mod sweep;

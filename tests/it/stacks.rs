@@ -116,9 +116,10 @@ pub fn with(mut container: Container, change: impl FnOnce(&mut Container)) -> Co
 pub fn capabilities() -> Capabilities {
     Capabilities {
         name: "simulated",
+        platform: "linux/amd64".to_owned(),
         change: linux_change,
         renames: true,
-        not_honoured: &[],
+        not_honoured: Vec::new(),
         unsupported: |_| Vec::new(),
     }
 }

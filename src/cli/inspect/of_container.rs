@@ -184,6 +184,11 @@ fn host_config(one: &Container, wanted: &ContainerConfig) -> Value {
         "PidsLimit": limits.pids,
         "ShmSize": wanted.shm_size.unwrap_or(64 << 20),
         "OomScoreAdj": wanted.oom_score_adj.unwrap_or(0),
+        "OomKillDisable": limits.oom_kill_disable,
+        "MemorySwappiness": limits.memory_swappiness,
+        "CgroupParent": config.cgroup_parent,
+        "DeviceCgroupRules": config.request.device_rules,
+        "Annotations": config.request.annotations,
     })
 }
 

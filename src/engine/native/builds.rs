@@ -69,6 +69,14 @@ pub fn build(
     })
 }
 
+/// A build that can't be begun.
+#[derive(Debug)]
+pub struct Wrong {
+    /// The image's name.
+    pub name: String,
+    pub error: Error,
+}
+
 /// Looks at what the build reads of the host, so that changed files are a change of the stack.
 ///
 /// # Errors

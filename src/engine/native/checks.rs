@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 
-use super::networks;
+use super::{containers, networks};
 use crate::reconcile::engine::{Check, EngineError};
 use crate::reconcile::resource::{ContainerConfig, FileSource, Kind, MountSource, NetworkMode};
 use crate::runtime::roots::Roots;
@@ -57,6 +57,11 @@ fn sources(wanted: &ContainerConfig) -> Result<(), EngineError> {
         {
             let reason = format!("{} of {}: {error}", path.display(), file.name);
             return Err(refused(&id, reason, "make it readable, or correct the path"));
+        }
+    }
+    for mapping in &wanted.devices {
+        if let Err(error) = containers::device(mapping) {
+            return Err(refused(&id, error.to_string(), "correct the path, or load the driver that makes the device"));
         }
     }
     Ok(())

@@ -111,7 +111,7 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<I
     })
 }
 
-fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
+pub(super) fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
     let path = PathBuf::from(&mapping.source);
     let failed = |source| Error::Path { what: "device", path: path.clone(), source };
     let data = std::fs::metadata(&path).map_err(failed)?;

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::reconcile::resource::{ImageConfig, ImageSource, PullPolicy};
+use crate::reconcile::resource::{HostContent, ImageConfig, ImageSource, PullPolicy};
+use crate::runtime::image::archive::{LoadOptions, load};
 use crate::runtime::image::registry::credentials;
 use crate::runtime::image::{
-    Access, Digest, Error, Image, ImageReference, Progress, PullOptions, Settings, Store, Wait,
+    self, Access, Digest, Error, Image, ImageReference, Platform, Progress, PullOptions, Settings, Store, Wait,
 };
 use crate::runtime::roots::Roots;
 
@@ -35,20 +36,55 @@ pub type SharedWatcher = Arc<dyn Watcher>;
 pub fn ensure(roots: &Roots, wanted: &ImageConfig, watcher: &dyn Watcher) -> Result<Image, Error> {
     let settings = Settings::of_host(roots)?;
     let store = Store::open(roots).with_limits(&settings.limits);
-    match &wanted.source {
-        ImageSource::Builtin(name) => store.builtin(name),
-        ImageSource::Archive(path) => {
-            let images = store.load_archive(path, Some(&wanted.reference))?;
-            images.into_iter().next().ok_or_else(|| Error::NotFound(wanted.reference.clone()))
-        }
-        ImageSource::Rootfs(path) => store.import_rootfs(path, &wanted.reference),
-        ImageSource::Build(_) => Err(Error::NotFound(wanted.reference.clone())),
+    let image = match &wanted.source {
+        ImageSource::Builtin(name) => return store.builtin(name),
+        ImageSource::Archive(content) => archive(&store, wanted, content)?,
+        ImageSource::Rootfs(content) => rootfs(&store, wanted, content)?,
+        ImageSource::Build(_) => return Err(Error::NotFound(wanted.reference.clone())),
         ImageSource::Pull { reference, digest } => {
             let image = pull(&store, &settings, wanted, (reference, digest.as_deref()), watcher)?;
             make_room(&store, &settings)?;
-            Ok(image)
+            image
         }
+    };
+    suits(&image, wanted)?;
+    Ok(image)
+}
+
+fn platform(wanted: &ImageConfig) -> Result<Platform, Error> {
+    match &wanted.platform {
+        Some(text) => Platform::parse(text).ok_or_else(|| Error::Platform(text.clone())),
+        None => Ok(Platform::host()),
     }
+}
+
+fn archive(store: &Store, wanted: &ImageConfig, content: &HostContent) -> Result<Image, Error> {
+    let platform = platform(wanted)?;
+    let declared = serde_json::to_value(wanted).unwrap_or_default();
+    let options = LoadOptions { name: Some(&wanted.reference), platform: Some(&platform), declared };
+    let images = load(store, &content.path, options)?;
+    images.into_iter().next().ok_or_else(|| Error::NotFound(wanted.reference.clone()))
+}
+
+fn rootfs(store: &Store, wanted: &ImageConfig, content: &HostContent) -> Result<Image, Error> {
+    let declared = serde_json::to_value(wanted).unwrap_or_default();
+    store.import_rootfs_for(&content.path, &wanted.reference, &platform(wanted)?, declared)
+}
+
+/// The image is for the platform that is asked for, or for one that this host runs.
+fn suits(image: &Image, wanted: &ImageConfig) -> Result<(), Error> {
+    let found = image.platform();
+    let help = match &wanted.platform {
+        Some(text) if Platform::parse(text).is_some_and(|platform| !platform.suits(&found)) => {
+            "take the image of that platform, or name the one that it is for as its `platform`"
+        }
+        None if !image::runs(&found) => {
+            "take the image of this host's platform, or register an emulator (Debian: qemu-user-binfmt) and say `platform`"
+        }
+        _ => return Ok(()),
+    };
+    let wanted = platform(wanted)?.to_string();
+    Err(Error::OtherPlatform { image: image.reference.clone(), found: found.to_string(), wanted, help })
 }
 
 fn pull(

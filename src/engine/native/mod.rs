@@ -9,19 +9,23 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_stream::{Stream, StreamExt};
 
+use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{
-    Action, Capabilities, Condition, Engine, EngineError, Observed, StackName, linux_change,
+    Action, Capabilities, Condition, Engine, EngineError, Ignored, Observed, StackName, linux_change,
 };
 use crate::reconcile::resource::{Config, ContainerConfig, ImageSource, ResourceId};
+use crate::runtime::cgroup::Abilities;
 use crate::runtime::container;
-use crate::runtime::image::Store;
+use crate::runtime::image::{Platform, Store};
 use crate::runtime::roots::Roots;
+use crate::spec::Fault;
 
 pub mod builds;
 mod checks;
 pub mod containers;
 mod files;
 mod images;
+mod look;
 mod names;
 mod naming;
 mod networks;
@@ -39,9 +43,18 @@ pub use volumes::{
     anonymous as anonymous_volumes, create as create_volume, is_anonymous as is_anonymous_volume, users as volume_users,
 };
 
-/// What a file may say and this engine does not do, by path in a container.
-const NOT_HONOURED: &[&str] =
-    &["runtime", "oom_kill_disable", "cgroup_parent", "device_cgroup_rules", "annotations", "gpus"];
+/// What a file may say and this engine does not do on this host.
+fn ignored(host: Abilities) -> Vec<Ignored> {
+    let ignored = |pointer, key, reason| Ignored { pointer, key, reason };
+    let switch = "control groups of version 2 have no such switch";
+    let unless = [
+        (host.oom_kill_disable, ignored("/resources/oom_kill_disable", "oom_kill_disable", switch)),
+        (host.swappiness, ignored("/resources/memory_swappiness", "mem_swappiness", switch)),
+        (host.swap, ignored("/resources/memory_swap_bytes", "memswap_limit", "this kernel does not count swap")),
+    ];
+    let always = ignored("/runtime", "runtime", "containers are run by this program itself");
+    unless.into_iter().filter(|(can, _)| !can).map(|(_, ignored)| ignored).chain([always]).collect()
+}
 
 /// The engine of the host that this program runs on.
 #[derive(Clone)]
@@ -56,24 +69,34 @@ pub struct Native {
 impl Native {
     /// The engine with these roots.
     pub fn new(roots: &Roots) -> Self {
-        let capabilities = Capabilities {
-            name: "native",
-            change: linux_change,
-            renames: true,
-            not_honoured: NOT_HONOURED,
-            unsupported: unsupported::unsupported,
-        };
         Self {
             roots: roots.clone(),
-            capabilities: Arc::new(capabilities),
+            capabilities: Arc::new(Self::capabilities_on(Abilities::of_host())),
             watcher: Arc::new(images::Silent),
             listener: None,
+        }
+    }
+
+    /// What the engine can do on a host whose control groups can do this.
+    pub fn capabilities_on(host: Abilities) -> Capabilities {
+        Capabilities {
+            name: "native",
+            platform: Platform::host().to_string(),
+            change: linux_change,
+            renames: true,
+            not_honoured: ignored(host),
+            unsupported: unsupported::unsupported,
         }
     }
 
     /// Tells how far pulls are.
     pub fn with_watcher(self, watcher: SharedWatcher) -> Self {
         Self { watcher, ..self }
+    }
+
+    /// Fills in what the stack's images are made from on this host. Returns all that is wrong with it.
+    pub fn look(&self, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wrong>) {
+        look::look(&self.roots, desired)
     }
 
     /// The same engine, whose builds are heard of.

@@ -61,7 +61,7 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
     for (names, declared) in Store::open(roots).made().map_err(|error| failed("images", error))? {
         // Its further names are nobody's own.
         if let Some(config) = read::<ImageConfig>(&declared).filter(|config| names.contains(&config.reference)) {
-            observed.built.insert(config.reference.clone(), config);
+            observed.made.insert(config.reference.clone(), config);
         }
     }
     Ok(observed)

@@ -70,13 +70,15 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         mounts: mounts(wanted, facts),
         sysctls: wanted.sysctls.clone(),
         devices: facts.devices.clone(),
+        device_rules: wanted.device_cgroup_rules.clone(),
+        annotations: wanted.annotations.clone(),
         network: if wanted.network == NetworkMode::Host { Namespace::Host } else { Namespace::New },
         network_shared: matches!(wanted.network, NetworkMode::Container(_)),
         pid: namespace(&wanted.pid),
         ipc: namespace(&wanted.ipc),
         uts_host: wanted.uts_host,
         users: facts.users,
-        limits: limits(&wanted.resources),
+        limits: Limits { oom_kill_disable: wanted.oom_kill_disable, ..limits(&wanted.resources) },
         shm_size: wanted.shm_size,
         oom_score_adj: wanted.oom_score_adj,
     };
@@ -89,6 +91,7 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         request,
         user: wanted.user.clone().or_else(|| own?.user().clone()).unwrap_or_default(),
         groups: wanted.group_add.clone(),
+        cgroup_parent: wanted.cgroup_parent.clone().unwrap_or_default(),
         init: wanted.init,
         stdin_open: wanted.stdin_open,
         restart: restart(&wanted.restart),
@@ -222,6 +225,8 @@ fn limits(resources: &Resources) -> Limits {
         cpu_shares: resources.cpu_shares,
         cpuset: resources.cpuset.clone(),
         pids: resources.pids,
+        memory_swappiness: resources.memory_swappiness,
+        oom_kill_disable: false,
     }
 }
 
@@ -295,6 +300,7 @@ fn bytes(text: &str) -> Option<u64> {
 mod tests {
     use super::super::unsupported::unsupported;
     use super::*;
+    use crate::runtime::cgroup::Abilities;
     use crate::runtime::image::{Digest, ImageConfiguration};
 
     fn image(config: &str) -> Image {
@@ -347,15 +353,14 @@ mod tests {
         "pid": "host", "ipc": "host", "uts_host": true, "cgroup_host": true, "restart": "always",
         "restart_delay_ms": 1, "restart_window_ms": 1, "healthcheck": {"test": ["CMD", "x"]}, "on_unhealthy": "restart",
         "stop_signal": "SIGINT", "stop_grace_ms": 1, "logging": {"driver": "none", "options": {}},
-        "resources": {"memory": 1}, "shm_size": 1, "oom_score_adj": 1,
+        "resources": {"memory": 1}, "shm_size": 1, "oom_score_adj": 1, "oom_kill_disable": true,
+        "annotations": {"a": "b"}, "device_cgroup_rules": ["c 1:3 r"], "cgroup_parent": "above",
         "network": "host"
     }"#;
 
     /// Fields that do their work elsewhere: the network room, files, what was looked up, and what only readers need.
-    const ELSEWHERE: [&str; 15] = [
-        "annotations",
+    const ELSEWHERE: [&str; 13] = [
         "bind_contents",
-        "device_cgroup_rules",
         "devices",
         "dns",
         "dns_opt",
@@ -377,7 +382,8 @@ mod tests {
         let plain = serde_json::to_value(ContainerConfig::default()).unwrap();
         let base = translate(&ContainerConfig::default(), &image, &Facts::default()).unwrap();
         for field in plain.as_object().unwrap().keys() {
-            let known = ELSEWHERE.contains(&field.as_str()) || super::super::NOT_HONOURED.contains(&field.as_str());
+            let ignored = super::super::ignored(Abilities { swap: false, swappiness: false, oom_kill_disable: false });
+            let known = ELSEWHERE.contains(&field.as_str()) || ignored.iter().any(|ignored| ignored.key == field);
             let Some(value) = samples.get(field) else {
                 assert!(known, "{field}: add a sample, or say where it is carried out");
                 continue;

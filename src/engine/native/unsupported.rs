@@ -55,9 +55,6 @@ fn of_container(container: &ContainerConfig) -> Vec<Unsupported> {
             found.push(one("volumes.bind.propagation", reason));
         }
     }
-    if container.resources.memory_swappiness.is_some() {
-        found.push(one("mem_swappiness", "the kernel's own rule holds"));
-    }
     found
 }
 

@@ -90,14 +90,14 @@ impl World {
         }
         let digest = match &image.source {
             ImageSource::Pull { digest: Some(digest), .. } => digest.clone(),
-            ImageSource::Build(build) => {
-                digest_of(&serde_json::to_string(build).expect("a build has only string keys"))
+            ImageSource::Build(_) | ImageSource::Archive(_) | ImageSource::Rootfs(_) => {
+                digest_of(&serde_json::to_string(&image.source).expect("a source has only string keys"))
             }
             _ => self.registry.get(&image.reference).cloned().unwrap_or_else(|| digest_of(&image.reference)),
         };
         self.store.insert(image.reference.clone(), digest);
-        if matches!(image.source, ImageSource::Build(_)) {
-            self.built.insert(image.reference.clone(), image.clone());
+        if image.source.is_of_host() {
+            self.made.insert(image.reference.clone(), image.clone());
         }
         Ok(())
     }

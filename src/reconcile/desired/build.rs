@@ -6,11 +6,17 @@ use std::path::PathBuf;
 use super::LowerError;
 use super::container::{hosts, ulimits};
 use super::lower::image_name;
+use crate::reconcile::engine::Capabilities;
 use crate::reconcile::resource::{BuildConfig, BuildContent, BuildContext, FileSource};
 use crate::spec;
 
 /// Everything but the content of what is read: that is looked at later, by who may.
-pub(super) fn lower_build(stack: &spec::Stack, service: &str, build: &spec::Build) -> Result<BuildConfig, LowerError> {
+pub(super) fn lower_build(
+    stack: &spec::Stack,
+    service: &str,
+    build: &spec::Build,
+    capabilities: &Capabilities,
+) -> Result<BuildConfig, LowerError> {
     let container = service.to_owned();
     let spec::BuildContext::Directory(context) = &build.context else { return Err(LowerError::Build { container }) };
     let mut contexts = BTreeMap::new();
@@ -20,7 +26,7 @@ pub(super) fn lower_build(stack: &spec::Stack, service: &str, build: &spec::Buil
         } else if let Some(other) = place.strip_prefix("service:") {
             let undeclared =
                 || LowerError::Undeclared { container: container.clone(), what: "service", name: other.into() };
-            BuildContext::Image(image_name(&stack.containers.get(other).ok_or_else(undeclared)?.image))
+            BuildContext::Image(image_name(stack.containers.get(other).ok_or_else(undeclared)?, capabilities))
         } else {
             BuildContext::Directory(PathBuf::from(place))
         };

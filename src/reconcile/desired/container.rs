@@ -70,6 +70,7 @@ pub(super) fn lower_container(
 ) -> ContainerConfig {
     if number == 1 {
         context.errors.extend(named_replicas(service, container));
+        context.errors.extend(missing(context.files, service, container));
         note_unused(context, service, container);
     }
     let mounts = lower_mounts(context, service, container);
@@ -78,7 +79,7 @@ pub(super) fn lower_container(
         name: container_name(context.stack, service, number),
         service: service.to_owned(),
         number,
-        image: image_name(&container.image),
+        image: image_name(container, context.capabilities),
         image_digest: String::new(),
         command: container.command.clone(),
         entrypoint: container.entrypoint.clone(),
@@ -174,11 +175,8 @@ fn note_unused(context: &mut Context, service: &str, container: &spec::Container
         };
         context.note(format!("containers.{service}.{key}"), reason);
     }
-    let engine = context.capabilities.name;
-    for key in context.capabilities.not_honoured {
-        if differs(&format!("/{}", key.replace('.', "/"))) {
-            context.note(format!("containers.{service}.{key}"), &format!("not carried out by the {engine} engine"));
-        }
+    for ignored in context.capabilities.not_honoured.iter().filter(|ignored| differs(ignored.pointer)) {
+        context.note(format!("containers.{service}.{}", ignored.key), ignored.reason);
     }
     if container.ipc == Some(spec::NamespaceMode::None) {
         context.note(format!("containers.{service}.ipc"), "`none` is a namespace of its own, with /dev/shm");
@@ -187,6 +185,23 @@ fn note_unused(context: &mut Context, service: &str, container: &spec::Container
     if stop {
         context.note(format!("containers.{service}.healthcheck.on_failure"), "`stop` is only reported");
     }
+}
+
+/// Sources of bind mounts that nobody makes, and devices, that are not there.
+fn missing(files: &Files, service: &str, container: &spec::Container) -> Vec<LowerError> {
+    let mounts = container.mounts.iter().enumerate().filter_map(|(index, mount)| match &mount.kind {
+        spec::MountKind::Bind { source, create_host_path: false, .. } => Some(("bind mount", index, source)),
+        _ => None,
+    });
+    let devices = container.devices.iter().enumerate().map(|(index, device)| ("device", index, &device.source));
+    let gone = mounts.chain(devices).filter(|(.., path)| files.get(*path) == Some(&FileFacts::Missing));
+    let error = |(what, index, path): (&'static str, usize, &std::path::PathBuf)| LowerError::Missing {
+        container: service.to_owned(),
+        what,
+        index,
+        path: path.clone(),
+    };
+    gone.map(error).collect()
 }
 
 fn lower_mounts(context: &mut Context, service: &str, container: &spec::Container) -> Vec<Mount> {

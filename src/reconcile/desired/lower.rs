@@ -9,11 +9,13 @@ use super::{Desired, DesiredResource, Edge, LowerError};
 use crate::reconcile::engine::{Capabilities, Condition, StackName};
 use crate::reconcile::facts::Files;
 use crate::reconcile::resource::{
-    Config, ImageConfig, ImageSource, Kind, NetworkConfig, Port, PullPolicy, ResourceId, VolumeConfig, label,
+    Config, HostContent, ImageConfig, ImageSource, Kind, NetworkConfig, Port, PullPolicy, ResourceId, VolumeConfig,
+    label,
 };
 use crate::spec;
 
-/// The files whose content is part of what [`lower`] makes: configs, secrets, and sources of bind mounts.
+/// The files whose content is part of what [`lower`] makes: configs, secrets, and sources of bind mounts; and devices,
+/// which must be there.
 pub fn files(stack: &spec::Stack) -> BTreeSet<PathBuf> {
     let objects = stack.configs.values().chain(stack.secrets.values());
     let objects = objects.filter_map(|object| match &object.source {
@@ -25,7 +27,8 @@ pub fn files(stack: &spec::Stack) -> BTreeSet<PathBuf> {
         spec::MountKind::Bind { source, .. } => Some(source.clone()),
         _ => None,
     });
-    objects.chain(binds).collect()
+    let devices = stack.containers.values().flat_map(|container| &container.devices);
+    objects.chain(binds).chain(devices.map(|device| device.source.clone())).collect()
 }
 
 /// The stack as resources of this engine. All errors at once.
@@ -36,18 +39,21 @@ pub fn lower(stack: &spec::Stack, capabilities: &Capabilities, files: &Files) ->
         context.notes.insert(note.path.clone(), note.reason.clone());
     }
     let mut resources = BTreeMap::new();
-    let mut add = |id: ResourceId, config: Config| {
-        resources.insert(id, DesiredResource { config, depends_on: Vec::new(), start_first: false, parallelism: 1 });
+    let mut add = |id: ResourceId, config: Config, place: String| {
+        let alone = DesiredResource { config, depends_on: Vec::new(), start_first: false, parallelism: 1, place };
+        resources.insert(id, alone);
     };
     let used = Used::of(stack);
     for (key, network) in stack.networks.iter().filter(|(key, it)| !it.external && used.networks.contains(*key)) {
-        add(ResourceId::new(Kind::Network, key), Config::Network(lower_network(key, network, &mut context)));
+        let config = Config::Network(lower_network(key, network, &mut context));
+        add(ResourceId::new(Kind::Network, key), config, format!("networks.{key}"));
     }
     for (key, volume) in stack.volumes.iter().filter(|(key, it)| !it.external && used.volumes.contains(*key)) {
-        add(ResourceId::new(Kind::Volume, key), Config::Volume(lower_volume(&stack.name, key, volume)));
+        let config = Config::Volume(lower_volume(&stack.name, key, volume));
+        add(ResourceId::new(Kind::Volume, key), config, format!("volumes.{key}"));
     }
-    for image in lower_images(&mut context) {
-        add(ResourceId::new(Kind::Image, &image.reference), Config::Image(image));
+    for (image, place) in lower_images(&mut context) {
+        add(ResourceId::new(Kind::Image, &image.reference), Config::Image(image), place);
     }
     for (service, container) in &stack.containers {
         for number in 1..=container.replicas {
@@ -57,7 +63,8 @@ pub fn lower(stack: &spec::Stack, capabilities: &Capabilities, files: &Files) ->
             let id = config.id();
             let config = Config::Container(Box::new(config));
             let parallelism = container.update.parallelism.unwrap_or(1);
-            resources.insert(id, DesiredResource { config, depends_on, start_first, parallelism });
+            let place = format!("containers.{service}");
+            resources.insert(id, DesiredResource { config, depends_on, start_first, parallelism, place });
         }
     }
     context.errors.extend(collisions(&resources));
@@ -172,11 +179,11 @@ fn lower_volume(stack: &str, key: &str, volume: &spec::Volume) -> VolumeConfig {
     }
 }
 
-/// The images that containers use, each once; the one with the strictest pull policy wins.
-fn lower_images(context: &mut Context) -> Vec<ImageConfig> {
-    let mut images: BTreeMap<String, ImageConfig> = BTreeMap::new();
+/// The images that containers use, each once, with where it is declared; the one with the strictest pull policy wins.
+fn lower_images(context: &mut Context) -> Vec<(ImageConfig, String)> {
+    let mut images: BTreeMap<String, (ImageConfig, String)> = BTreeMap::new();
     for (service, container) in context.stack.containers.iter().filter(|(_, it)| it.replicas > 0) {
-        let image = match lower_image(context.stack, service, container) {
+        let image = match lower_image(context.stack, service, container, context.capabilities) {
             Ok(image) => image,
             Err(error) => {
                 context.errors.push(error);
@@ -189,7 +196,8 @@ fn lower_images(context: &mut Context) -> Vec<ImageConfig> {
                 .insert(format!("containers.{service}.pull_policy"), "intervals count as `missing`".to_owned());
         }
         let always = image.pull_policy == PullPolicy::Always;
-        let entry = images.entry(image.reference.clone()).or_insert_with(|| image.clone());
+        let place = || image_place(context.stack, service, &container.image);
+        let (entry, _) = images.entry(image.reference.clone()).or_insert_with(|| (image.clone(), place()));
         match (&entry.source, &image.source) {
             (ImageSource::Build(first), ImageSource::Build(second)) if first != second => {
                 let name = image.reference.clone();
@@ -206,15 +214,37 @@ fn lower_images(context: &mut Context) -> Vec<ImageConfig> {
     images.into_values().collect()
 }
 
-fn lower_image(stack: &spec::Stack, service: &str, container: &spec::Container) -> Result<ImageConfig, LowerError> {
+fn image_place(stack: &spec::Stack, service: &str, image: &spec::Image) -> String {
+    match stack.images.iter().find(|(_, declared)| *declared == image) {
+        Some((key, _)) => format!("images.{key}"),
+        None if matches!(image.source, spec::ImageSource::Build(_)) => format!("containers.{service}.build"),
+        None => format!("containers.{service}.image"),
+    }
+}
+
+fn lower_image(
+    stack: &spec::Stack,
+    service: &str,
+    container: &spec::Container,
+    capabilities: &Capabilities,
+) -> Result<ImageConfig, LowerError> {
+    let platform = foreign_platform(container, capabilities);
+    if let (Some(platform), spec::ImageSource::Build(_) | spec::ImageSource::Builtin(_)) =
+        (&platform, &container.image.source)
+    {
+        let (container, platform) = (service.to_owned(), platform.clone());
+        return Err(LowerError::Platform { container, platform, host: capabilities.platform.clone() });
+    }
     let source = match &container.image.source {
         spec::ImageSource::Pull { reference, digest } => {
             ImageSource::Pull { reference: reference.clone(), digest: digest.clone() }
         }
-        spec::ImageSource::Archive(path) => ImageSource::Archive(path.clone()),
-        spec::ImageSource::Rootfs(path) => ImageSource::Rootfs(path.clone()),
+        spec::ImageSource::Archive(path) => ImageSource::Archive(on_host(path)),
+        spec::ImageSource::Rootfs(path) => ImageSource::Rootfs(on_host(path)),
         spec::ImageSource::Builtin(name) => ImageSource::Builtin(name.clone()),
-        spec::ImageSource::Build(build) => ImageSource::Build(Box::new(lower_build(stack, service, build)?)),
+        spec::ImageSource::Build(build) => {
+            ImageSource::Build(Box::new(lower_build(stack, service, build, capabilities)?))
+        }
     };
     let is_built = matches!(source, ImageSource::Build(_));
     let pull_policy = match container.pull_policy {
@@ -223,21 +253,31 @@ fn lower_image(stack: &spec::Stack, service: &str, container: &spec::Container) 
         spec::PullPolicy::Never => PullPolicy::Never,
         spec::PullPolicy::Missing | spec::PullPolicy::Every { .. } | spec::PullPolicy::Build => PullPolicy::Missing,
     };
-    Ok(ImageConfig {
-        reference: image_name(&container.image),
-        source,
-        pull_policy,
-        platform: container.platform.clone(),
-    })
+    Ok(ImageConfig { reference: image_name(container, capabilities), source, pull_policy, platform })
 }
 
-/// The name that the store lists the image under. A pinned digest is part of it: another pin is another image.
-pub(super) fn image_name(image: &spec::Image) -> String {
-    match &image.source {
+/// The platform that the container asks for, where it is not the engine's own.
+fn foreign_platform(container: &spec::Container, capabilities: &Capabilities) -> Option<String> {
+    container.platform.clone().filter(|platform| *platform != capabilities.platform)
+}
+
+fn on_host(path: &std::path::Path) -> HostContent {
+    HostContent { path: path.to_owned(), digest: String::new() }
+}
+
+/// The name that the store lists the image under. A pinned digest is part of it, as is a platform that is not the
+/// engine's own: another one is another image.
+pub(super) fn image_name(container: &spec::Container, capabilities: &Capabilities) -> String {
+    let image = &container.image;
+    let name = match &image.source {
         spec::ImageSource::Pull { digest: Some(digest), .. } if !image.reference.contains('@') => {
             format!("{}@{digest}", image.reference)
         }
         _ => image.reference.clone(),
+    };
+    match foreign_platform(container, capabilities) {
+        Some(platform) => format!("{name} ({platform})"),
+        None => name,
     }
 }
 

@@ -13,7 +13,7 @@ pub(crate) use lower::clash;
 pub use lower::{files, lower};
 
 use super::engine::{Condition, StackName};
-use super::resource::{BuildConfig, Config, ImageConfig, ImageSource, Kind, ResourceId};
+use super::resource::{Config, ImageConfig, Kind, ResourceId};
 
 /// All that one stack asks of one engine.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +36,8 @@ pub struct DesiredResource {
     pub start_first: bool,
     /// How many replicas of a service are replaced at once; 0: all.
     pub parallelism: u32,
+    /// Where in the file it is declared, in native words: `containers.web`.
+    pub place: String,
 }
 
 /// "This container needs that one." A service with replicas gives an edge to each.
@@ -66,6 +68,12 @@ pub enum LowerError {
         "container {container}: image `{name}` is built in another way by another container\n  help: give one of them another `image:`"
     )]
     SameImage { container: String, name: String },
+    #[error("container {container}: {what} {path}: no such file or directory\n  help: make it, or correct the path")]
+    Missing { container: String, what: &'static str, index: usize, path: PathBuf },
+    #[error(
+        "container {container}: platform {platform}: images are built, and built in, for {host} only\n  help: take `platform` away, or name an image of a registry"
+    )]
+    Platform { container: String, platform: String, host: String },
     #[error("containers {first} and {second} would both be named `{name}`")]
     SameName { first: String, second: String, name: String },
     #[error("containers {first} and {second} both want the host's port {port}")]
@@ -75,12 +83,10 @@ pub enum LowerError {
 }
 
 impl Desired {
-    /// The builds among the images, to have what they read looked at.
-    pub fn builds_mut(&mut self) -> impl Iterator<Item = (&str, &mut BuildConfig)> {
+    /// The images and where they are declared, to have what they are made from looked at.
+    pub fn images_mut(&mut self) -> impl Iterator<Item = (&mut ImageConfig, &str)> {
         self.resources.values_mut().filter_map(|resource| match &mut resource.config {
-            Config::Image(ImageConfig { reference, source: ImageSource::Build(build), .. }) => {
-                Some((reference.as_str(), &mut **build))
-            }
+            Config::Image(image) => Some((image, resource.place.as_str())),
             _ => None,
         })
     }
@@ -96,6 +102,9 @@ impl LowerError {
                 format!("containers.{container}.{what}s")
             }
             Self::Unreadable { what, name, .. } => format!("{what}s.{name}"),
+            Self::Missing { container, what: "device", index, .. } => format!("containers.{container}.devices.{index}"),
+            Self::Missing { container, index, .. } => format!("containers.{container}.volumes.{index}"),
+            Self::Platform { container, .. } => format!("containers.{container}.platform"),
             Self::SameName { second, .. } => format!("containers.{}.container_name", service(second)),
             Self::SamePort { second, .. } => format!("containers.{}.ports", service(second)),
             Self::NamedReplicas { container, .. } => format!("containers.{container}.container_name"),

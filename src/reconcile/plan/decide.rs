@@ -6,8 +6,8 @@ use crate::reconcile::desired::{Desired, DesiredResource};
 use crate::reconcile::diff::{FieldChange, cost, diff};
 use crate::reconcile::engine::{Capabilities, Change, Observed, ObservedResource, Phase, RunState};
 use crate::reconcile::resource::{
-    BuildConfig, Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode,
-    PullPolicy, RETIRED_SUFFIX, ResourceId, Restart,
+    Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode, PullPolicy,
+    RETIRED_SUFFIX, ResourceId, Restart,
 };
 
 use super::PlanOptions;
@@ -64,6 +64,15 @@ impl Decision {
         self.fate != Fate::Keep || self.repair || self.start
     }
 
+    /// An archive or root file system that holds something else than before. What is built anew may turn out the same.
+    fn reloads(&self) -> bool {
+        let from_file = matches!(
+            &self.config,
+            Config::Image(ImageConfig { source: ImageSource::Archive(_) | ImageSource::Rootfs(_), .. })
+        );
+        self.fate == Fate::Pull && from_file && !self.fields.is_empty()
+    }
+
     /// Whatever runs is stopped, at least for a moment.
     pub fn disrupts(&self) -> bool {
         matches!(self.fate, Fate::Restart | Fate::Replace { .. } | Fate::Remove)
@@ -85,7 +94,10 @@ pub(super) fn decide(
             Config::Image(image) => decide_image(image, &resource.config, observed, options),
             _ => match observed.resources.get(id) {
                 None => created(resource, "not found"),
-                Some(found) => decide_found(id, resource, found, observed, engine, options),
+                Some(found) => {
+                    let fields = differences(resource, found, observed, &decisions);
+                    decide_found(id, resource, found, fields, observed, engine, options)
+                }
             },
         };
         decisions.insert(id.clone(), decision);
@@ -112,8 +124,8 @@ fn is_retired(config: &Config) -> bool {
 }
 
 fn decide_image(image: &ImageConfig, config: &Config, observed: &Observed, options: &PlanOptions) -> Decision {
-    if let ImageSource::Build(build) = &image.source {
-        return decide_build(image, build, config, observed, options);
+    if image.source.is_of_host() {
+        return decide_made(image, config, observed, options);
     }
     let here = observed.digests.contains_key(&image.reference);
     let from_registry = matches!(image.source, ImageSource::Pull { .. });
@@ -129,26 +141,26 @@ fn decide_image(image: &ImageConfig, config: &Config, observed: &Observed, optio
     }
 }
 
-/// Built where it is not here, or was built from something else; where it is asked for, also to see whether what it is
-/// built on has moved.
-fn decide_build(
-    image: &ImageConfig,
-    build: &BuildConfig,
-    config: &Config,
-    observed: &Observed,
-    options: &PlanOptions,
-) -> Decision {
+/// Built or loaded where it is not here, or was made from something else; a build also where it is asked for, to see
+/// whether what it is built on has moved.
+fn decide_made(image: &ImageConfig, config: &Config, observed: &Observed, options: &PlanOptions) -> Decision {
     if !observed.digests.contains_key(&image.reference) {
         return Decision::new(Fate::Pull, config).because("not found");
     }
-    let Some(found) = observed.built.get(&image.reference) else {
-        return Decision::new(Fate::Pull, config).because("not built here");
+    let Some(found) = observed.made.get(&image.reference) else {
+        let builds = matches!(image.source, ImageSource::Build(_));
+        return Decision::new(Fate::Pull, config).because(if builds {
+            "not built here"
+        } else {
+            "not loaded from here"
+        });
     };
-    let found = ImageConfig { pull_policy: image.pull_policy, platform: image.platform.clone(), ..found.clone() };
+    let found = ImageConfig { pull_policy: image.pull_policy, ..found.clone() };
     let fields = diff(&Config::Image(found), config);
     if !fields.is_empty() {
         return Decision { fields, ..Decision::new(Fate::Pull, config) };
     }
+    let ImageSource::Build(build) = &image.source else { return Decision::new(Fate::Keep, config) };
     match options.refresh {
         true if build.pull => Decision::new(Fate::Pull, config).because("build.pull: true"),
         true if image.pull_policy == PullPolicy::Always => {
@@ -158,16 +170,34 @@ fn decide_build(
     }
 }
 
+/// What differs. An image that is loaded because its file changed is another one, which is not known before.
+fn differences(
+    resource: &DesiredResource,
+    found: &ObservedResource,
+    observed: &Observed,
+    decisions: &Decisions,
+) -> Vec<FieldChange> {
+    let mut fields = diff(&found.config, &with_digest(&resource.config, observed));
+    if let (Config::Container(wanted), Config::Container(found)) = (&resource.config, &found.config)
+        && fields.iter().all(|field| field.path != "image_digest")
+        && decisions.get(&ResourceId::new(Kind::Image, &wanted.image)).is_some_and(Decision::reloads)
+    {
+        let (old, new) = (found.image_digest.clone().into(), "known when it is loaded".into());
+        fields.push(FieldChange { path: "image_digest".to_owned(), old, new });
+    }
+    fields
+}
+
 fn decide_found(
     id: &ResourceId,
     resource: &DesiredResource,
     found: &ObservedResource,
+    fields: Vec<FieldChange>,
     observed: &Observed,
     engine: &Capabilities,
     options: &PlanOptions,
 ) -> Decision {
     let config = with_digest(&resource.config, observed);
-    let fields = diff(&found.config, &config);
     if found.phase == Phase::Creating {
         return half_made(id, config, fields);
     }

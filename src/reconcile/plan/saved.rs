@@ -147,12 +147,20 @@ fn files_of(action: &mut Action) -> &mut [FileMount] {
     container.map_or(&mut [], |config| &mut config.files)
 }
 
-/// Secrets of a build that are no files are in the stack only.
+/// Secrets of a build that are no files are in the stack only; the files that an image is made from may have changed.
 fn fill_build(action: &mut Action, desired: &Desired) -> Result<(), RestoreError> {
     let Action::Create { id, config: Config::Image(image) } = action else { return Ok(()) };
-    let ImageSource::Build(build) = &mut image.source else { return Ok(()) };
     let moved = || RestoreError::ContentMoved { name: id.to_string() };
-    match desired.resources.get(id).map(|resource| &resource.config) {
+    let now = desired.resources.get(id).map(|resource| &resource.config);
+    let build = match &mut image.source {
+        ImageSource::Build(build) => build,
+        ImageSource::Archive(_) | ImageSource::Rootfs(_) => {
+            let same = matches!(now, Some(Config::Image(now)) if now.source == image.source);
+            return if same { Ok(()) } else { Err(moved()) };
+        }
+        ImageSource::Pull { .. } | ImageSource::Builtin(_) => return Ok(()),
+    };
+    match now {
         Some(Config::Image(ImageConfig { source: ImageSource::Build(now), .. })) if now.content == build.content => {
             build.secrets.clone_from(&now.secrets);
             Ok(())

@@ -64,7 +64,7 @@ impl Planner<'_> {
             self.graph.add(id, Do::CheckPorts, Action::Check { check });
         }
         let binds = config.mounts.iter().any(|mount| matches!(mount.source, MountSource::Bind { .. }));
-        if binds || !config.files.is_empty() {
+        if binds || !config.files.is_empty() || !config.devices.is_empty() {
             let check = Check::SourcesReadable { container: config.clone() };
             self.graph.add(id, Do::CheckSources, Action::Check { check });
         }

@@ -116,7 +116,7 @@ fn printable(c: char) -> Vec<char> {
 fn sign(entry: &Entry) -> char {
     match entry.verb {
         _ if entry.refused.is_some() => '!',
-        Verb::Build if !entry.fields.is_empty() => '~',
+        Verb::Build | Verb::Load if !entry.fields.is_empty() => '~',
         Verb::Pull | Verb::Load | Verb::Build | Verb::Create => '+',
         Verb::Update | Verb::Repair | Verb::Start | Verb::Restart => '~',
         Verb::Replace => '±',
@@ -142,6 +142,10 @@ fn verb_word(verb: Verb) -> &'static str {
 /// `image: nginx:1.27 -> nginx:1.28`. Contents are told by the fact that they changed, secrets not at all.
 fn render_field(field: &FieldChange) -> String {
     let path = field.path.strip_prefix("source.").unwrap_or(&field.path);
+    if let Some(what) = path.strip_suffix(".digest").filter(|what| matches!(*what, "archive" | "rootfs")) {
+        let [old, new] = [&field.old, &field.new].map(|value| short_digest(value.as_str().unwrap_or_default()));
+        return format!("{what} changed ({old} -> {new})");
+    }
     if let Some(what) = path.strip_prefix("build.content.") {
         return format!("{what}: content changed");
     }

@@ -2,7 +2,24 @@
 
 use oci_spec::runtime::LinuxResources;
 
-type Files = Vec<(&'static str, String)>;
+pub type Files = Vec<(&'static str, String)>;
+
+/// Version 1's file for memory and swap together; absent where the kernel does not count swap.
+pub const MEMORY_AND_SWAP: &str = "memory.memsw.limit_in_bytes";
+
+/// What the kernel has for a file when nobody has limited anything; `None`: what the group above has.
+pub fn unset(file: &str) -> Option<&'static str> {
+    match file {
+        "memory.limit_in_bytes" | MEMORY_AND_SWAP | "memory.soft_limit_in_bytes" | "cpu.cfs_quota_us" => Some("-1"),
+        "cpu.shares" => Some("1024"),
+        "cpu.cfs_period_us" => Some("100000"),
+        "memory.oom_control" | "memory.low" => Some("0"),
+        "memory.max" | "memory.swap.max" | "pids.max" => Some("max"),
+        "cpu.weight" => Some("100"),
+        "cpu.max" => Some("max 100000"),
+        _ => None,
+    }
+}
 
 fn unlimited(value: i64) -> String {
     if value < 0 { "max".to_owned() } else { value.to_string() }
@@ -21,8 +38,8 @@ pub fn v2(resources: &LinuxResources) -> Files {
     }
     if let Some(cpu) = resources.cpu() {
         files.extend(cpu.shares().map(|shares| ("cpu.weight", weight(shares).to_string())));
-        if let (Some(quota), Some(period)) = (cpu.quota(), cpu.period()) {
-            files.push(("cpu.max", format!("{} {period}", unlimited(quota))));
+        if let Some(period) = cpu.period() {
+            files.push(("cpu.max", format!("{} {period}", unlimited(cpu.quota().unwrap_or(-1)))));
         }
         files.extend(cpu.cpus().clone().map(|cpus| ("cpuset.cpus", cpus)));
     }
@@ -39,7 +56,12 @@ fn weight(shares: u64) -> u64 {
 pub fn v1(resources: &LinuxResources) -> Files {
     let mut files = Files::new();
     if let Some(memory) = resources.memory() {
+        // Both together are never less than memory alone, whatever the two were before.
+        files.extend(memory.limit().map(|_| (MEMORY_AND_SWAP, "-1".to_owned())));
         files.extend(memory.limit().map(|limit| ("memory.limit_in_bytes", limit.to_string())));
+        files.extend(memory.limit().and(memory.swap()).map(|swap| (MEMORY_AND_SWAP, swap.to_string())));
+        files.extend(memory.swappiness().map(|swappiness| ("memory.swappiness", swappiness.to_string())));
+        files.extend(memory.disable_oom_killer().map(|disable| ("memory.oom_control", u8::from(disable).to_string())));
         files.extend(memory.reservation().map(|limit| ("memory.soft_limit_in_bytes", limit.to_string())));
     }
     if let Some(cpu) = resources.cpu() {
@@ -93,7 +115,7 @@ mod tests {
         );
         assert_eq!(
             text(v1(&oci(&limits))),
-            "memory.limit_in_bytes=67108864 cpu.shares=1024 cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000 pids.max=max"
+            "memory.memsw.limit_in_bytes=-1 memory.limit_in_bytes=67108864 memory.memsw.limit_in_bytes=134217728 cpu.shares=1024 cpu.cfs_period_us=100000 cpu.cfs_quota_us=150000 pids.max=max"
         );
     }
 }

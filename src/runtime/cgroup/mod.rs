@@ -79,6 +79,28 @@ pub struct Stats {
     pub written_bytes: u64,
 }
 
+/// What the control groups of this host can limit, beside what all can.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Abilities {
+    /// How much memory and swap together is used.
+    pub swap: bool,
+    /// How soon memory goes to the swap.
+    pub swappiness: bool,
+    /// That nobody is killed for want of memory.
+    pub oom_kill_disable: bool,
+}
+
+impl Abilities {
+    /// Of this host.
+    pub fn of_host() -> Self {
+        let group = Cgroup::named("");
+        let has = |file: &str| group.file(file).exists();
+        // Of version 2 the topmost group has no limits; one with the controller always counts swap where there is any.
+        let swap = if group.is_unified() { Path::new("/proc/swaps").exists() } else { has(limits::MEMORY_AND_SWAP) };
+        Self { swap, swappiness: has("memory.swappiness"), oom_kill_disable: has("memory.oom_control") }
+    }
+}
+
 impl Cgroup {
     /// The group with this name, `stack-KEY/CONTAINER`, whether or not it exists.
     pub fn named(name: &str) -> Self {
@@ -135,13 +157,10 @@ impl Cgroup {
     pub fn create(&self) -> Result<(), Error> {
         for Hierarchy { controller, directory } in &self.hierarchies {
             make(directory).map_err(|source| Error { path: directory.clone(), source })?;
-            let parent = directory.parent().unwrap_or(&self.mount);
+            let root = controller.map_or(self.mount.clone(), |controller| self.mount.join(controller));
             match controller {
-                None => self.delegate(parent)?,
-                Some("cpuset") => {
-                    inherit_cpuset(parent)?;
-                    inherit_cpuset(directory)?;
-                }
+                None => self.delegate(directory)?,
+                Some("cpuset") => downwards(&root, directory).iter().skip(1).try_for_each(|one| inherit_cpuset(one))?,
                 Some(_) => {}
             }
         }
@@ -149,8 +168,8 @@ impl Cgroup {
     }
 
     /// Version 2: the controllers must be switched on for the children of each group above.
-    fn delegate(&self, parent: &Path) -> Result<(), Error> {
-        for group in [self.mount.as_path(), parent] {
+    fn delegate(&self, directory: &Path) -> Result<(), Error> {
+        for group in downwards(&self.mount, directory.parent().unwrap_or(&self.mount)) {
             for controller in ["memory", "cpu", "cpuset", "pids", "io"] {
                 let file = group.join("cgroup.subtree_control");
                 match fs::write(&file, format!("+{controller}")) {
@@ -169,14 +188,39 @@ impl Cgroup {
     /// # Errors
     /// Where the kernel refuses a value, or lacks the controller for it.
     pub fn limit(&self, resources: &LinuxResources) -> Result<(), Error> {
-        let files = if self.is_unified() { limits::v2(resources) } else { limits::v1(resources) };
-        for (file, value) in files {
+        for (file, value) in self.limits(resources) {
             self.write(file, &value)?;
         }
         match resources.devices() {
             Some(rules) => self.limit_devices(rules),
             None => Ok(()),
         }
+    }
+
+    /// Applies these limits in the place of others: what only the others say is lifted.
+    ///
+    /// # Errors
+    /// As [`Cgroup::limit`].
+    pub fn limit_anew(&self, former: &LinuxResources, resources: &LinuxResources) -> Result<(), Error> {
+        let named: Vec<&str> = self.limits(resources).into_iter().map(|(file, _)| file).collect();
+        for (file, _) in self.limits(former).into_iter().filter(|(file, _)| !named.contains(file)) {
+            let path = self.file(file);
+            let above = || path.parent().and_then(Path::parent).map(|above| above.join(file)).unwrap_or_default();
+            let value = match limits::unset(file) {
+                Some(value) => value.to_owned(),
+                // Version 2 takes nothing for what the group above has.
+                None if self.is_unified() => "\n".to_owned(),
+                None => fs::read_to_string(above()).map_err(|source| Error { path: above(), source })?,
+            };
+            self.write(file, value.trim_end_matches(' '))?;
+        }
+        self.limit(resources)
+    }
+
+    fn limits(&self, resources: &LinuxResources) -> limits::Files {
+        let files = if self.is_unified() { limits::v2(resources) } else { limits::v1(resources) };
+        let swap = self.file(limits::MEMORY_AND_SWAP).exists();
+        files.into_iter().filter(|(file, _)| swap || *file != limits::MEMORY_AND_SWAP).collect()
     }
 
     fn limit_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
@@ -290,6 +334,14 @@ fn make(directory: &Path) -> io::Result<()> {
             done => return done,
         }
     }
+}
+
+/// The groups from the topmost one down to this one.
+fn downwards(root: &Path, directory: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> =
+        { directory.ancestors() }.take_while(|one| one.starts_with(root)).map(Path::to_owned).collect();
+    all.reverse();
+    all
 }
 
 fn processes_below(directory: &Path) -> Vec<i32> {

@@ -26,6 +26,8 @@ pub struct Config {
     /// `user[:group]`, by name or id, as the container's files know them.
     pub user: String,
     pub groups: Vec<String>,
+    /// The control group above the engine's; empty is the topmost one.
+    pub cgroup_parent: String,
     /// A small process 1 in front of the program.
     pub init: bool,
     /// Keep standard input open for a client that attaches.

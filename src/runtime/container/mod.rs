@@ -99,7 +99,9 @@ pub fn is_name(name: &str) -> bool {
 /// name, and its successor has a group of its own beside it.
 pub(super) fn cgroup(roots: &Roots, config: &Config) -> Cgroup {
     let id = config.id.get(..12).unwrap_or(&config.name);
-    Cgroup::named(&format!("stack-{}/{id}", roots.key()))
+    let above = config.cgroup_parent.trim_matches('/');
+    let slash = if above.is_empty() { "" } else { "/" };
+    Cgroup::named(&format!("{above}{slash}stack-{}/{id}", roots.key()))
 }
 
 pub(super) fn now_ms() -> u64 {

@@ -7,7 +7,7 @@ use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
 use super::document::{self, Descriptor, Document, Platform};
@@ -38,12 +38,28 @@ struct OciIndex {
     manifests: Vec<Descriptor>,
 }
 
+/// How the images of an archive are taken.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions<'a> {
+    /// The name that its one image gets; its own names where there is none.
+    pub name: Option<&'a str>,
+    /// Another platform than this host's.
+    pub platform: Option<&'a Platform>,
+    /// What the image was asked to be; kept for whoever asked.
+    pub declared: Value,
+}
+
 /// Takes all images of the archive into the store.
-pub fn load(store: &Store, path: &Path, name: Option<&str>, platform: Option<&Platform>) -> Result<Vec<Image>, Error> {
+///
+/// # Errors
+/// Where it is no archive of images, something in it is missing or is not what its digest says; and where several
+/// images would get one name.
+pub fn load(store: &Store, path: &Path, options: LoadOptions<'_>) -> Result<Vec<Image>, Error> {
     let lease = store.lease()?;
     let files = Files::open(store, &lease, path)?;
     let host = Platform::host();
-    let load = Load { store, lease: &lease, files: &files, name, platform: platform.unwrap_or(&host) };
+    let LoadOptions { name, platform, declared } = options;
+    let load = Load { store, lease: &lease, files: &files, name, platform: platform.unwrap_or(&host), declared };
     let images = if files.by_name.contains_key("manifest.json") {
         load.docker()?
     } else if files.by_name.contains_key("index.json") {
@@ -174,9 +190,20 @@ struct Load<'a> {
     files: &'a Files,
     name: Option<&'a str>,
     platform: &'a Platform,
+    declared: Value,
 }
 
 impl Load<'_> {
+    /// One name is for one image.
+    fn check_count(&self, count: usize) -> Result<(), Error> {
+        match self.name {
+            Some(_) if count > 1 => Err(self.files.wrong(format!(
+                "it holds {count} images, and one is wanted\n  help: `stack image load` takes them all, each under its own name"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn docker(&self) -> Result<Vec<Image>, Error> {
         let limits = self.store.limits();
         let text = self.files.read("manifest.json", limits.manifest_bytes)?;
@@ -188,6 +215,7 @@ impl Load<'_> {
         if let Some(twice) = tags.windows(2).find(|pair| pair[0] == pair[1]) {
             return Err(unreadable(format!("the tag {:?} stands twice", twice[0])));
         }
+        self.check_count(images.len())?;
         let alone = images.len() == 1;
         images.iter().map(|image| self.docker_image(image, alone)).collect()
     }
@@ -205,8 +233,20 @@ impl Load<'_> {
         let unreadable = |reason: String| self.files.wrong(format!("index.json: {reason}"));
         strict::check(&text, limits.json_depth).map_err(unreadable)?;
         let index: OciIndex = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
-        let alone = index.manifests.len() == 1;
-        index.manifests.iter().map(|descriptor| self.oci_image(descriptor, alone)).collect()
+        let manifests = self.wanted(index.manifests)?;
+        self.check_count(manifests.len())?;
+        let alone = manifests.len() == 1;
+        manifests.iter().map(|descriptor| self.oci_image(descriptor, alone)).collect()
+    }
+
+    /// Of one image for several platforms, where one is wanted, that of the platform.
+    fn wanted(&self, manifests: Vec<Descriptor>) -> Result<Vec<Descriptor>, Error> {
+        let variants = manifests.len() > 1 && manifests.iter().all(|one| one.platform.is_some());
+        if self.name.is_none() || !variants {
+            return Ok(manifests);
+        }
+        let name = ImageReference::parse("archive")?;
+        Ok(vec![document::Index(manifests).choose(self.platform, &name)?.clone()])
     }
 
     fn oci_image(&self, descriptor: &Descriptor, alone: bool) -> Result<Image, Error> {
@@ -261,15 +301,8 @@ impl Load<'_> {
             own = self.files.archive.file_stem().map(|stem| stem.to_string_lossy().into_owned()).into_iter().collect();
         }
         let name = own.first().map(String::as_str);
-        let publication = Publication {
-            name,
-            digest: None,
-            place: None,
-            manifest,
-            config,
-            layers,
-            declared: serde_json::Value::Null,
-        };
+        let publication =
+            Publication { name, digest: None, place: None, manifest, config, layers, declared: self.declared.clone() };
         let image = self.store.install(self.lease, publication)?;
         for other in own.iter().skip(1) {
             self.store.tag(image.manifest.as_str(), other)?;

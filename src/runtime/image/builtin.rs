@@ -3,6 +3,7 @@
 
 use serde_json::json;
 
+use super::document::Platform;
 use super::{Digest, Error};
 
 const LAYER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/whoami.tar"));
@@ -29,20 +30,15 @@ pub fn build(name: &str) -> Result<Built, Error> {
     }
     let diff_id: Digest = Digest::parse(DIFF_ID)?;
     let words = Words { entrypoint: vec!["/whoami"], environment: vec!["PATH=/"] };
-    let config = configuration(&diff_id, words)?;
+    let config = configuration(&diff_id, words, &Platform::host())?;
     Ok(Built { id: Digest::of(&config), config, layer: LAYER })
 }
 
 /// The OCI configuration of an image with this one layer.
-pub fn configuration(diff_id: &Digest, words: Words) -> Result<Vec<u8>, Error> {
-    let architecture = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+pub fn configuration(diff_id: &Digest, words: Words, platform: &Platform) -> Result<Vec<u8>, Error> {
     let config = json!({
-        "architecture": architecture,
-        "os": "linux",
+        "architecture": platform.architecture,
+        "os": platform.os,
         "config": {"Entrypoint": words.entrypoint, "Env": words.environment},
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
     });

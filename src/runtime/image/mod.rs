@@ -7,7 +7,9 @@
 pub mod archive;
 mod builtin;
 mod config;
+mod content;
 mod document;
+mod emulation;
 mod healthcheck;
 mod limits;
 mod pack;
@@ -28,6 +30,7 @@ use std::io;
 use std::path::PathBuf;
 
 pub use document::{Descriptor, Platform};
+pub use emulation::runs;
 pub use healthcheck::Healthcheck;
 pub use limits::Limits;
 pub use oci_spec::image::ImageConfiguration;
@@ -64,6 +67,8 @@ pub enum Error {
     Damaged { digest: String, reason: String },
     #[error("image {0:?} is used by a container\n  help: remove the container first")]
     InUse(String),
+    #[error("image {image} is for {found}, and {wanted} is wanted\n  help: {help}")]
+    OtherPlatform { image: String, found: String, wanted: String, help: &'static str },
     #[error("{0:?} is not a platform: expected os/architecture, as linux/arm64")]
     Platform(String),
     #[error("{0}: others are always quicker\n  help: try again when they have ended")]

@@ -35,6 +35,10 @@ pub struct Request {
     pub mounts: Vec<Mount>,
     pub sysctls: BTreeMap<String, String>,
     pub devices: Vec<Device>,
+    /// Further rules of which devices may be opened, as docker writes them: `c 1:3 mr`.
+    pub device_rules: Vec<String>,
+    /// For whoever reads the specification.
+    pub annotations: BTreeMap<String, String>,
     pub network: Namespace,
     /// The network namespace is another container's: its settings are not this one's to make.
     pub network_shared: bool,
@@ -122,6 +126,10 @@ pub struct Limits {
     pub cpu_shares: Option<u64>,
     pub cpuset: Option<String>,
     pub pids: Option<i64>,
+    /// 0 to 100; version 1 alone.
+    pub memory_swappiness: Option<u8>,
+    /// Processes wait for memory instead of being killed; version 1 alone.
+    pub oom_kill_disable: bool,
 }
 
 /// The capabilities of a container that asks for none: Docker's without NET_RAW, MKNOD and AUDIT_WRITE.
@@ -207,6 +215,8 @@ pub enum BuildError {
     Capability(String),
     #[error("unknown resource limit {0:?}")]
     Ulimit(String),
+    #[error("device rule {0:?}: expected a kind, numbers and access, such as `c 1:3 mr` or `b 8:* r`")]
+    DeviceRule(String),
     #[error("the specification is not valid: {0}")]
     Spec(String),
 }
@@ -235,14 +245,14 @@ pub fn build(request: &Request) -> Result<Spec, BuildError> {
         "hostname": request.hostname,
         "domainname": request.domainname,
         "mounts": mounts(request),
-        "annotations": if request.seccomp_unconfined || request.privileged { json!({UNCONFINED: "true"}) } else { json!({}) },
+        "annotations": annotations(request),
         "linux": {
             "namespaces": namespaces(request),
             "uidMappings": id_mappings(request),
             "gidMappings": id_mappings(request),
             "sysctl": sysctls(request),
             "devices": devices(request),
-            "resources": with_devices(resources(&request.limits), request),
+            "resources": with_devices(resources(&request.limits), request)?,
             "maskedPaths": masked_paths(request),
             "readonlyPaths": if unmasked(request) { &[][..] } else { &READONLY_PATHS[..] },
         },
@@ -253,6 +263,16 @@ pub fn build(request: &Request) -> Result<Spec, BuildError> {
 /// Marks a container without a system call filter. The filter itself is built from the capabilities when the process
 /// is made, and is not part of the specification's text.
 const UNCONFINED: &str = "stack.seccomp.unconfined";
+
+fn annotations(request: &Request) -> BTreeMap<String, String> {
+    let mut annotations = request.annotations.clone();
+    // Whoever may write annotations does not switch the filter off by one.
+    annotations.remove(UNCONFINED);
+    if request.seccomp_unconfined || request.privileged {
+        annotations.insert(UNCONFINED.to_owned(), "true".to_owned());
+    }
+    annotations
+}
 
 /// Whether processes of this container get the system call filter.
 pub fn is_confined(spec: &Spec) -> bool {
@@ -359,7 +379,7 @@ fn sysctls(request: &Request) -> BTreeMap<String, String> {
 
 /// Which devices may be opened: those that every container has, terminals, and those that it was given. Making nodes is
 /// left to the capability.
-fn with_devices(mut resources: Value, request: &Request) -> Value {
+fn with_devices(mut resources: Value, request: &Request) -> Result<Value, BuildError> {
     let any = json!({"allow": request.privileged, "access": "rwm"});
     let rule = |kind: char, major: i64, minor: Option<i64>, access: &str| json!({"allow": true, "type": kind.to_string(), "major": major, "minor": minor, "access": access});
     let every = ['c', 'b'].map(|kind| json!({"allow": true, "type": kind.to_string(), "access": "m"}));
@@ -367,8 +387,27 @@ fn with_devices(mut resources: Value, request: &Request) -> Value {
     let common = common.map(|(major, minor)| rule('c', major, Some(minor), "rwm"));
     let given = request.devices.iter().map(|one| rule(one.kind, one.major, Some(one.minor), &one.access));
     let rules = every.into_iter().chain(common).chain([rule('c', 136, None, "rwm")]).chain(given);
-    resources["devices"] = [any].into_iter().chain(rules.filter(|_| !request.privileged)).collect();
-    resources
+    let more = request.device_rules.iter().map(|text| device_rule(text)).collect::<Result<Vec<_>, _>>()?;
+    resources["devices"] = [any].into_iter().chain(rules.chain(more).filter(|_| !request.privileged)).collect();
+    Ok(resources)
+}
+
+/// `c 1:3 mr`: kind, numbers or `*`, access.
+fn device_rule(text: &str) -> Result<Value, BuildError> {
+    let wrong = || BuildError::DeviceRule(text.to_owned());
+    let [kind @ ("a" | "b" | "c"), numbers, access] = text.split_whitespace().collect::<Vec<_>>()[..] else {
+        return Err(wrong());
+    };
+    let number = |text: &str| match text {
+        "*" => Ok(None),
+        digits => digits.parse::<u32>().map(Some).map_err(|_| wrong()),
+    };
+    let (major, minor) = numbers.split_once(':').ok_or_else(wrong)?;
+    let (major, minor) = (number(major)?, number(minor)?);
+    if access.is_empty() || !access.chars().all(|letter| "rwm".contains(letter)) {
+        return Err(wrong());
+    }
+    Ok(json!({"allow": true, "type": kind, "major": major, "minor": minor, "access": access}))
 }
 
 /// In a user namespace nobody may make nodes: the host's own are mounted there.
@@ -392,7 +431,9 @@ pub fn resources(limits: &Limits) -> Value {
     json!({
         "memory": {"limit": limits.memory.map(|bytes| bytes as i64),
                    "reservation": limits.memory_reservation.map(|bytes| bytes as i64),
-                   "swap": limits.memory_swap.or(limits.memory.map(|bytes| 2 * bytes as i64))},
+                   "swap": limits.memory_swap.or(limits.memory.map(|bytes| 2 * bytes as i64)),
+                   "swappiness": limits.memory_swappiness,
+                   "disableOOMKiller": limits.oom_kill_disable.then_some(true)},
         "cpu": {"shares": limits.cpu_shares, "quota": quota, "period": period,
                 "cpus": limits.cpuset},
         "pids": {"limit": limits.pids.unwrap_or(4096)},

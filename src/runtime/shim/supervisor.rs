@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::check::Check;
 use super::clients::{Clients, Wish};
@@ -511,10 +511,13 @@ impl Supervisor {
         let record = state::read_json::<Record>(&self.paths.config).map_err(|error| error.to_string())?;
         let config = record.ok_or("its configuration is gone")?.config;
         let config = Config { name: self.config.name.clone(), ..config };
-        let resources: oci_spec::runtime::LinuxResources =
-            serde_json::from_value(spec::resources(&config.request.limits)).map_err(|error| error.to_string())?;
+        let resources = |config: &Config| {
+            let tree = spec::resources(&config.request.limits);
+            serde_json::from_value::<LinuxResources>(tree).map_err(|error| error.to_string())
+        };
         if self.run.is_some() {
-            self.cgroup.limit(&resources).map_err(|error| error.to_string())?;
+            let (former, now) = (resources(&self.config)?, resources(&config)?);
+            self.cgroup.limit_anew(&former, &now).map_err(|error| error.to_string())?;
         }
         if config.health != self.config.health {
             self.check.end();

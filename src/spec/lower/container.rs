@@ -144,7 +144,8 @@ fn storage_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>)
     container.secrets = secrets.into_iter().map(|(grant, _)| grant).collect();
     let path = f.path_of("devices");
     container.devices = f.take("devices").map(|node| mount::devices(node, &path, cx)).unwrap_or_default();
-    container.device_cgroup_rules = f.list("device_cgroup_rules", cx);
+    let rules = f.items("device_cgroup_rules", cx);
+    container.device_cgroup_rules = rules.iter().filter_map(|node| device_rule(node, cx)).collect();
     container.shm_size_bytes = f.bytes("shm_size", cx).filter(|bytes| *bytes > 0);
     container.storage_opt = f.map("storage_opt", cx);
     container.read_only = f.flag("read_only", cx).unwrap_or_default();
@@ -184,7 +185,7 @@ fn security_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>
     container.uts = namespace("uts", &["host", "private"], cx);
     container.cgroup = namespace("cgroup", &["host", "private"], cx);
     container.userns_mode = f.take("userns_mode").and_then(|node| attach::users(&node, cx));
-    container.cgroup_parent = f.word("cgroup_parent", cx);
+    container.cgroup_parent = f.take("cgroup_parent").and_then(|node| group_above(&node, cx));
     container.runtime = f.word("runtime", cx);
 }
 
@@ -226,7 +227,43 @@ fn platform(node: &Node, cx: &mut Context<'_>) -> Option<String> {
     if node.text() == Some("") {
         return None;
     }
-    cx.parsed(node, "a platform such as linux/arm64", |text| good(text).then(|| text.to_owned()))
+    cx.parsed(node, "a platform such as linux/arm64", |text| good(text).then(|| plain_platform(text)))
+}
+
+/// One platform has one name: `linux/aarch64` and `linux/arm64/v8` are `linux/arm64`.
+fn plain_platform(text: &str) -> String {
+    let mut parts: Vec<&str> = text.split('/').collect();
+    parts[1] = match parts[1] {
+        "x86_64" | "x86-64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" | "i386" => "386",
+        other => other,
+    };
+    if matches!(parts[1..], ["arm64", "v8"] | ["amd64", "v1"]) {
+        parts.pop();
+    }
+    parts.join("/")
+}
+
+/// `c 1:3 mr`: kind, numbers, access.
+fn device_rule(node: &Node, cx: &mut Context<'_>) -> Option<String> {
+    let number = |text: &str| text == "*" || text.parse::<u32>().is_ok();
+    let good = |text: &str| match text.split_whitespace().collect::<Vec<_>>()[..] {
+        ["a" | "b" | "c", numbers, access] => {
+            numbers.split_once(':').is_some_and(|(major, minor)| number(major) && number(minor))
+                && access.chars().all(|letter| "rwm".contains(letter))
+        }
+        _ => false,
+    };
+    cx.parsed(node, "a rule such as `c 1:3 mr` or `b 8:* r`", |text| good(text).then(|| text.to_owned()))
+}
+
+/// A path below the topmost group.
+fn group_above(node: &Node, cx: &mut Context<'_>) -> Option<String> {
+    let part = |part: &str| part != ".." && part != "." && !part.contains('\0');
+    let good = |text: &str| text.split('/').all(part);
+    cx.parsed(node, "the path of a control group, without `..`", |text| good(text).then(|| text.to_owned()))
+        .filter(|text| !text.trim_matches('/').is_empty())
 }
 
 fn sysctls(f: &mut Fields, cx: &mut Context<'_>) -> BTreeMap<String, String> {

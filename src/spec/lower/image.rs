@@ -34,8 +34,10 @@ pub fn declared(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> Opti
     } else if let Some(node) = digest {
         cx.error("`digest` belongs to `pull`", node.span);
     }
-    sources.extend(fields.file("archive", cx).map(|path| (key.to_owned(), ImageSource::Archive(path))));
-    sources.extend(fields.file("rootfs", cx).map(|path| (key.to_owned(), ImageSource::Rootfs(path))));
+    // What another stack calls so is another image.
+    let own = format!("{}-{key}", cx.project);
+    sources.extend(fields.file("archive", cx).map(|path| (own.clone(), ImageSource::Archive(path))));
+    sources.extend(fields.file("rootfs", cx).map(|path| (own.clone(), ImageSource::Rootfs(path))));
     if let Some(node) = fields.take("builtin")
         && let Some(name) = cx.text(&node)
     {
@@ -45,7 +47,7 @@ pub fn declared(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> Opti
     if let Some(node) = fields.take("build") {
         let path = fields.path_of("build");
         let build = read_build(node, &path, cx)?;
-        sources.push((format!("{}-{key}", cx.project), ImageSource::Build(Box::new(build))));
+        sources.push((own, ImageSource::Build(Box::new(build))));
     }
     fields.finish(cx);
     if sources.len() != 1 {
@@ -54,7 +56,7 @@ pub fn declared(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> Opti
         cx.error_help(format!("image `{key}` {many}"), span, help);
     }
     for (_, source) in &sources {
-        if let ImageSource::Archive(path) = source {
+        if let ImageSource::Archive(path) | ImageSource::Rootfs(path) = source {
             cx.files.watch(path);
         }
     }

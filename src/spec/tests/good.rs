@@ -328,7 +328,9 @@ services:
   db: {image: db}
 volumes: {data: {x-stack: {protect: true}}}
 "#;
-    let (native, compose) = (stack_of(&[("stack.yaml", native)]), stack_of(&[("compose.yaml", compose)]));
+    let files = [("tools/etc/os-release", ""), ("db.tar", "")];
+    let with = |name: &'static str, text: &'static str| stack_of(&[&[(name, text)][..], &files].concat());
+    let (native, compose) = (with("stack.yaml", native), with("compose.yaml", compose));
     assert_eq!(native.containers, compose.containers);
     assert_eq!((native.images, native.volumes), (compose.images, compose.volumes));
     // In a Compose file's own place they are words that nobody knows, but for those of extensions.

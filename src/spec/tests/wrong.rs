@@ -743,6 +743,42 @@ services: {}
     .assert_eq(&faults);
 }
 
+/// All at once; what nobody uses may be made later.
+#[test]
+fn archives_and_root_file_systems_are_there() {
+    let native = r#"
+images: {db: {archive: ./db.tar}, dir: {archive: ./tools}, tools: {rootfs: ./none}, later: {archive: ./later.tar}}
+containers: {a: {image: db}, b: {image: dir}, c: {image: tools}, d: {image: other:1, profiles: [no]}}
+"#;
+    expect![[r#"
+        error: the archive db.tar of image `db` is not there
+         --> stack.yaml:2:24
+          |
+        2 | images: {db: {archive: ./db.tar}, dir: {archive: ./tools}, tools: {rootfs: ./none}, later: {archive: ./later.tar}}
+          |                        ^^^^^^^^
+          |
+          = help: make it, or correct the path
+
+        error: the archive tools of image `dir` is a directory, not a file
+         --> stack.yaml:2:50
+          |
+        2 | images: {db: {archive: ./db.tar}, dir: {archive: ./tools}, tools: {rootfs: ./none}, later: {archive: ./later.tar}}
+          |                                                  ^^^^^^^
+          |
+          = help: a directory is taken by `rootfs:`
+
+        error: the rootfs none of image `tools` is not there
+         --> stack.yaml:2:76
+          |
+        2 | images: {db: {archive: ./db.tar}, dir: {archive: ./tools}, tools: {rootfs: ./none}, later: {archive: ./later.tar}}
+          |                                                                            ^^^^^^
+          |
+          = help: make it, or correct the path"#]]
+    .assert_eq(&faults_of(&[("stack.yaml", native), ("tools/etc/passwd", "")]));
+    let compose = "x-stack: {images: {db: {archive: ./db.tar}}}\nservices: {a: {image: db}}\n";
+    assert!(faults_of(&[("compose.yaml", compose)]).contains("compose.yaml:1:34"));
+}
+
 #[test]
 fn images() {
     let faults = faults_of(&[(

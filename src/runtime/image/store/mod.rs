@@ -7,6 +7,8 @@
 //!   `layers/HEX/blob.json`: the descriptor of the archive that it was unpacked from.
 //! - `steps/HEX.json`: what steps of builds made ([`super::steps`]).
 //! - `downloads/`: what is being fetched ([`super::pull`]); `tmp/ID`, `leases/ID`: who works here ([`lease`]).
+//! - `seen/HEX.json`: the digests of archives and root file systems of the host that images were made from
+//!   ([`super::content`]).
 //! - `uses/HEX`: its time is when the image of this manifest was last used.
 //! - `lock`: held for as long as the index is changed, never while something is fetched or unpacked.
 //!
@@ -38,10 +40,10 @@ pub use lease::Lease;
 pub(super) use lease::{entries, remove_all};
 pub use verify::{Damage, Found};
 
-use super::document::{self, Descriptor, Document, Manifest};
+use super::document::{self, Descriptor, Document, Manifest, Platform};
 use super::limits::Limits;
 use super::unpack::{Budget, OPAQUE};
-use super::{Digest, Error, Healthcheck, Pack, archive, builtin, config, io_at, pack};
+use super::{Digest, Error, Healthcheck, Pack, builtin, config, io_at, pack};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 use crate::runtime::sys;
@@ -73,6 +75,14 @@ pub struct Image {
     pub text: String,
     /// What the layer above asked for, where the image was made here; not looked at here.
     pub declared: Value,
+}
+
+impl Image {
+    /// What it is for.
+    pub fn platform(&self) -> Platform {
+        let (os, architecture) = (self.config.os().to_string(), self.config.architecture().to_string());
+        Platform { os, architecture, variant: self.config.variant().clone() }
+    }
 }
 
 /// An image that was made here of layers that the store has, to be listed.
@@ -327,14 +337,19 @@ impl Store {
         }
     }
 
-    /// Takes an image from a docker or OCI archive (tar, also compressed), and lists it under `name`, or else under
-    /// the names that the archive has.
-    pub fn load_archive(&self, path: &Path, name: Option<&str>) -> Result<Vec<Image>, Error> {
-        archive::load(self, path, name, None)
-    }
-
     /// Makes an image with one layer from a directory or a tar of a root file system.
     pub fn import_rootfs(&self, path: &Path, name: &str) -> Result<Image, Error> {
+        self.import_rootfs_for(path, name, &Platform::host(), Value::Null)
+    }
+
+    /// As [`Store::import_rootfs`], for a platform, and with what it was asked to be.
+    pub fn import_rootfs_for(
+        &self,
+        path: &Path,
+        name: &str,
+        platform: &Platform,
+        declared: Value,
+    ) -> Result<Image, Error> {
         let lease = self.lease()?;
         let layer = if path.is_dir() {
             let tar = lease.temporary("rootfs");
@@ -345,8 +360,11 @@ impl Store {
         } else {
             self.add_layer(&lease, File::open(path).map_err(io_at(path))?)?
         };
-        let config = builtin::configuration(&layer.diff_id, builtin::Words::default())?;
-        self.add_image(&lease, Some(name), &config, vec![layer])
+        let config = builtin::configuration(&layer.diff_id, builtin::Words::default(), platform)?;
+        let (name, layers) = (Some(name), vec![layer]);
+        let publication =
+            Publication { name, digest: None, place: None, manifest: None, config: &config, layers, declared };
+        self.install(&lease, publication)
     }
 
     /// Takes a layer's archive, compressed or not. The layer belongs to the lease until an image has it.

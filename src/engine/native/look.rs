@@ -1,0 +1,49 @@
+//! What images are made from on this host is looked at before anything is planned: changed content is a change, and what
+//! can't be had is said at its place in the file.
+
+use super::builds;
+use crate::reconcile::desired::Desired;
+use crate::reconcile::resource::{ImageConfig, ImageSource};
+use crate::runtime::image::{Platform, Store, runs};
+use crate::runtime::roots::Roots;
+use crate::spec::Fault;
+
+/// Fills in what archives, root file systems and builds read of the host. Returns all that is wrong with them; files of
+/// builds show their own places.
+pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wrong>) {
+    let (mut faults, mut wrong) = (Vec::new(), Vec::new());
+    for (image, place) in desired.images_mut() {
+        faults.extend(foreign(image).map(|text| Fault::new(place, &text)));
+        let name = image.reference.clone();
+        let (word, content) = match &mut image.source {
+            ImageSource::Archive(content) => ("archive", content),
+            ImageSource::Rootfs(content) => ("rootfs", content),
+            ImageSource::Build(build) => {
+                wrong.extend(builds::look(&name, build).err().map(|error| builds::Wrong { name, error }));
+                continue;
+            }
+            ImageSource::Pull { .. } | ImageSource::Builtin(_) => continue,
+        };
+        match Store::open(roots).content(&content.path) {
+            Ok(digest) => content.digest = digest.to_string(),
+            Err(error) => {
+                let text = format!("the {word} of image {name} can't be read: {error}");
+                faults.push(Fault::new(format!("{place}.{word}"), &text));
+            }
+        }
+    }
+    (faults, wrong)
+}
+
+/// Why this host can't run the image.
+fn foreign(image: &ImageConfig) -> Option<String> {
+    let text = image.platform.as_deref()?;
+    let runnable = Platform::parse(text).is_some_and(|platform| runs(&platform));
+    (!runnable).then(|| {
+        let host = Platform::host();
+        format!(
+            "this host runs programs of {host}, not of {text}\n  help: register an emulator for it (Debian: \
+             qemu-user-binfmt), or take `platform` away"
+        )
+    })
+}

@@ -49,7 +49,7 @@ fn the_compose_file_works_as_it_is() {
     let world = World::new();
     let port = free_port();
     let file = with_port(&world, "compose/compose.yaml", "8081", port);
-    world.ok(&["apply", "-p", "shop", file.to_str().unwrap()]);
+    world.ok(&["apply", "--wait", "-p", "shop", file.to_str().unwrap()]);
     assert_eq!(world.field("shop-api-1", "health"), "healthy");
     assert!(get(port, "/").unwrap().contains("hits: "));
     assert!(world.ok(&["exec", "shop-web-1", "/whoami", "client", "api:8000"]).contains("hits: "));

@@ -93,7 +93,15 @@ fn serve() -> io::Result<()> {
     let listener = TcpListener::bind(("0.0.0.0", port()))?;
     out(&format!("{} listens on port {}\n", hostname(), port()))?;
     for stream in listener.incoming() {
-        let stream = stream?;
+        let stream = match stream {
+            Ok(stream) => stream,
+            // One connection's trouble, or too many at once: the others are served.
+            Err(error) => {
+                eprintln!("connection: {error}");
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
+        };
         std::thread::spawn(move || {
             // A client that goes away is its own affair.
             if let Err(error) = answer(stream) {

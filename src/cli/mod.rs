@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 
 mod args;
 mod bars;
@@ -56,7 +56,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = role(&words) {
         return code;
     }
-    let arguments = match Arguments::try_parse_from(&words) {
+    let arguments = match Arguments::of(&words) {
         Ok(arguments) => arguments,
         Err(error) => return usage(&words, &error),
     };

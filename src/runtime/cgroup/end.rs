@@ -127,28 +127,26 @@ pub fn remove(group: &Cgroup) -> Result<(), Error> {
     let deadline = Instant::now() + PATIENCE;
     let mut first = kill_all(group);
     for one in &group.hierarchies {
-        let removed = remove_tree(&one.directory, deadline).map_err(failed(&one.directory));
-        if removed.is_ok()
-            && let Some(parent) = one.directory.parent().filter(|parent| *parent != group.mount)
-        {
-            // Fails while other containers are in it, which is what should keep it.
-            drop(fs::remove_dir(parent));
-        }
-        first = first.and(removed);
+        first = first.and(remove_tree(&one.directory, deadline).map_err(failed(&one.directory)));
     }
     first
 }
 
 fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {
-    for child in children(directory) {
-        remove_tree(&child, deadline)?;
-    }
     loop {
         match fs::remove_dir(directory) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            // The last process has ended, but the kernel still lets go of it.
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => pause(deadline).map_err(|_| error)?,
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
+                let below = children(directory);
+                for child in &below {
+                    remove_tree(child, deadline)?;
+                }
+                // The last process has ended, but the kernel still lets go of it.
+                if below.is_empty() {
+                    pause(deadline).map_err(|_| error)?;
+                }
+            }
             Err(error) => return Err(error),
         }
     }

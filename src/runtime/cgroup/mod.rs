@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
@@ -17,9 +18,6 @@ mod limits;
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Controllers of version 1 that a container is put under, where the host has them.
 const V1_CONTROLLERS: [&str; 8] = ["memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio"];
-
-/// How often to make a group again whose parent is removed at the same time, before that is an error.
-const MAKE_TURNS: u32 = 1000;
 
 /// What failed, and on which file.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +100,7 @@ impl Abilities {
 }
 
 impl Cgroup {
-    /// The group with this name, `stack-KEY/CONTAINER`, whether or not it exists.
+    /// The group with this name, whether or not it exists.
     pub fn named(name: &str) -> Self {
         Self::below(Path::new(MOUNT), name)
     }
@@ -156,7 +154,7 @@ impl Cgroup {
     /// Where the kernel refuses, as when not root.
     pub fn create(&self) -> Result<(), Error> {
         for Hierarchy { controller, directory } in &self.hierarchies {
-            make(directory).map_err(|source| Error { path: directory.clone(), source })?;
+            fs::create_dir_all(directory).map_err(|source| Error { path: directory.clone(), source })?;
             let root = controller.map_or(self.mount.clone(), |controller| self.mount.join(controller));
             match controller {
                 None => self.delegate(directory)?,
@@ -227,8 +225,14 @@ impl Cgroup {
         if let [Hierarchy { controller: None, directory }] = self.hierarchies.as_slice() {
             return devices::attach(directory, rules).map_err(|source| Error { path: directory.clone(), source });
         }
-        for (file, value) in devices::v1(rules) {
-            self.write(file, &value)?;
+        // One rule a write.
+        for lines in devices::v1(rules).chunk_by(|one, next| one.0 == next.0) {
+            let path = self.file(lines[0].0);
+            let write = || {
+                let mut file = File::options().write(true).open(&path)?;
+                lines.iter().try_for_each(|(_, line)| file.write_all(line.as_bytes()))
+            };
+            write().map_err(|source| Error { path: path.clone(), source })?;
         }
         Ok(())
     }
@@ -271,7 +275,7 @@ impl Cgroup {
     }
 
     /// Removes the group in every hierarchy, with what its processes made below it; those that still run are killed.
-    /// Also the engine's own group above it when that was the last. A group that is not there is fine.
+    /// A group that is not there is fine.
     pub fn remove(&self) -> Result<(), Error> {
         end::remove(self)
     }
@@ -324,18 +328,6 @@ impl Cgroup {
     }
 }
 
-/// Makes the directory and those above it. The one above is removed with its last group, which may happen between our
-/// making that one and this: then it is made once more. Each turn needs another removal at that very moment.
-fn make(directory: &Path) -> io::Result<()> {
-    let mut turns = 0;
-    loop {
-        match fs::create_dir_all(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound && turns < MAKE_TURNS => turns += 1,
-            done => return done,
-        }
-    }
-}
-
 /// The groups from the topmost one down to this one.
 fn downwards(root: &Path, directory: &Path) -> Vec<PathBuf> {
     let mut all: Vec<PathBuf> =
@@ -351,8 +343,11 @@ fn processes_below(directory: &Path) -> Vec<i32> {
     own.chain(below).collect()
 }
 
-/// The groups right below this one.
+/// The groups right below this one. The kernel counts them as a directory's links.
 fn children(directory: &Path) -> Vec<PathBuf> {
+    if fs::symlink_metadata(directory).is_ok_and(|data| data.nlink() <= 2) {
+        return Vec::new();
+    }
     let entries = fs::read_dir(directory).into_iter().flatten().filter_map(Result::ok);
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).collect()
 }
@@ -376,23 +371,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn groups_are_made_while_the_last_of_others_are_removed() {
-        let parent = format!("stack-race-{}", std::process::id());
-        let churn = |number: usize| {
-            let group = Cgroup::named(&format!("{parent}/{number}"));
-            for round in 0..300 {
-                group.create().unwrap_or_else(|error| panic!("group {number}, round {round}: {error}"));
-                assert!(group.hierarchies().iter().all(|(_, directory)| directory.is_dir()));
-                group.remove().unwrap_or_else(|error| panic!("group {number}, round {round}: {error}"));
-            }
-        };
-        std::thread::scope(|scope| {
-            for number in 0..4 {
-                let churn = &churn;
-                scope.spawn(move || churn(number));
-            }
-        });
-        let left = Cgroup::named(&parent);
-        assert!(left.hierarchies().iter().all(|(_, directory)| !directory.exists()));
+    fn a_group_goes_with_those_that_were_made_below_it() {
+        let group = Cgroup::named(&format!("stack-test-below-{}", std::process::id()));
+        group.create().unwrap();
+        // Made again: what is there stays.
+        group.create().unwrap();
+        let (_, first) = group.hierarchies()[0];
+        fs::create_dir_all(first.join("a/b")).unwrap();
+        assert_eq!(children(first), [first.join("a")]);
+        group.remove().unwrap();
+        assert!(group.hierarchies().iter().all(|(_, directory)| !directory.exists()));
+        // Removed again: what is not there is fine.
+        group.remove().unwrap();
     }
 }

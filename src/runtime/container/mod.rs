@@ -101,7 +101,7 @@ pub(super) fn cgroup(roots: &Roots, config: &Config) -> Cgroup {
     let id = config.id.get(..12).unwrap_or(&config.name);
     let above = config.cgroup_parent.trim_matches('/');
     let slash = if above.is_empty() { "" } else { "/" };
-    Cgroup::named(&format!("{above}{slash}stack-{}/{id}", roots.key()))
+    Cgroup::named(&format!("{above}{slash}stack-{}-{id}", roots.key()))
 }
 
 pub(super) fn now_ms() -> u64 {

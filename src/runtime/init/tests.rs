@@ -88,7 +88,7 @@ impl Case {
     }
 
     fn run(&self) -> Outcome {
-        let group = Cgroup::named(&format!("stack-test/{}", self.folder.file_name().unwrap().to_str().unwrap()));
+        let group = Cgroup::named(&format!("stack-test-{}", self.folder.file_name().unwrap().to_str().unwrap()));
         group.create().unwrap();
         let mut spec = build(&self.request).unwrap();
         (self.change)(&mut spec);

@@ -22,7 +22,7 @@ fn assert_in_the_machine() {
 fn group(world: &World, container: &str) -> PathBuf {
     let id = world.field(container, "id");
     let id = &id.as_str().unwrap()[..12];
-    let group = PathBuf::from(format!("/sys/fs/cgroup/stack-{}/{id}", world.roots.key()));
+    let group = PathBuf::from(format!("/sys/fs/cgroup/stack-{}-{id}", world.roots.key()));
     assert!(group.join("cgroup.controllers").exists(), "{} is of version 2", group.display());
     group
 }

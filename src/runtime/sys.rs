@@ -197,6 +197,21 @@ pub fn open_without_links(root: BorrowedFd<'_>, path: &Path, flags: i32) -> io::
     open_how(root, path, flags, 0, libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS)
 }
 
+/// As [`open_in_root`], but what is mounted anywhere on the way is an error (`EXDEV`).
+pub fn open_on_mount(root: BorrowedFd<'_>, path: &Path, flags: i32) -> io::Result<OwnedFd> {
+    open_how(root, path, flags, 0, libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_XDEV)
+}
+
+/// Whether the file or directory is the root of a mount (statx(2); Linux before 5.8 does not say, which is a no).
+pub fn is_root_of_mount(file: BorrowedFd<'_>) -> io::Result<bool> {
+    // SAFETY: statx is plain data for which all zeroes is a valid value.
+    let mut about: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: the empty path is NUL-terminated, and `about` outlives the call.
+    let done = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, 0, &raw mut about) };
+    check(i64::from(done))?;
+    Ok(about.stx_attributes & libc::STATX_ATTR_MOUNT_ROOT as u64 != 0)
+}
+
 /// A copy of the mount that `source` is open on, with that file or directory as its root, and of those below it;
 /// attached nowhere yet.
 pub fn clone_mount_of(source: BorrowedFd<'_>) -> io::Result<OwnedFd> {

@@ -48,7 +48,7 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
         Some(root) => at("root file system", mounts::attach_root(root))?,
         None => at("root file system", mounts::bind_root(request.rootfs))?,
     };
-    mounts::mount_all(spec, root.as_fd(), request.cgroup, &prepared)?;
+    let proc = mounts::mount_all(spec, root.as_fd(), request.cgroup, &prepared)?;
     files::make_devices(spec, root.as_fd())?;
     let slave = open_terminal(&stdio, &root, channel)?;
     if let Some(slave) = &slave {
@@ -60,7 +60,8 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
     at("change the root directory", mounts::pivot(&root))?;
     drop(root);
     at("host name", files::set_names(spec))?;
-    files::set_sysctls(spec)?;
+    files::set_sysctls(spec, proc.as_fd())?;
+    drop(proc);
     mounts::restrict_paths(spec)?;
     at("read-only root", mounts::restrict_root(spec))?;
     at("stdio", attach(stdio, slave, &identity))?;

@@ -137,15 +137,13 @@ fn owner(key: &str) -> Option<LinuxNamespaceType> {
 }
 
 /// Only settings that belong to a namespace of the container's own: others would change the host. They are written in
-/// a procfs of their own, which no mount of the container can have covered (CVE-2025-52881).
-pub fn set_sysctls(spec: &Spec) -> Result<(), InitError> {
+/// the procfs that was made for the container and checked to be one, and on no other mount (CVE-2025-52881).
+pub fn set_sysctls(spec: &Spec, proc: BorrowedFd<'_>) -> Result<(), InitError> {
     let settings = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref());
-    let Some(settings) = settings.filter(|settings| !settings.is_empty()) else { return Ok(()) };
-    let proc = sys::make_mount("proc", &[], 0).map_err(InitError::step("make a procfs"))?;
-    for (key, value) in settings {
+    for (key, value) in settings.into_iter().flatten() {
         let refused = || io::Error::new(io::ErrorKind::PermissionDenied, "it is not a container's own setting");
         let allowed = owner(key).is_some_and(|namespace| has_namespace(spec, namespace));
-        let written = if allowed { set_sysctl(proc.as_fd(), key, value) } else { Err(refused()) };
+        let written = if allowed { set_sysctl(proc, key, value) } else { Err(refused()) };
         written.map_err(InitError::step(format!("sysctl {key}")))?;
     }
     Ok(())
@@ -153,7 +151,7 @@ pub fn set_sysctls(spec: &Spec) -> Result<(), InitError> {
 
 fn set_sysctl(proc: BorrowedFd<'_>, key: &str, value: &str) -> io::Result<()> {
     let path = PathBuf::from("sys").join(key.replace('.', "/"));
-    let file = sys::open_in_root(proc, &path, libc::O_WRONLY, 0)?;
+    let file = sys::open_on_mount(proc, &path, libc::O_WRONLY)?;
     std::fs::File::from(file).write_all(value.as_bytes())
 }
 

@@ -29,8 +29,12 @@ pub fn make_private() -> io::Result<()> {
 
 /// The root as a mount of its own, which pivot_root(2) asks for; opened, since its path ends at the pivot.
 pub fn bind_root(rootfs: &Path) -> io::Result<OwnedFd> {
-    mount(Some(rootfs), rootfs, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
-    let root = open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let find = || open(rootfs, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty());
+    let mut root = find()?;
+    if !sys::is_root_of_mount(root.as_fd())? {
+        mount(Some(rootfs), rootfs, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?;
+        root = find()?;
+    }
     sys::set_propagation(root.as_fd(), libc::MS_PRIVATE)?;
     Ok(root)
 }
@@ -79,8 +83,9 @@ pub fn attach_root(root: OwnedFd) -> io::Result<OwnedFd> {
     Ok(root)
 }
 
-/// All mounts of the specification, in its order.
-pub fn mount_all(spec: &Spec, root: BorrowedFd<'_>, group: &Cgroup, prepared: &Prepared) -> Result<(), InitError> {
+/// All mounts of the specification, in its order. Returns /proc, which is the kernel's, and on which nothing can have
+/// been mounted but the few files of [`may_cover`].
+pub fn mount_all(spec: &Spec, root: BorrowedFd<'_>, group: &Cgroup, prepared: &Prepared) -> Result<OwnedFd, InitError> {
     for wanted in spec.mounts().iter().flatten() {
         let destination = wanted.destination();
         let step = || InitError::step(format!("mount {}", destination.display()));
@@ -94,7 +99,8 @@ pub fn mount_all(spec: &Spec, root: BorrowedFd<'_>, group: &Cgroup, prepared: &P
         }
     }
     let proc = sys::open_without_links(root, Path::new("proc"), libc::O_PATH).map_err(InitError::step("open /proc"))?;
-    check_proc(&proc).map_err(InitError::step("check /proc"))
+    check_proc(&proc).map_err(InitError::step("check /proc"))?;
+    Ok(proc)
 }
 
 /// Later steps read below /proc: it must be the kernel's, not a directory of the image (CVE-2019-19921).
@@ -282,10 +288,11 @@ fn cgroup(root: BorrowedFd<'_>, target: &Path, group: &Cgroup, attributes: u64) 
     let holder = sys::make_mount("tmpfs", &[("mode", Some("755")), ("size", Some("64k"))], attributes & !READ_ONLY)?;
     sys::attach_mount(holder.as_fd(), mount_point.as_fd())?;
     for (controller, source) in group.hierarchies() {
-        let below = directory(root, &target.join(controller.unwrap_or("unified")), 0o755)?;
+        let name = controller.unwrap_or("unified");
+        nix::sys::stat::mkdirat(&holder, name, Mode::from_bits_truncate(0o755))?;
+        let below = sys::open_without_links(holder.as_fd(), Path::new(name), libc::O_PATH | libc::O_DIRECTORY)?;
         sys::attach_mount(view(source)?.as_fd(), below.as_fd())?;
     }
-    let holder = sys::open_in_root(root, target, libc::O_PATH | libc::O_DIRECTORY, 0)?;
     sys::restrict_mount(holder.as_fd(), READ_ONLY, false)
 }
 
@@ -327,42 +334,65 @@ pub fn pivot(root: &OwnedFd) -> io::Result<()> {
 /// Hides and write-protects what the specification says. Runs inside the new root.
 pub fn restrict_paths(spec: &Spec) -> Result<(), InitError> {
     let Some(linux) = spec.linux() else { return Ok(()) };
+    let root = open_root().map_err(InitError::step("open the root"))?;
+    let mut covers = Covers::default();
     for path in linux.masked_paths().iter().flatten() {
-        mask(Path::new(path)).map_err(InitError::step(format!("hide {path}")))?;
+        mask(root.as_fd(), Path::new(path), &mut covers).map_err(InitError::step(format!("hide {path}")))?;
     }
     for path in linux.readonly_paths().iter().flatten() {
-        protect(Path::new(path)).map_err(InitError::step(format!("write-protect {path}")))?;
+        protect(root.as_fd(), Path::new(path)).map_err(InitError::step(format!("write-protect {path}")))?;
     }
     Ok(())
 }
 
+fn open_root() -> io::Result<OwnedFd> {
+    Ok(open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
+}
+
 /// What the kernel does not have needs no hiding.
-fn existing(path: &Path) -> io::Result<Option<OwnedFd>> {
-    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    match sys::open_in_root(root.as_fd(), path, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+fn existing(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<OwnedFd>> {
+    match sys::open_in_root(root, path, libc::O_PATH | libc::O_NOFOLLOW, 0) {
         Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// A directory is covered by an empty read-only one, a file by the kernel's null device, which is checked to be it.
-fn mask(path: &Path) -> io::Result<()> {
-    let Some(target) = existing(path)? else { return Ok(()) };
-    let is_directory = nix::sys::stat::fstat(&target)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
-    let cover = if is_directory {
-        let none = [("size", Some("4k")), ("nr_inodes", Some("2"))];
-        sys::make_mount("tmpfs", &none, READ_ONLY | NO_SUID | NO_DEV | NO_EXEC)?
-    } else {
-        let null = sys::clone_mount_of(super::files::null_path()?.as_fd())?;
-        sys::restrict_mount(null.as_fd(), READ_ONLY, false)?;
-        null
-    };
-    sys::attach_mount(cover.as_fd(), target.as_fd())
+/// The first cover of each kind, once it is attached: further ones are copies of it.
+#[derive(Default)]
+struct Covers {
+    directory: Option<OwnedFd>,
+    file: Option<OwnedFd>,
 }
 
-fn protect(path: &Path) -> io::Result<()> {
-    let Some(target) = existing(path)? else { return Ok(()) };
+/// A directory is covered by an empty read-only one, a file by the kernel's null device, which is checked to be it.
+fn mask(root: BorrowedFd<'_>, path: &Path, covers: &mut Covers) -> io::Result<()> {
+    let Some(target) = existing(root, path)? else { return Ok(()) };
+    let is_directory = nix::sys::stat::fstat(&target)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+    let (known, make): (_, fn() -> _) =
+        if is_directory { (&mut covers.directory, empty) } else { (&mut covers.file, null) };
+    if let Some(known) = known {
+        return sys::attach_mount(sys::clone_mount_of(known.as_fd())?.as_fd(), target.as_fd());
+    }
+    let cover = make()?;
+    sys::attach_mount(cover.as_fd(), target.as_fd())?;
+    *known = Some(cover);
+    Ok(())
+}
+
+fn empty() -> io::Result<OwnedFd> {
+    let none = [("size", Some("4k")), ("nr_inodes", Some("2"))];
+    sys::make_mount("tmpfs", &none, READ_ONLY | NO_SUID | NO_DEV | NO_EXEC)
+}
+
+fn null() -> io::Result<OwnedFd> {
+    let null = sys::clone_mount_of(super::files::null_path()?.as_fd())?;
+    sys::restrict_mount(null.as_fd(), READ_ONLY, false)?;
+    Ok(null)
+}
+
+fn protect(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let Some(target) = existing(root, path)? else { return Ok(()) };
     let copy = sys::clone_mount_of(target.as_fd())?;
     sys::restrict_mount(copy.as_fd(), READ_ONLY, true)?;
     sys::attach_mount(copy.as_fd(), target.as_fd())
@@ -373,6 +403,5 @@ pub fn restrict_root(spec: &Spec) -> io::Result<()> {
     if spec.root().as_ref().and_then(oci_spec::runtime::Root::readonly) != Some(true) {
         return Ok(());
     }
-    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
-    sys::restrict_mount(root.as_fd(), READ_ONLY, false)
+    sys::restrict_mount(open_root()?.as_fd(), READ_ONLY, false)
 }

@@ -89,7 +89,7 @@ impl Files {
         let compressed = media_type(&mut file).map_err(unreadable)? != document::OCI_LAYER;
         let mut path = archive.to_owned();
         if compressed || !file.get_ref().metadata().map_err(io_at(archive))?.is_file() {
-            path = lease.temporary("archive");
+            path = lease.temporary("archive")?;
             let limits = store.limits();
             let length = file.get_ref().metadata().map_err(io_at(archive))?.len();
             let most = limits.unpacked_bytes.saturating_add(length.saturating_mul(limits.unpacked_factor));
@@ -318,7 +318,7 @@ impl Load<'_> {
         stated: Option<&Descriptor>,
         budget: &Budget<'_>,
     ) -> Result<Layer, Error> {
-        let blob = self.lease.temporary("blob");
+        let blob = self.lease.temporary("blob")?;
         let mut file = File::options().read(true).write(true).create_new(true).open(&blob).map_err(io_at(&blob))?;
         io::copy(&mut self.files.content(name)?, &mut file).map_err(io_at(&blob))?;
         file.rewind().map_err(io_at(&blob))?;
@@ -334,7 +334,7 @@ impl Load<'_> {
         let mut layer =
             Layer { diff_id: diff_id.clone(), blob: described, waiting_blob: Some(blob.clone()), waiting_tree: None };
         if !self.store.has_layer(diff_id) {
-            let target = self.lease.temporary("layer");
+            let target = self.lease.temporary("layer")?;
             unpack_to(open()?, Some(diff_id), &target, budget)?;
             layer.waiting_tree = Some(target);
         }

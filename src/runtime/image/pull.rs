@@ -283,7 +283,7 @@ impl Downloads<'_> {
         };
         if !has_tree {
             (self.progress)(Progress::Unpacking { layer: &blob.digest });
-            let target = self.lease.temporary("layer");
+            let target = self.lease.temporary("layer")?;
             let archive = open_either(&path, &self.store.blob(&blob.digest))?;
             let unpacked = unpack_to(archive, Some(diff_id), &target, self.budget);
             if let (Err(_), Some(path)) = (&unpacked, &layer.waiting_blob) {

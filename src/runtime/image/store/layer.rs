@@ -61,10 +61,10 @@ pub fn unpack_to(
 /// compressed by gzip, which everybody reads.
 pub fn stage(lease: &Lease, archive: impl Read, budget: &Budget<'_>) -> Result<Layer, Error> {
     let mut archive = BufReader::with_capacity(BUFFER, archive);
-    let path = lease.temporary("blob");
+    let path = lease.temporary("blob")?;
     let failed = |error: io::Error| io_at(&path)(error);
     let kind = compression(&mut archive).map_err(failed)?;
-    let target = lease.temporary("layer");
+    let target = lease.temporary("layer")?;
     let file = File::create(&path).map_err(failed)?;
     let mut blob = HashingFile { file, hasher: Sha256::new(), size: 0 };
     let (diff_id, media_type) = match kind {

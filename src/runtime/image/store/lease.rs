@@ -1,6 +1,6 @@
 //! Who works with the store says what must stay. A lease is a file of digests, `leases/ID`, locked as long as its holder
-//! lives, and a folder `tmp/ID` for what is half made. The collector spares what is named in locked ones, and removes
-//! those whose holder is gone, with their folders.
+//! lives, and a folder `tmp/ID` where something is half made. The collector spares what is named in locked ones, and
+//! removes those whose holder is gone, with their folders.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
@@ -43,8 +43,6 @@ impl Store {
             }
             let folder = self.directory.join("tmp").join(id);
             remove_all(&folder)?;
-            state::make_directory(&self.directory.join("tmp"))?;
-            state::make_directory(&folder)?;
             file.set_len(0).map_err(io_at(&path))?;
             return Ok(Lease { file, path, folder, next: AtomicU64::new(0) });
         }
@@ -112,9 +110,12 @@ pub(in crate::runtime::image) fn remove_all(path: &Path) -> Result<(), Error> {
 }
 
 impl Lease {
-    /// A new path in the lease's folder.
-    pub(in crate::runtime::image) fn temporary(&self, name: &str) -> PathBuf {
-        self.folder.join(format!("{name}-{}", self.next.fetch_add(1, Ordering::Relaxed)))
+    /// A new path in the lease's folder, which is made with the first.
+    pub(in crate::runtime::image) fn temporary(&self, name: &str) -> Result<PathBuf, Error> {
+        for directory in self.folder.parent().into_iter().chain([self.folder.as_path()]) {
+            state::make_directory(directory)?;
+        }
+        Ok(self.folder.join(format!("{name}-{}", self.next.fetch_add(1, Ordering::Relaxed))))
     }
 }
 

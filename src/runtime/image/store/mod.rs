@@ -352,7 +352,7 @@ impl Store {
     ) -> Result<Image, Error> {
         let lease = self.lease()?;
         let layer = if path.is_dir() {
-            let tar = lease.temporary("rootfs");
+            let tar = lease.temporary("rootfs")?;
             let file = File::create_new(&tar).map_err(io_at(&tar))?;
             let directory = File::open(path).map_err(io_at(path))?;
             pack(directory.as_fd(), None, &Pack::default(), io::BufWriter::new(file)).map_err(io_at(path))?;
@@ -486,12 +486,12 @@ impl Store {
         let mut moves = Vec::new();
         let layout = self.directory.join("oci-layout");
         if !layout.exists() {
-            let path = lease.temporary("oci-layout");
+            let path = lease.temporary("oci-layout")?;
             fs::write(&path, "{\"imageLayoutVersion\":\"1.0.0\"}\n").map_err(io_at(&path))?;
             moves.push((path, layout));
         }
         for (digest, bytes) in small {
-            let path = lease.temporary("document");
+            let path = lease.temporary("document")?;
             fs::write(&path, bytes).map_err(io_at(&path))?;
             moves.push((path, self.blob(digest)));
         }

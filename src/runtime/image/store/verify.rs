@@ -102,7 +102,7 @@ impl Verify<'_> {
         let mut reference = ImageReference::parse(place)?;
         reference.tag = None;
         let client = Client::new(&reference, access);
-        let temporary = self.lease.temporary("repaired");
+        let temporary = self.lease.temporary("repaired")?;
         if manifest {
             fs::write(&temporary, client.manifest(digest)?).map_err(io_at(&temporary))?;
         } else {
@@ -114,7 +114,7 @@ impl Verify<'_> {
     }
 
     fn layer(&mut self, blob: &Descriptor, diff_id: &Digest, budget: &Budget<'_>) -> Result<(), Error> {
-        let fresh = self.lease.temporary("layer");
+        let fresh = self.lease.temporary("layer")?;
         let path = self.store.blob(&blob.digest);
         super::unpack_to(File::open(&path).map_err(io_at(&path))?, Some(diff_id), &fresh, budget)?;
         let present = self.store.layer_folder(diff_id);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio_stream::Stream;
 
 use super::resource::{Config, ContainerConfig, ImageConfig, Kind, ResourceId};
+use crate::spec;
 
 /// The name of a stack: lower-case letters, digits, `-` and `_`, first a letter or digit, as Compose has it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -61,12 +62,12 @@ pub struct Capabilities {
 }
 
 /// A key of a container that an engine does nothing with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Ignored {
-    /// Where the value is in a [`crate::spec::Container`], as a JSON pointer (RFC 6901).
-    pub pointer: &'static str,
     /// As the file writes it.
     pub key: &'static str,
+    /// Whether the container says anything by it.
+    pub is_set: fn(&spec::Container) -> bool,
     pub reason: &'static str,
 }
 

@@ -219,7 +219,7 @@ fn what_cannot_be_is_told_all_at_once() {
 
 #[test]
 fn what_has_no_effect_is_noted() {
-    let runtime = Ignored { pointer: "/runtime", key: "runtime", reason: "there is one runtime" };
+    let runtime = Ignored { key: "runtime", is_set: |it| it.runtime.is_some(), reason: "there is one runtime" };
     let engine = Capabilities { not_honoured: vec![runtime], ..capabilities() };
     let web = with(container(), |it| {
         it.runtime = Some("runsc".into());

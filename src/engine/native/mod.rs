@@ -45,14 +45,15 @@ pub use volumes::{
 
 /// What a file may say and this engine does not do on this host.
 fn ignored(host: Abilities) -> Vec<Ignored> {
-    let ignored = |pointer, key, reason| Ignored { pointer, key, reason };
+    let ignored = |key, is_set, reason| Ignored { key, is_set, reason };
     let switch = "control groups of version 2 have no such switch";
-    let unless = [
-        (host.oom_kill_disable, ignored("/resources/oom_kill_disable", "oom_kill_disable", switch)),
-        (host.swappiness, ignored("/resources/memory_swappiness", "mem_swappiness", switch)),
-        (host.swap, ignored("/resources/memory_swap_bytes", "memswap_limit", "this kernel does not count swap")),
+    let uncounted = "this kernel does not count swap";
+    let unless: [(bool, Ignored); 3] = [
+        (host.oom_kill_disable, ignored("oom_kill_disable", |it| it.resources.oom_kill_disable, switch)),
+        (host.swappiness, ignored("mem_swappiness", |it| it.resources.memory_swappiness.is_some(), switch)),
+        (host.swap, ignored("memswap_limit", |it| it.resources.memory_swap_bytes.is_some(), uncounted)),
     ];
-    let always = ignored("/runtime", "runtime", "containers are run by this program itself");
+    let always = ignored("runtime", |it| it.runtime.is_some(), "containers are run by this program itself");
     unless.into_iter().filter(|(can, _)| !can).map(|(_, ignored)| ignored).chain([always]).collect()
 }
 

@@ -19,30 +19,38 @@ const STOP_GRACE_MS: u64 = 10_000;
 /// Read by anyone: the mode of a config or secret that says nothing.
 const FILE_MODE: u32 = 0o444;
 
-/// What of a container no engine of this room gets to see: where it is in the value, the key as it is written, why.
-const DROPPED: [(&str, &str, &str); 17] = [
-    ("/storage_opt", "storage_opt", "the file system of a container has no options"),
-    ("/pre_start", "pre_start", HOOKS),
-    ("/post_start", "post_start", HOOKS),
-    ("/pre_stop", "pre_stop", HOOKS),
-    ("/gpus", "gpus", "devices are given by their path, under `devices`"),
-    ("/external_links", "external_links", "join the network of that container instead"),
-    ("/resources/nano_cpus_reservation", "deploy.resources.reservations.cpus", "CPUs can be limited, not reserved"),
+type Differs = fn(&spec::Container, &spec::Container) -> bool;
+
+macro_rules! differs {
+    ($($field:ident).+) => { |one, other| one.$($field).+ != other.$($field).+ };
+}
+
+/// What of a container no engine of this room gets to see: whether it differs from what a container without it has, the
+/// key as it is written, why.
+const DROPPED: [(Differs, &str, &str); 17] = [
+    (differs!(storage_opt), "storage_opt", "the file system of a container has no options"),
+    (differs!(pre_start), "pre_start", HOOKS),
+    (differs!(post_start), "post_start", HOOKS),
+    (differs!(pre_stop), "pre_stop", HOOKS),
+    (differs!(gpus), "gpus", DEVICES),
+    (differs!(external_links), "external_links", "join the network of that container instead"),
     (
-        "/deploy/reserved_devices",
-        "deploy.resources.reservations.devices",
-        "devices are given by their path, under `devices`",
+        differs!(resources.nano_cpus_reservation),
+        "deploy.resources.reservations.cpus",
+        "CPUs can be limited, not reserved",
     ),
-    ("/deploy/mode", "deploy.mode", "there is one host: the number of replicas counts"),
-    ("/deploy/endpoint_mode", "deploy.endpoint_mode", "names resolve to the addresses of all replicas"),
-    ("/deploy/labels", "deploy.labels", "there is no object but the containers; label these"),
-    ("/deploy/placement", "deploy.placement", "there is one host"),
-    ("/deploy/rollback_config", "deploy.rollback_config", "nothing is rolled back by itself"),
-    ("/update/delay_ms", "update.delay", "the next replica follows at once"),
-    ("/update/failure_action", "update.failure_action", "a failed step ends the update; the next apply goes on"),
-    ("/update/monitor_ms", "update.monitor", UNWATCHED),
-    ("/update/max_failure_ratio_millionths", "update.max_failure_ratio", UNWATCHED),
+    (differs!(deploy.reserved_devices), "deploy.resources.reservations.devices", DEVICES),
+    (differs!(deploy.mode), "deploy.mode", "there is one host: the number of replicas counts"),
+    (differs!(deploy.endpoint_mode), "deploy.endpoint_mode", "names resolve to the addresses of all replicas"),
+    (differs!(deploy.labels), "deploy.labels", "there is no object but the containers; label these"),
+    (differs!(deploy.placement), "deploy.placement", "there is one host"),
+    (differs!(deploy.rollback_config), "deploy.rollback_config", "nothing is rolled back by itself"),
+    (differs!(update.delay_ms), "update.delay", "the next replica follows at once"),
+    (differs!(update.failure_action), "update.failure_action", "a failed step ends the update; the next apply goes on"),
+    (differs!(update.monitor_ms), "update.monitor", UNWATCHED),
+    (differs!(update.max_failure_ratio_millionths), "update.max_failure_ratio", UNWATCHED),
 ];
+const DEVICES: &str = "devices are given by their path, under `devices`";
 const HOOKS: &str = "hooks are not run";
 const UNWATCHED: &str = "an update ends when the container runs, or is healthy where others wait for that";
 
@@ -164,18 +172,16 @@ fn labels(
 
 /// Notes every key that has a value other than its default and that is not carried out.
 fn note_unused(context: &mut Context, service: &str, container: &spec::Container) {
-    let tree = |it: &spec::Container| serde_json::to_value(it).expect("a container has only string keys");
-    let (written, default) = (tree(container), tree(&spec::Container::default()));
-    let differs = |pointer: &str| written.pointer(pointer) != default.pointer(pointer);
+    let default = spec::Container::default();
     let by_deploy = container.deploy.update_config.as_ref() == Some(&container.update);
-    for (_, key, reason) in DROPPED.iter().filter(|(pointer, ..)| differs(pointer)) {
+    for (_, key, reason) in DROPPED.iter().filter(|(differs, ..)| differs(container, &default)) {
         let key = match key.strip_prefix("update.") {
             Some(key) if by_deploy => format!("deploy.update_config.{key}"),
             _ => (*key).to_owned(),
         };
         context.note(format!("containers.{service}.{key}"), reason);
     }
-    for ignored in context.capabilities.not_honoured.iter().filter(|ignored| differs(ignored.pointer)) {
+    for ignored in context.capabilities.not_honoured.iter().filter(|ignored| (ignored.is_set)(container)) {
         context.note(format!("containers.{service}.{}", ignored.key), ignored.reason);
     }
     if container.ipc == Some(spec::NamespaceMode::None) {

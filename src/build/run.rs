@@ -88,10 +88,10 @@ pub fn run<'a>(
     let roots = &workshop.roots;
     let name = workshop.container_name();
     let mut ran = Ran { workshop, name: name.clone(), code: 0, upper: PathBuf::new() };
-    container::create(roots, &config(program, &name))?;
+    let made = container::create(roots, &config(program, &name))?;
     ran.upper = container::Paths::of(roots, &name).upper;
     let start = connect(workshop, program, &name)?;
-    container::start(roots, &name, &start, container::Supervision::Anew)?;
+    container::start(roots, &made, &start, container::Supervision::Anew)?;
     started(&name);
     ran.code = listen(workshop, &name, output)?;
     Ok(ran)

@@ -42,14 +42,13 @@ pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
     let wanted = wanted(arguments).map_err(before_program)?;
     let id_file = arguments.cidfile.as_deref().map(new_file).transpose().map_err(before_program)?;
     containers::sweep(roots).map_err(|error| before_program(error.into()))?;
-    prepare(roots, arguments, wanted.clone()).map_err(before_program)?;
-    let name = wanted.name.as_str();
-    let id = container::get(roots, name)?.config.id;
+    let made = prepare(roots, arguments, wanted).map_err(before_program)?;
+    let (name, id) = (made.config.name.as_str(), made.config.id.as_str());
     if let Some(mut file) = id_file {
         file.write_all(id.as_bytes())?;
     }
     let supervision = if arguments.detach { Supervision::Anew } else { Supervision::Forked };
-    if let Err(error) = containers::start_under(roots, name, supervision) {
+    if let Err(error) = containers::start_under(roots, &made, supervision) {
         if arguments.rm {
             verbs::remove(roots, name, true, true)?;
         }
@@ -125,7 +124,7 @@ fn random_name(image: &str) -> Result<String, Failure> {
 }
 
 /// Makes the container, and what it needs.
-fn prepare(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Result<(), Failure> {
+fn prepare(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Result<Container, Failure> {
     let pull_policy = match arguments.pull {
         Some(PullWhen::Always) => PullPolicy::Always,
         Some(PullWhen::Never) => PullPolicy::Never,
@@ -149,8 +148,7 @@ fn prepare(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Resul
         (true, false) => Removal::Maker,
         (true, true) => Removal::Supervisor,
     };
-    containers::create_with(roots, &wanted, |config| container::Config { removal, ..config })?;
-    Ok(())
+    Ok(containers::create_with(roots, &wanted, |config| container::Config { removal, ..config })?)
 }
 
 /// `80/tcp` each.

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use super::translate::{Facts, TranslateError, translate};
 use super::{declared, files, images, names, networks, users, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode, RETIRED_SUFFIX};
-use crate::runtime::container::{self, Config, Start, Supervision};
+use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision};
 use crate::runtime::image::{self, Image, Store};
 use crate::runtime::init::spec::Device;
 use crate::runtime::network::{self, sandbox};
@@ -52,11 +52,15 @@ pub enum Error {
 
 /// Makes the container; the image must be in the store.
 pub fn create(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
-    create_with(roots, wanted, |config| config)
+    create_with(roots, wanted, |config| config).map(drop)
 }
 
 /// As [`create`], with a last word on what the runtime gets.
-pub fn create_with(roots: &Roots, wanted: &ContainerConfig, last: impl FnOnce(Config) -> Config) -> Result<(), Error> {
+pub fn create_with(
+    roots: &Roots,
+    wanted: &ContainerConfig,
+    last: impl FnOnce(Config) -> Config,
+) -> Result<Container, Error> {
     let image = images::present(roots, &wanted.image)?;
     let store = Store::open(roots);
     // Until the container is written down nobody else knows that its layers are needed.
@@ -65,15 +69,13 @@ pub fn create_with(roots: &Roots, wanted: &ContainerConfig, last: impl FnOnce(Co
     store.touch(&image)?;
     let (users, _held) = users::allocate(roots, wanted)?;
     let config = last(config(roots, wanted, &image, users)?);
-    container::create(roots, &config)?;
-    Ok(())
+    Ok(container::create(roots, &config)?)
 }
 
 fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<IdRange>) -> Result<Config, Error> {
     let facts = facts(roots, wanted, image, users)?;
     let mut config = translate(wanted, image, &facts)?;
-    config.declared =
-        serde_json::to_value(ContainerConfig { image_digest: image.digest.to_string(), ..wanted.clone() })?;
+    config.declared = Declared::new(&ContainerConfig { image_digest: image.digest.to_string(), ..wanted.clone() })?;
     Ok(config)
 }
 
@@ -128,21 +130,20 @@ pub(super) fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
 
 /// Starts the container with the networks and ports that it is declared with.
 pub fn start(roots: &Roots, name: &str) -> Result<(), Error> {
-    start_under(roots, name, Supervision::Anew)
+    start_under(roots, &container::get(roots, name)?, Supervision::Anew)
 }
 
 /// As [`start`], under a supervisor that comes from there.
-pub fn start_under(roots: &Roots, name: &str, supervision: Supervision) -> Result<(), Error> {
-    let found = container::get(roots, name)?;
+pub fn start_under(roots: &Roots, found: &Container, supervision: Supervision) -> Result<(), Error> {
     if found.is_running() {
         return Ok(());
     }
-    let wanted = declared(&found).ok_or_else(|| Error::Undeclared(name.to_owned()))?;
+    let wanted = declared(found).ok_or_else(|| Error::Undeclared(found.config.name.clone()))?;
     let request = &found.config.request;
     files::write(roots, &wanted, request.users)?;
     volumes::mount_all(roots, &wanted)?;
     let start = prepare(roots, &wanted, &found.config)?;
-    Ok(container::start(roots, &found.config.name, &start, supervision)?)
+    Ok(container::start(roots, found, &start, supervision)?)
 }
 
 /// The network of a start, and the files that name it.
@@ -179,7 +180,7 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     config.image_id = present.image_id;
     config.layers = present.layers;
     config.removal = present.removal;
-    config.declared = serde_json::to_value(ContainerConfig { image_digest: digest, ..wanted.clone() })?;
+    config.declared = Declared::new(&ContainerConfig { image_digest: digest, ..wanted.clone() })?;
     Ok(container::update(roots, &config)?)
 }
 
@@ -207,25 +208,24 @@ fn start_of(roots: &Roots, config: &Config) -> Result<Start, Error> {
 
 /// An update does not move the container to another image.
 fn declared_digest(config: &Config) -> String {
-    config.declared.get("image_digest").and_then(|value| value.as_str()).unwrap_or_default().to_owned()
+    config.declared.read::<ContainerConfig>().unwrap_or_default().image_digest
 }
 
 /// Removes the container, its place in networks and its files. Its volumes stay.
 pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
-    let name = match container::get(roots, name) {
-        Ok(found) => found.config.name,
-        Err(container::Error::NotFound(_)) => name.to_owned(),
+    let (name, found) = match container::get(roots, name) {
+        Ok(found) => (found.config.name.clone(), Some(found)),
+        Err(container::Error::NotFound(_)) => (name.to_owned(), None),
         Err(error) => return Err(error.into()),
     };
-    let found = container::get(roots, &name);
-    if found.is_ok_and(|found| found.is_running()) {
+    if found.as_ref().is_some_and(Container::is_running) {
         if !force {
             return Err(container::Error::Running(name).into());
         }
         container::stop(roots, &name, &container::Stop::at_once())?;
     }
     // The container itself goes last: as long as it is there, whoever comes after a crash knows what else there is.
-    if let Ok(found) = container::get(roots, &name)
+    if let Some(found) = found
         && name.ends_with(RETIRED_SUFFIX)
     {
         networks::claim(roots, &found.config)?;

@@ -261,7 +261,7 @@ fn hints(roots: &Roots) -> impl Stream<Item = ()> + Send + use<> {
 
 /// What a container was made from, as its makers declared it.
 pub fn declared(container: &container::Container) -> Option<ContainerConfig> {
-    let declared: ContainerConfig = serde_json::from_value(container.config.declared.clone()).ok()?;
+    let declared: ContainerConfig = container.config.declared.read().ok()?;
     // It may have got another name since.
     Some(ContainerConfig { name: container.config.name.clone(), ..declared })
 }

@@ -37,8 +37,9 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
         let phase = engine::Phase::Created;
         observed.resources.insert(id, ObservedResource { phase, config: Config::Network(wanted), run: None, drift });
     }
-    for found in container::list(roots).map_err(|error| failed("containers", error))? {
-        let Some(wanted) = declared(&found).filter(|wanted| of_stack(&wanted.labels)) else { continue };
+    let containers = container::list(roots).map_err(|error| failed("containers", error))?;
+    for found in containers.into_iter().filter(|found| of_stack(&found.config.labels)) {
+        let Some(wanted) = declared(&found) else { continue };
         let drift = drift(&seen, &of_this_stack, &found, &wanted);
         let (id, config) = (wanted.id(), Config::Container(Box::new(wanted)));
         let run = Some(run_state(&found));
@@ -68,7 +69,7 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
 }
 
 fn read<T: serde::de::DeserializeOwned>(declared: &Value) -> Option<T> {
-    serde_json::from_value(declared.clone()).ok()
+    T::deserialize(declared).ok()
 }
 
 /// The name within the stack.

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::runtime::init::spec::Request;
 
@@ -47,8 +48,42 @@ pub struct Config {
     pub removal: Removal,
     /// A process that it belongs to: killed and removed when that one has ended.
     pub owner: Option<ProcessId>,
-    /// What the layer above asked for; not looked at here.
-    pub declared: Value,
+    pub declared: Declared,
+}
+
+/// What the layer above asked for: its own text, not looked at here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Declared(Box<RawValue>);
+
+impl Declared {
+    /// The value's text.
+    ///
+    /// # Errors
+    /// Where it can't be written as JSON.
+    pub fn new(value: &impl Serialize) -> serde_json::Result<Self> {
+        to_raw_value(value).map(Self)
+    }
+
+    /// The value again.
+    ///
+    /// # Errors
+    /// Where the text is another type's.
+    pub fn read<T: DeserializeOwned>(&self) -> serde_json::Result<T> {
+        serde_json::from_str(self.0.get())
+    }
+}
+
+impl Default for Declared {
+    fn default() -> Self {
+        Self(RawValue::NULL.to_owned())
+    }
+}
+
+impl PartialEq for Declared {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
 }
 
 /// Who removes the container when it has ended (`--rm`). One that somebody does goes with the end of the boot, too.

@@ -29,7 +29,7 @@ mod stop;
 
 pub use changes::{Change, changes};
 pub use config::{
-    Config, Container, Health, HealthCheck, Log, Phase, ProcessId, Removal, Restart, Start, State, Status,
+    Config, Container, Declared, Health, HealthCheck, Log, Phase, ProcessId, Removal, Restart, Start, State, Status,
 };
 pub use observe::{Stats, get, list, processes, stats, wait, wait_completed, wait_healthy, written_bytes};
 pub use paths::Paths;

@@ -2,8 +2,8 @@
 //! no supervisor is asked.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -33,7 +33,10 @@ pub(super) fn read_record(paths: &Paths) -> Result<Option<Record>, Error> {
 
 /// When the process with this number began, in clock ticks since boot; `None` when there is none, or only a zombie.
 pub fn start_time(pid: i32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The kernel gives all of it at once.
+    let mut room = [0; 2048];
+    let length = File::open(format!("/proc/{pid}/stat")).ok()?.read(&mut room).ok()?;
+    let text = String::from_utf8_lossy(&room[..length]);
     // The second field is the program's name in brackets and may hold anything.
     let mut fields = text[text.rfind(')')? + 1..].split_whitespace();
     let state = fields.next()?;

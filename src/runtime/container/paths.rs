@@ -16,6 +16,10 @@ pub(super) const MAKING: &str = ".making-";
 pub(super) const GOING: &str = ".going-";
 pub(super) const TRANSIENT: &str = ".transient-";
 
+fn transient_config(roots: &Roots, name: &str) -> PathBuf {
+    roots.volatile("containers").join(name).join("config.json")
+}
+
 /// All paths of one container.
 #[derive(Clone, Debug)]
 pub struct Paths {
@@ -47,8 +51,8 @@ pub struct Paths {
 impl Paths {
     /// Of the container with this name as it is; where there is none, of one that stays until it is removed.
     pub fn of(roots: &Roots, name: &str) -> Self {
-        let transient = Self::transient(roots, name);
-        if transient.config.exists() { transient } else { Self::durable(roots, name) }
+        let is_transient = transient_config(roots, name).exists();
+        if is_transient { Self::transient(roots, name) } else { Self::durable(roots, name) }
     }
 
     /// Of one that stays until it is removed.
@@ -61,8 +65,7 @@ impl Paths {
     /// Of one that goes with its end.
     pub fn transient(roots: &Roots, name: &str) -> Self {
         let directory = roots.durable("containers").join(format!("{TRANSIENT}{name}"));
-        let config = roots.volatile("containers").join(name).join("config.json");
-        Self::new(roots, name, directory.clone(), config, directory)
+        Self::new(roots, name, directory.clone(), transient_config(roots, name), directory)
     }
 
     fn new(roots: &Roots, name: &str, directory: PathBuf, config: PathBuf, logs: PathBuf) -> Self {

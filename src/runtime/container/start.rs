@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Config, Error, Paths, Start, cgroup, get, io_at, lock, skeleton};
+use super::{Config, Container, Error, Paths, Start, cgroup, get, io_at, lock, skeleton};
 use crate::runtime::init::InitError;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::{self, STARTED};
@@ -29,12 +29,13 @@ pub enum Supervision {
 ///
 /// # Errors
 /// [`Error::Start`] says which step failed, or that the program is not there.
-pub fn start(roots: &Roots, name: &str, start: &Start, supervision: Supervision) -> Result<(), Error> {
-    let container = get(roots, name)?;
+pub fn start(roots: &Roots, container: &Container, start: &Start, supervision: Supervision) -> Result<(), Error> {
     let name = container.config.name.as_str();
     let paths = Paths::of(roots, name);
     let _lock = lock(&paths)?;
-    if get(roots, name)?.is_running() {
+    // It may have been started, or removed, before the lock was ours.
+    let container = get(roots, name)?;
+    if container.is_running() {
         return Ok(());
     }
     clean(roots, &container.config)?;

@@ -67,9 +67,9 @@ pub fn unpause(roots: &Roots, name: &str) -> Result<(), Error> {
 /// Stops and starts it, in the same network namespace.
 pub fn restart(roots: &Roots, name: &str, how: &Stop) -> Result<(), Error> {
     stop(roots, name, how)?;
-    let name = get(roots, name)?.config.name;
-    let start = state::read_json::<Start>(&Paths::of(roots, &name).start)?.unwrap_or_default();
-    super::start(roots, &name, &start, Supervision::Anew)
+    let container = get(roots, name)?;
+    let start = state::read_json::<Start>(&Paths::of(roots, &container.config.name).start)?.unwrap_or_default();
+    super::start(roots, &container, &start, Supervision::Anew)
 }
 
 /// Applies what may change while it runs: limits, labels, policies, the check, and what is declared. All other fields

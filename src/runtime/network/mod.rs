@@ -295,14 +295,13 @@ fn apply_rules(roots: &Roots) -> Result<(), Error> {
     apply_rules_for(roots, &list(roots)?, &attachments(roots)?)
 }
 
-/// The table that there is to be for these. One that is in place is not replaced: each change waits for all processors.
+/// The table that there is to be for these.
 fn apply_rules_for(roots: &Roots, networks: &[Network], attachments: &[Attachment]) -> Result<(), Error> {
     let name = table_name(roots);
     let closed = forwarding::ensure(roots, networks)?;
     let applied =
         Socket::netfilter().and_then(|mut socket| match rules::table(&name, networks, attachments, &closed) {
-            Some(table) if nft::is_in_place(&mut socket, &table)? => Ok(()),
-            Some(table) => socket.batch(&nft::encode(&table)),
+            Some(table) => nft::put(&mut socket, &table),
             None if nft::exists(&mut socket, &name)? => socket.batch(&nft::encode_removal(&name)),
             None => Ok(()),
         });

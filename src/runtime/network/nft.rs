@@ -7,7 +7,7 @@ use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
 
-use super::netlink::{ACK, APPEND, CREATE, DUMP, Message, Socket, attributes};
+use super::netlink::{ACK, APPEND, CREATE, DUMP, EXCLUSIVE, Message, Socket, attributes};
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
@@ -179,10 +179,13 @@ fn batch(messages: Vec<Message>) -> Vec<Message> {
 
 /// The transaction that puts this table in the place of the one of its name, whether or not there is one.
 pub fn encode(table: &Table) -> Vec<Message> {
-    let mut messages = removal(&table.name);
-    let mut new = table_message(NEW_TABLE, CREATE, &table.name);
+    batch([removal(&table.name), creation(table, CREATE)].concat())
+}
+
+fn creation(table: &Table, flags: u16) -> Vec<Message> {
+    let mut new = table_message(NEW_TABLE, flags, &table.name);
     new.attribute(6, &table.comment());
-    messages.push(new);
+    let mut messages = vec![new];
     for chain in &table.chains {
         let mut new = message(NEW_CHAIN, CREATE);
         new.text(1, &table.name).text(3, chain.name);
@@ -196,7 +199,19 @@ pub fn encode(table: &Table) -> Vec<Message> {
     for chain in &table.chains {
         messages.extend(chain.rules.iter().map(|rule| encode_rule(&table.name, chain.name, rule)));
     }
-    batch(messages)
+    messages
+}
+
+/// Makes the kernel hold this table. One that is in place is left alone: each change waits for all processors. Where
+/// there is none of the name nothing is deleted, since closing the socket waits until what was deleted is out of use.
+pub fn put(socket: &mut Socket, table: &Table) -> io::Result<()> {
+    if comment_in_place(socket, &table.name)?.is_none() {
+        match socket.batch(&batch(creation(table, CREATE | EXCLUSIVE))) {
+            Err(error) if error.raw_os_error() == Some(libc::EEXIST) => {}
+            done => return done,
+        }
+    }
+    if is_in_place(socket, table)? { Ok(()) } else { socket.batch(&encode(table)) }
 }
 
 /// Deleting a table that is not there is an error, making one that is there is not.

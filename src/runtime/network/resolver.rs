@@ -15,9 +15,7 @@ const ASKED: u16 = 53;
 
 /// Makes the rules in the thread's namespace, where they are missing.
 pub fn lead_there() -> io::Result<()> {
-    let mut socket = Socket::netfilter()?;
-    let table = table();
-    if nft::is_in_place(&mut socket, &table)? { Ok(()) } else { socket.batch(&nft::encode(&table)) }
+    nft::put(&mut Socket::netfilter()?, &table())
 }
 
 fn table() -> Table {

@@ -99,13 +99,25 @@ pub fn connect(roots: &Roots, wanted: &ContainerConfig, config: &Config) -> Resu
         users: request.users,
         transient: config.removal != Removal::Nobody,
     };
-    let attachment = network::connect(roots, &connect)?;
-    settle(roots)?;
+    let attachment = connect_and_serve(roots, &connect)?;
     let gateway = first_gateway(roots, &attachment);
     let resolv_conf = if lonely { String::new() } else { naming::resolv_conf(wanted, &host_file("/etc/resolv.conf")) };
     let netns = Some(sandbox::path(roots, &wanted.name));
     let addresses: Vec<IpAddr> = attachment.endpoints.values().map(|endpoint| endpoint.address.into()).collect();
     Ok(Start { netns, hosts: naming::hosts(wanted, &request.hostname, &addresses, gateway), resolv_conf })
+}
+
+/// The server of names takes as long to start as the links take to make: both at once.
+fn connect_and_serve(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
+    let starting = if connect.joins.is_empty() { None } else { netd::begin_to_start(roots)? };
+    let connected = network::connect(roots, connect);
+    let started = starting.map_or(Ok(()), netd::Starting::finish);
+    // Also where nothing was connected: what was started for it ends then.
+    let settled = settle(roots);
+    let attachment = connected?;
+    started?;
+    settled?;
+    Ok(attachment)
 }
 
 /// A container that got another name keeps its place in networks, even where whoever renamed it was killed half way.

@@ -32,7 +32,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -100,6 +100,40 @@ pub fn ensure(roots: &Roots) -> Result<(), Error> {
     if failures.is_empty() { Ok(()) } else { Err(Error::NotServed { failures: failures.join("; ") }) }
 }
 
+/// A server that is being started while its starter does other things.
+pub struct Starting {
+    child: Child,
+    _lock: Lock,
+}
+
+impl Starting {
+    /// Returns when it listens. [`ensure`] then has it serve what is written down by now.
+    ///
+    /// # Errors
+    /// What it said instead.
+    pub fn finish(mut self) -> Result<(), Error> {
+        wait_until_ready(&mut self.child).map_err(kernel("start netd"))
+    }
+}
+
+/// Begins to start the server, unless one listens already. Nothing else of this module may be called before
+/// [`Starting::finish`].
+///
+/// # Errors
+/// Where the program can't be run.
+pub fn begin_to_start(roots: &Roots) -> Result<Option<Starting>, Error> {
+    if UnixStream::connect(socket(roots)).is_ok() {
+        return Ok(None);
+    }
+    let lock = lock(roots)?;
+    if UnixStream::connect(socket(roots)).is_ok() {
+        return Ok(None);
+    }
+    remove_socket(roots)?;
+    let child = run(roots).map_err(kernel("start netd"))?;
+    Ok(Some(Starting { child, _lock: lock }))
+}
+
 fn lock(roots: &Roots) -> Result<Lock, Error> {
     Ok(Lock::take(&roots.volatile("locks").join("netd"), Contention::Wait)?)
 }
@@ -159,25 +193,29 @@ fn build() -> io::Result<String> {
 }
 
 fn start(roots: &Roots) -> Result<(), Error> {
-    let started = (|| {
-        let mut child = Command::new(&roots.program)
-            .arg("netd")
-            .arg("--root")
-            .arg(&roots.root)
-            .arg("--run-root")
-            .arg(&roots.run)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()?;
-        let mut text = String::new();
-        if let Some(mut output) = child.stdout.take() {
-            output.read_to_string(&mut text)?;
-        }
-        child.wait()?;
-        if text.trim() == READY { Ok(()) } else { Err(io::Error::other(text.trim().to_owned())) }
-    })();
-    started.map_err(kernel("start netd"))
+    run(roots).and_then(|mut child| wait_until_ready(&mut child)).map_err(kernel("start netd"))
+}
+
+fn run(roots: &Roots) -> io::Result<Child> {
+    Command::new(&roots.program)
+        .arg("netd")
+        .arg("--root")
+        .arg(&roots.root)
+        .arg("--run-root")
+        .arg(&roots.run)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+}
+
+fn wait_until_ready(child: &mut Child) -> io::Result<()> {
+    let mut text = String::new();
+    if let Some(mut output) = child.stdout.take() {
+        output.read_to_string(&mut text)?;
+    }
+    child.wait()?;
+    if text.trim() == READY { Ok(()) } else { Err(io::Error::other(text.trim().to_owned())) }
 }
 
 /// The server's processes. `adopted` is the descriptor of what another build handed over to this process.

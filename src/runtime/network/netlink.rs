@@ -22,6 +22,8 @@ const HEADER: usize = 16;
 const ROOM: usize = 64 << 10;
 /// More than the kernel puts into one answer, in bytes.
 const LARGEST: usize = 64 << 10;
+/// Room for what comes back for one short message.
+const SMALL: usize = 4 << 10;
 const NESTED: u16 = 0x8000;
 const ERROR: u16 = 2;
 const DONE: u16 = 3;
@@ -154,7 +156,7 @@ impl Socket {
     fn open(protocol: SockProtocol) -> io::Result<Self> {
         let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
         bind(fd.as_raw_fd(), &NetlinkAddr::new(0, 0))?;
-        Ok(Self { fd, sequence: 1, answer: vec![0; LARGEST] })
+        Ok(Self { fd, sequence: 1, answer: Vec::new() })
     }
 
     /// All in one datagram, for which the kernel's default room is soon too small when there are many rules.
@@ -166,7 +168,11 @@ impl Socket {
         Ok(())
     }
 
-    fn receive(&mut self) -> io::Result<&[u8]> {
+    /// `room` is more than can come back at once, in bytes.
+    fn receive(&mut self, room: usize) -> io::Result<&[u8]> {
+        if self.answer.len() < room {
+            self.answer.resize(room, 0);
+        }
         loop {
             match recv(self.fd.as_raw_fd(), &mut self.answer, MsgFlags::empty()) {
                 Ok(count) => return Ok(&self.answer[..count]),
@@ -195,8 +201,10 @@ impl Socket {
             }
         }
         self.send(&bytes)?;
+        // Of a message that failed the kernel sends back all.
+        let room = SMALL.max(2 * bytes.len()).min(LARGEST);
         while !waiting.is_empty() {
-            let answer = self.receive()?;
+            let answer = self.receive(room)?;
             for reply in replies(answer).iter().filter(|reply| reply.kind == ERROR) {
                 let code = reply.body.first_chunk::<4>().map_or(0, |code| i32::from_ne_bytes(*code));
                 if code != 0 {
@@ -216,7 +224,7 @@ impl Socket {
         message.encode(self.sequence, &mut bytes);
         self.send(&bytes)?;
         loop {
-            let answer = self.receive()?;
+            let answer = self.receive(LARGEST)?;
             for reply in replies(answer) {
                 match reply.kind {
                     DONE => return Ok(()),

@@ -3,7 +3,7 @@
 //! a namespace alive that was removed here.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -76,10 +76,11 @@ pub fn ensure(roots: &Roots, container: &str, users: Option<IdRange>) -> io::Res
 /// What every new network namespace of a container has: its loopback up, and no IPv6 until a network of the container
 /// has it. For a thread in that namespace that still sees the host's /proc.
 pub fn furnish() -> io::Result<()> {
-    let mut socket = Socket::route()?;
-    links::set_up(&mut socket, links::existing("lo")?)?;
+    // First, so that the loopback gets no address of it that is taken away again.
     write_if_there("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")?;
-    write_if_there("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+    write_if_there("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
+    // The first link of every namespace (linux/if_link.h, `LOOPBACK_IFINDEX`).
+    links::set_up(&mut Socket::route()?, 1)
 }
 
 /// Holds the container's namespace, where nothing does yet.
@@ -96,7 +97,10 @@ pub fn hold(roots: &Roots, container: &str, namespace: BorrowedFd<'_>) -> io::Re
 
 /// A kernel without the setting does not need it.
 fn write_if_there(path: &str, value: &str) -> io::Result<()> {
-    if Path::new(path).exists() { fs::write(path, value) } else { Ok(()) }
+    match File::options().write(true).open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        opened => opened?.write_all(value.as_bytes()),
+    }
 }
 
 /// Holds the namespace under another name.

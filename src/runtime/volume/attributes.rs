@@ -23,7 +23,14 @@ pub fn list(file: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
 
 /// The value of an attribute; 64 KiB is the most that Linux allows.
 pub fn get(file: BorrowedFd<'_>, name: &CStr) -> io::Result<Vec<u8>> {
-    let mut buffer = vec![0_u8; 65536];
+    match get_at_most(file, name, 256) {
+        Err(error) if error.raw_os_error() == Some(libc::ERANGE) => get_at_most(file, name, 65536),
+        got => got,
+    }
+}
+
+fn get_at_most(file: BorrowedFd<'_>, name: &CStr, most: usize) -> io::Result<Vec<u8>> {
+    let mut buffer = vec![0_u8; most];
     // SAFETY: the name is NUL-terminated and the buffer is as long as is said.
     let length = unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
     buffer.truncate(size(length)?);

@@ -567,7 +567,8 @@ fn visible(layers: Vec<PathBuf>) -> Vec<PathBuf> {
         let name = std::ffi::CString::new(OPAQUE).expect("it has no NUL");
         File::open(layer).and_then(|open| attributes::get(open.as_fd(), &name)).is_ok_and(|value| value == b"y")
     };
-    let first = layers.iter().rposition(opaque).unwrap_or(0);
+    // Below the lowest there is nothing to hide.
+    let first = layers.iter().skip(1).rposition(opaque).map_or(0, |above| above + 1);
     layers.into_iter().skip(first).collect()
 }
 

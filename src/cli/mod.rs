@@ -48,10 +48,11 @@ use names::Here;
 
 use crate::runtime::network::netd;
 use crate::runtime::roots::Roots;
-use crate::runtime::shim;
+use crate::runtime::{shim, sys};
 
 /// Runs the program. The first word chooses: an internal role (the shim, the network helper) or a command for people.
 pub fn main() -> ExitCode {
+    sys::share_heap();
     let words: Vec<OsString> = std::env::args_os().collect();
     if let Some(code) = role(&words) {
         return code;

@@ -57,6 +57,8 @@ pub struct Supervisor {
     roots: Roots,
     paths: Paths,
     config: Config,
+    /// Who made it, where it goes with its end.
+    maker: ProcessId,
     start: Start,
     /// The mount namespace of the host.
     host: OwnedFd,
@@ -89,7 +91,8 @@ impl Supervisor {
         let paths = Paths::of(roots, name);
         let record = state::read_json::<Record>(&paths.config).map_err(failed("configuration"))?;
         let missing = || InitError::Step { step: "configuration".into(), reason: "there is none".into() };
-        let config = Config { name: name.to_owned(), ..record.ok_or_else(missing)?.config };
+        let Record { config, maker, .. } = record.ok_or_else(missing)?;
+        let config = Config { name: name.to_owned(), ..config };
         let start = state::read_json::<Start>(&paths.start).map_err(failed("start"))?.unwrap_or_default();
         let users = users(&config, &start).map_err(|error| step("user namespace", error))?;
         mount_root(&config, &paths, users.as_ref()).map_err(|error| step("mount the root file system", error))?;
@@ -112,6 +115,7 @@ impl Supervisor {
             roots: roots.clone(),
             paths,
             config,
+            maker,
             start,
             status,
             listener,
@@ -547,10 +551,14 @@ impl Supervisor {
         drop(state::write_json_volatile(&self.paths.status, &self.status));
     }
 
-    /// What the record says now: its maker may have been killed long ago.
+    /// Its maker may have been killed long ago, or somebody has removed it.
     fn is_to_remove(&self) -> bool {
-        let record = state::read_json::<Record>(&self.paths.config);
-        self.config.removal != Removal::Nobody && record.is_ok_and(|record| record.is_some_and(|it| !it.is_attended()))
+        let left_to_us = match self.config.removal {
+            Removal::Nobody => false,
+            Removal::Maker => !self.maker.is_alive(),
+            Removal::Supervisor => true,
+        };
+        left_to_us && self.paths.config.exists()
     }
 
     /// `--rm`: this program again, since networks are not this room's to let go of. In the host's mounts, which it is to

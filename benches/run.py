@@ -79,14 +79,23 @@ def run(folder, env, stack, rounds, ends):
         report("runc (no image, log, supervisor)", base, runc(folder, layer, rounds))
     for name, peer in (("docker", docker), ("podman", podman)):
         if shutil.which(name if name != "docker" else "dockerd"):
-            words = peer(folder, layer, ends)
-            if words is None:
-                print(f"  {name}: does not start here")
-                continue
-            one = [*words, "run", "--rm", "bench", "/whoami", "true"]
-            report(f"{name} --network none", base, median(rounds, lambda: call(*one[:-3], "--network", "none", *one[-3:])))
-            with contextlib.suppress(subprocess.CalledProcessError):
-                report(name, base, median(rounds, lambda: call(*one)))
+            try:
+                words = [*peer(folder, layer, ends), "--rm"]
+                program = ["bench", "/whoami", "true"]
+                report(f"{name} --network none", base, median(rounds, lambda: tell(*words, "--network", "none", *program)))
+                report(name, base, median(rounds, lambda: tell(*words, *program)))
+            except Unable as reason:
+                print(f"  {name}: {reason}")
+
+
+class Unable(Exception):
+    """A peer that can't be measured here, and its own words why."""
+
+
+def tell(*words, **more):
+    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more)
+    if done.returncode:
+        raise Unable((done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}").splitlines()[-1])
 
 
 def report(name, base, value):
@@ -105,7 +114,7 @@ def runc(folder, layer, rounds):
 
 
 def docker(folder, layer, ends):
-    """The command line of a daemon of our own, with everything of it below the folder."""
+    """`run` of a daemon of our own, with everything of it below the folder."""
     place = folder / "d"
     place.mkdir()
     words = ["docker", "-H", f"unix://{place}/s"]
@@ -120,28 +129,48 @@ def docker(folder, layer, ends):
     until = time.monotonic() + PATIENCE_SECONDS
     while subprocess.run([*words, "info"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
         if daemon.poll() is not None or time.monotonic() > until:
-            return None
+            raise Unable("its daemon does not start here")
         time.sleep(0.1)
     take(words, layer)
-    return words
+    return [*words, "run"]
 
 
 def podman(folder, layer, ends):
-    words = ["podman", "--root", folder / "p", "--runroot", folder / "q", "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
-    # It leaves its store mounted on itself.
+    """`run` in a network namespace of its own, where its bridge and its rules end with it. crun refuses hosts with both
+    versions of control groups, where runc does not; limits of podman's own making are refused where root may not raise
+    what it has."""
+    holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
+    ends.callback(holder.wait)
+    ends.callback(holder.stdin.close)
+    here = os.readlink("/proc/self/ns/net")
+    until = time.monotonic() + PATIENCE_SECONDS
+    while os.readlink(f"/proc/{holder.pid}/ns/net") == here:
+        if time.monotonic() > until:
+            raise Unable("there can be no other network namespace")
+        time.sleep(0.01)
+    words = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "podman", "--root", folder / "p", "--runroot", folder / "q",
+             "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+    if shutil.which("runc"):
+        words += ["--runtime", "runc"]
+    # It leaves its store mounted on itself, and the groups above those of its containers.
     ends.callback(subprocess.run, ["umount", "-l", folder / "p/overlay"], stderr=subprocess.DEVNULL)
-    try:
-        take(words, layer)
-        call(*words, "run", "--rm", "--network", "none", "bench", "/whoami", "true")
-    except subprocess.CalledProcessError:
-        return None
+    ends.callback(remove_groups, "libpod_parent")
+    take(words, layer)
     ends.callback(call, *words, "rmi", "--all", "--force")
-    return words
+    limits = [f"{name}={low}:{low}" for name, low in (("nofile", resource.getrlimit(resource.RLIMIT_NOFILE)[1]), ("nproc", 32768))]
+    return [*words, "run", *(word for limit in limits for word in ("--ulimit", limit))]
+
+
+def remove_groups(name):
+    for top in pathlib.Path("/sys/fs/cgroup").glob(f"**/{name}"):
+        for group, _, _ in os.walk(top, topdown=False):
+            with contextlib.suppress(OSError):
+                os.rmdir(group)
 
 
 def take(words, layer):
     tar = subprocess.run(["tar", "-C", layer, "-c", "."], check=True, capture_output=True).stdout
-    call(*words, "import", "-", "bench", input=tar)
+    tell(*words, "import", "-", "bench", input=tar)
 
 
 def apply(folder, stack, count, rounds):

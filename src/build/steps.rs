@@ -84,7 +84,7 @@ impl Worker<'_, '_> {
     /// What `change` did, as the result of the step.
     fn commit(&self, key: &Digest, change: &Change) -> Result<Step, Error> {
         let upper = change.upper()?;
-        let options = Pack { latest: self.shared.request.epoch, stubs: BTreeSet::new() };
+        let options = Pack { latest: self.shared.request.epoch, ..Pack::default() };
         let written =
             self.shared.store.commit_step(key, self.created(), move |out| pack(upper.as_fd(), None, &options, out));
         Ok(written?)
@@ -378,7 +378,7 @@ impl Worker<'_, '_> {
             return Err(failed(format!("this step ended with code {}", ran.code)));
         }
         let upper: OwnedFd = File::open(&ran.upper).map_err(io_at(&ran.upper))?.into();
-        let options = Pack { latest: shared.request.epoch, stubs };
+        let options = Pack { latest: shared.request.epoch, stubs, ..Pack::default() };
         let created = self.created();
         let step = shared.store.commit_step(key, created, move |out| {
             pack(upper.as_fd(), below.as_ref().map(AsFd::as_fd), &options, out)

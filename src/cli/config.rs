@@ -1,4 +1,4 @@
-//! `config`: the file as it is understood.
+//! `config` and `schema`: the file as it is understood, and how it may be written.
 
 use std::process::ExitCode;
 
@@ -21,6 +21,11 @@ pub fn config(arguments: &ConfigArguments) -> Result<ExitCode, Failure> {
         (None, TextFormat::Yaml) => view::out(&document.to_yaml())?,
         (None, TextFormat::Json) => view::json(&document.to_json())?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn schema() -> Result<ExitCode, Failure> {
+    view::json(&spec::schema())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -57,7 +57,7 @@ pub fn logs(roots: &Roots, here: &Here, arguments: &Logs) -> Result<ExitCode, Fa
 }
 
 /// A reader that went away (`| head`) ends the printing, and is no error.
-fn unless_gone(printed: io::Result<()>) -> io::Result<()> {
+pub fn unless_gone(printed: io::Result<()>) -> io::Result<()> {
     match printed {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
         other => other,

@@ -13,11 +13,14 @@ use clap::CommandFactory;
 mod args;
 mod bars;
 mod build;
+mod completion;
 mod config;
 mod containers;
 mod converge;
+mod copy;
 mod display;
 mod doctor;
+mod events;
 mod failure;
 mod filter;
 mod format;
@@ -167,10 +170,12 @@ fn needs_root(command: &Command, word: &str) -> Result<(), Failure> {
         command,
         Command::Validate(_)
             | Command::Config(_)
+            | Command::Schema
             | Command::Login(_)
             | Command::Logout { .. }
             | Command::Doctor(_)
             | Command::Completion { .. }
+            | Command::Complete { .. }
             | Command::Version(_)
     );
     if free || nix::unistd::geteuid().is_root() {
@@ -193,6 +198,7 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Watch(arguments) => watch::watch(roots, arguments, quiet),
         Command::Validate(arguments) => validate::validate(arguments),
         Command::Config(arguments) => config::config(arguments),
+        Command::Schema => config::schema(),
         Command::Run(arguments) => run::run(roots, arguments),
         Command::Exec(arguments) => run::exec(roots, here, arguments),
         Command::Attach(arguments) => run::attach(roots, here, arguments),
@@ -202,6 +208,7 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Top(arguments) => containers::top(roots, here, arguments),
         Command::Port(arguments) => containers::port(roots, here, arguments),
         Command::Inspect(arguments) => inspect::inspect(roots, arguments),
+        Command::Events(arguments) => events::events(roots, arguments),
         Command::Start(arguments) => containers::start(roots, here, arguments),
         Command::Stop(arguments) => containers::stop(roots, here, arguments),
         Command::Restart(arguments) => containers::restart(roots, here, arguments),
@@ -212,6 +219,7 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Rename(arguments) => containers::rename(roots, here, arguments),
         Command::Update(arguments) => containers::update(roots, here, arguments),
         Command::Diff(arguments) => containers::diff(roots, here, arguments),
+        Command::Cp(arguments) => copy::cp(roots, here, arguments),
         Command::Rm(arguments) => containers::rm(roots, here, arguments),
         Command::Build(arguments) => build::build(roots, arguments),
         Command::Pull(arguments) => registries::pull(roots, arguments),
@@ -232,8 +240,9 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Network(command) => networks::command(roots, command),
         Command::Volume(command) => volumes::command(roots, command),
         Command::System(command) => system::command(roots, command),
-        Command::Doctor(arguments) => doctor::doctor(arguments),
-        Command::Completion { shell } => completion(*shell),
+        Command::Doctor(arguments) => doctor::doctor(roots, arguments),
+        Command::Completion { shell } => completion::script(*shell),
+        Command::Complete { words } => completion::complete(roots, &self::words(), words),
         Command::Version(arguments) => system::version(roots, arguments),
     }
 }
@@ -260,14 +269,8 @@ fn container(roots: &Roots, here: &Here, command: &ContainerCommand) -> Result<E
         ContainerCommand::Rename(arguments) => containers::rename(roots, here, arguments),
         ContainerCommand::Update(arguments) => containers::update(roots, here, arguments),
         ContainerCommand::Diff(arguments) => containers::diff(roots, here, arguments),
+        ContainerCommand::Cp(arguments) => copy::cp(roots, here, arguments),
         ContainerCommand::Rm(arguments) => containers::rm(roots, here, arguments),
         ContainerCommand::Prune(arguments) => prune::containers(roots, arguments),
     }
-}
-
-fn completion(shell: clap_complete::Shell) -> Result<ExitCode, Failure> {
-    let mut text = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), "stack", &mut text);
-    view::out(&String::from_utf8_lossy(&text))?;
-    Ok(ExitCode::SUCCESS)
 }

@@ -143,7 +143,7 @@ pub fn version(roots: &Roots, arguments: &Show) -> Result<ExitCode, Failure> {
 fn version_value(roots: &Roots) -> Value {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let features: serde_json::Map<String, Value> =
-        probe::probe().into_iter().map(|fact| (fact.what.replace(' ', "_"), json!(fact.ok))).collect();
+        probe::probe(roots).into_iter().map(|fact| (fact.what.replace(' ', "_"), json!(fact.ok))).collect();
     let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     json!({
         "version": env!("CARGO_PKG_VERSION"),

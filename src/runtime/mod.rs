@@ -4,6 +4,7 @@
 
 pub mod cgroup;
 pub mod container;
+pub mod events;
 pub mod image;
 pub mod init;
 pub mod network;

@@ -1,9 +1,26 @@
-//! What the kernel of this host has of what containers need, asked of the kernel itself.
+//! What this host has of what containers need. Where it can be tried, it is tried: a module that the kernel would load is
+//! there, and a file system that refuses is not. What a trial makes, it takes away.
 
 use std::fs;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::thread;
 
-use super::network::netlink::Socket;
+use nix::sched::{CloneFlags, unshare};
+use nix::sys::inotify::{InitFlags, Inotify};
+
+use super::cgroup::Cgroup;
+use super::network;
+use super::overlay::{self, Changes};
+use super::roots::Roots;
+
+/// Less than this is no room for an image, in bytes.
+const LEAST_SPACE: u64 = 64 << 20;
+const LITTLE_SPACE: u64 = 1 << 30;
+/// Each container takes one, and each command that waits for something.
+const FEW_WATCHERS: u64 = 64;
+const FEW_FILES: u64 = 1024;
+const FEW_PROCESSES: u64 = 200;
 
 /// One thing that is there or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,68 +29,82 @@ pub struct Fact {
     pub ok: bool,
     /// Containers can't run without it.
     pub needed: bool,
-    /// What was found, or what to do.
-    pub detail: String,
+    /// What was found.
+    pub found: String,
+    /// Where it is not so: what that means, and how it is mended.
+    pub means: &'static str,
+    pub mend: String,
 }
 
-fn fact(what: &'static str, needed: bool, ok: bool, found: impl Into<String>, mend: &str) -> Fact {
-    Fact { what, ok, needed, detail: if ok { found.into() } else { mend.to_owned() } }
+/// What was found, or what is wrong.
+type Found = Result<String, String>;
+
+fn fact(what: &'static str, needed: bool, found: Found, means: &'static str, mend: impl Into<String>) -> Fact {
+    let (ok, found) = match found {
+        Ok(found) => (true, found),
+        Err(found) => (false, found),
+    };
+    Fact { what, ok, needed, found, means, mend: mend.into() }
 }
 
-/// All facts; changes nothing.
-pub fn probe() -> Vec<Fact> {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim().to_owned();
-    let root = nix::unistd::geteuid().is_root();
-    let systems = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let has = |name: &str| systems.lines().any(|line| line.split_whitespace().last() == Some(name));
-    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
-    let v1 = Path::new("/sys/fs/cgroup/memory").is_dir();
-    let groups = if unified { "version 2" } else { "version 1" };
-    let seccomp = Path::new("/proc/sys/kernel/seccomp/actions_avail").exists();
-    let namespace = |name: &str| Path::new("/proc/self/ns").join(name).exists();
-    let spaces = ["mnt", "pid", "net", "ipc", "uts", "cgroup"].into_iter().all(namespace);
-    vec![
+fn when(holds: bool, found: impl Into<String>, otherwise: impl Into<String>) -> Found {
+    if holds { Ok(found.into()) } else { Err(otherwise.into()) }
+}
+
+/// All facts about this host, for an engine at these roots.
+pub fn probe(roots: &Roots) -> Vec<Fact> {
+    let root = nix::unistd::geteuid();
+    let mut facts = vec![
         fact(
             "root",
             true,
-            root,
-            "uid 0",
-            "this program is not run as root: use `sudo stack …` (without root is not there yet)",
+            when(root.is_root(), "uid 0", format!("uid {root}")),
+            "only root may make containers, mounts and firewall rules; without root is not there yet",
+            "`sudo stack …`",
         ),
+        kernel(),
+        overlayfs(roots),
+        control_groups(roots),
+        namespaces(),
         fact(
-            "kernel",
+            "seccomp",
             true,
-            newer(&release, (5, 12)),
-            &release,
-            "needs Linux 5.12 or later (mount_setattr): upgrade the kernel",
+            when(Path::new("/proc/sys/kernel/seccomp/actions_avail").exists(), "", "not there"),
+            "system calls can't be kept from containers",
+            "in the kernel's configuration: CONFIG_SECCOMP_FILTER",
         ),
-        fact(
-            "overlayfs",
-            true,
-            has("overlay"),
-            "",
-            "`modprobe overlay`; in the kernel's configuration: CONFIG_OVERLAY_FS",
-        ),
-        fact(
-            "control groups",
-            true,
-            unified || v1,
-            groups,
-            "nothing is mounted at /sys/fs/cgroup: `mount -t cgroup2 none /sys/fs/cgroup`",
-        ),
-        fact("namespaces", true, spaces, "", "the kernel was built without one of mnt, pid, net, ipc, uts, cgroup"),
-        fact("seccomp", true, seccomp, "", "in the kernel's configuration: CONFIG_SECCOMP_FILTER"),
-        fact(
-            "nftables",
-            true,
-            nftables(),
-            "",
-            "`modprobe nf_tables`; in the kernel's configuration: CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT",
-        ),
-        fact("user namespaces", false, namespace("user"), "", "in the kernel's configuration: CONFIG_USER_NS"),
-        fact("landlock", false, landlock(), "", "boot with `lsm=landlock,…`"),
-    ]
+        nftables(),
+        links(),
+        space(roots),
+    ];
+    facts.extend(limits());
+    facts.push(fact(
+        "user namespaces",
+        false,
+        user_namespaces(),
+        "`userns_mode: private` fails; containers without it run",
+        "in the kernel's configuration: CONFIG_USER_NS; `sysctl user.max_user_namespaces=10000`",
+    ));
+    facts
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn number(path: &str) -> Option<u64> {
+    read(path).parse().ok()
+}
+
+fn kernel() -> Fact {
+    let release = read("/proc/sys/kernel/osrelease");
+    fact(
+        "kernel",
+        true,
+        when(newer(&release, (5, 12)), &*release, format!("Linux {release}")),
+        "mount_setattr(2), by which mounts get their flags, is not there",
+        "run Linux 5.12 or later",
+    )
 }
 
 /// Whether `6.1.0-18-amd64` is at least this.
@@ -82,12 +113,210 @@ fn newer(release: &str, least: (u32, u32)) -> bool {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0)) >= least
 }
 
-fn nftables() -> bool {
-    Socket::netfilter().is_ok()
+/// The directory, or what there is of the way to it.
+fn existing(path: &Path) -> PathBuf {
+    path.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/")).to_owned()
 }
 
-fn landlock() -> bool {
-    fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|list| list.contains("landlock"))
+fn overlayfs(roots: &Roots) -> Fact {
+    let place = existing(&roots.root);
+    let module = "`modprobe overlay`; in the kernel's configuration: CONFIG_OVERLAY_FS".to_owned();
+    let elsewhere = format!(
+        "keep the engine's files on ext4, xfs or btrfs, writable and with extended attributes: `--root DIR` or \
+         STACK_ROOT instead of {}",
+        roots.root.display()
+    );
+    let (found, mend) = match try_overlay(&place) {
+        Ok(()) => (Ok(format!("works in {}", place.display())), module),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+            (Err("the kernel has no overlayfs".to_owned()), module)
+        }
+        // Only root may try.
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+            let listed =
+                read("/proc/filesystems").lines().any(|line| line.split_whitespace().last() == Some("overlay"));
+            (when(listed, "the kernel has it", "the kernel does not list it"), module)
+        }
+        Err(error) => (Err(format!("not in {}: {error}", place.display())), elsewhere),
+    };
+    fact("overlayfs", true, found, "containers can't have a file system of their own on top of an image's", mend)
+}
+
+/// Stacks two directories beside the engine's own, and writes into the stack.
+fn try_overlay(place: &Path) -> io::Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    let here = place.join(format!(".stack-doctor-{}", std::process::id()));
+    let tried = (|| {
+        let [low, lower, upper, work] = ["low", "lower", "upper", "work"].map(|name| here.join(name));
+        for directory in [&low, &lower, &upper, &work] {
+            fs::create_dir_all(directory)?;
+        }
+        let tree = overlay::open(&[low, lower], Some(Changes { upper: &upper, work: &work }))?;
+        nix::sys::stat::mkdirat(&tree, "made", nix::sys::stat::Mode::S_IRWXU)?;
+        Ok(())
+    })();
+    match fs::remove_dir_all(&here) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => tried.and(Err(error)),
+        _ => tried,
+    }
+}
+
+fn control_groups(roots: &Roots) -> Fact {
+    let group = Cgroup::named(&format!("stack-{}-doctor-{}", roots.key(), std::process::id()));
+    let version = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "version 2" } else { "version 1" };
+    let means = "processes of a container can't be counted, limited or ended together";
+    let (found, mend) = if group.hierarchies().is_empty() {
+        (Err("none is mounted at /sys/fs/cgroup".to_owned()), "`mount -t cgroup2 none /sys/fs/cgroup`")
+    } else if nix::unistd::geteuid().is_root() {
+        let tried = group.create().and_then(|()| group.remove()).map_err(|error| error.to_string());
+        (
+            tried.map(|()| controllers(version)),
+            "`mount -o remount,rw /sys/fs/cgroup`; in a container: give it a writable one",
+        )
+    } else {
+        (Ok(version.to_owned()), "")
+    };
+    fact("control groups", true, found, means, mend)
+}
+
+/// With those that limits need and that are not there.
+fn controllers(version: &str) -> String {
+    let unified = read("/sys/fs/cgroup/cgroup.controllers");
+    let has = |name: &str| match version {
+        "version 2" => unified.split_whitespace().any(|word| word == name),
+        _ => Path::new("/sys/fs/cgroup").join(name).is_dir(),
+    };
+    let absent: Vec<&str> = ["memory", "cpu", "pids"].into_iter().filter(|name| !has(name)).collect();
+    match absent.as_slice() {
+        [] => version.to_owned(),
+        absent => format!("{version}, without {}: such limits fail", absent.join(" and ")),
+    }
+}
+
+fn namespaces() -> Fact {
+    let absent = |name: &&str| !Path::new("/proc/self/ns").join(name).exists();
+    let forbidden = |name: &&str| number(&format!("/proc/sys/user/max_{name}_namespaces")) == Some(0);
+    let all = ["mnt", "pid", "net", "ipc", "uts", "cgroup"];
+    let lacking: Vec<&str> = all.into_iter().filter(|name| absent(name) || forbidden(name)).collect();
+    fact(
+        "namespaces",
+        true,
+        when(lacking.is_empty(), "", format!("not of {}", lacking.join(", "))),
+        "containers would see the host's",
+        "`sysctl user.max_NAME_namespaces`; else the kernel was built without",
+    )
+}
+
+fn user_namespaces() -> Found {
+    let most = number("/proc/sys/user/max_user_namespaces").unwrap_or(0);
+    when(Path::new("/proc/self/ns/user").exists() && most > 0, "", "not there")
+}
+
+fn nftables() -> Fact {
+    fact(
+        "nftables",
+        true,
+        alone(network::tables_work),
+        "ports can't be published, and containers can't reach the outside; `--network none` and `host` would work",
+        "`modprobe nf_tables`; in the kernel's configuration: CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET, CONFIG_NFT_NAT",
+    )
+}
+
+fn links() -> Fact {
+    fact(
+        "bridges",
+        true,
+        alone(network::links_work),
+        "containers can't be connected; `--network none` and `host` would work",
+        "`modprobe bridge veth`; after an upgrade of the kernel, reboot; in its configuration: CONFIG_BRIDGE, CONFIG_VETH",
+    )
+}
+
+/// In a network namespace of a thread's own, which ends with it.
+fn alone(trial: fn() -> io::Result<()>) -> Found {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok("not tried without root".to_owned());
+    }
+    let tried =
+        thread::spawn(move || unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from).and_then(|()| trial()));
+    let tried = tried.join().unwrap_or_else(|_| Err(io::Error::other("the trial failed")));
+    tried.map(|()| String::new()).map_err(|error| error.to_string())
+}
+
+fn space(roots: &Roots) -> Fact {
+    let place = existing(&roots.root);
+    let means = "images can't be unpacked, and containers can't write";
+    let mend = "`stack system prune --all` makes room; `--root DIR` or STACK_ROOT is another place";
+    let Ok(disk) = nix::sys::statvfs::statvfs(&place) else {
+        return fact("space", true, Err(format!("{} can't be asked", place.display())), means, mend);
+    };
+    let free = disk.blocks_available().saturating_mul(disk.fragment_size());
+    let no_files = disk.files() > 0 && disk.files_available() < 1000;
+    let found = format!("{} MiB free in {}{}", free >> 20, place.display(), if no_files { ", no files" } else { "" });
+    let needed = free < LEAST_SPACE || no_files;
+    fact("space", needed, when(free >= LITTLE_SPACE && !no_files, found.clone(), found), means, mend)
+}
+
+/// What wears out with many containers.
+fn limits() -> Vec<Fact> {
+    let watches = Inotify::init(InitFlags::IN_CLOEXEC);
+    let instances = number("/proc/sys/fs/inotify/max_user_instances").unwrap_or(u64::MAX);
+    let inotify = match &watches {
+        Ok(_) => when(instances >= FEW_WATCHERS, "", format!("{instances} at most")),
+        Err(error) => Err(error.to_string()),
+    };
+    let files = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard);
+    let processes = processes_left();
+    vec![
+        fact(
+            "inotify",
+            watches.is_err(),
+            inotify,
+            "commands that wait for containers, and `stack watch`, can't hear of changes",
+            "`sysctl fs.inotify.max_user_instances=1024 fs.inotify.max_user_watches=1048576`",
+        ),
+        fact(
+            "open files",
+            false,
+            when(files >= FEW_FILES, "", format!("{files} at most")),
+            "pulls and large stacks run out of them",
+            "`ulimit -Hn 1048576`, or LimitNOFILE= of the service that starts this",
+        ),
+        fact(
+            "processes",
+            processes == Some(0),
+            when(processes.is_none_or(|left| left >= FEW_PROCESSES), "", format!("{} left", processes.unwrap_or(0))),
+            "containers start until there are no more, and then fail",
+            "raise pids.max of the control group that this runs in (TasksMax= of its service), kernel.pid_max and \
+             kernel.threads-max",
+        ),
+    ]
+}
+
+/// How many more the control group of this process allows, and those above it.
+fn processes_left() -> Option<u64> {
+    let groups = read("/proc/self/cgroup");
+    let own = groups.lines().find_map(|line| {
+        let mut parts = line.splitn(3, ':').skip(1);
+        match (parts.next()?, parts.next()?) {
+            ("", path) => Some(Path::new("/sys/fs/cgroup").join(path.trim_start_matches('/'))),
+            ("pids", path) => Some(Path::new("/sys/fs/cgroup/pids").join(path.trim_start_matches('/'))),
+            _ => None,
+        }
+        .filter(|place| place.join("pids.max").exists())
+    });
+    let left = |place: &Path| {
+        let read = |file: &str| fs::read_to_string(place.join(file)).ok()?.trim().parse::<u64>().ok();
+        Some(read("pids.max")?.saturating_sub(read("pids.current")?))
+    };
+    let of_groups = own.iter().flat_map(|own| own.ancestors()).filter_map(left).min();
+    let of_kernel = number("/proc/sys/kernel/pid_max").min(number("/proc/sys/kernel/threads-max"));
+    match (of_groups, of_kernel) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use super::diagnostics::{Diagnostic, Span, did_you_mean, nearest};
 use super::lower::Context;
+use super::schema::Shape;
 use super::stack::{Format, NotHonoured};
 use super::tree::{Entry, Node, Value, parse_bool};
 use super::units;
@@ -95,6 +96,11 @@ impl Fields {
 
     /// Reports what nobody took.
     pub fn finish(self, cx: &mut Context<'_>) {
+        if let Some(keys) = &mut cx.keys {
+            for key in &self.own.known {
+                keys.note(&self.path, key, Shape::Anything);
+            }
+        }
         self.own.finish(cx, &self.path);
         self.ours.finish(cx, &format!("{}.x-stack", self.path));
     }
@@ -113,11 +119,19 @@ impl Fields {
         if self.native { self.own.take(key) } else { self.ours.take(key) }
     }
 
+    /// For the schema: as what the key is read.
+    fn note(&self, key: &str, shape: impl FnOnce() -> Shape, cx: &mut Context<'_>) {
+        if let Some(keys) = &mut cx.keys {
+            keys.note(&self.path, key, shape());
+        }
+    }
+
     pub fn path_of(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
     pub fn text(&mut self, key: &'static str, cx: &mut Context<'_>) -> Option<String> {
+        self.note(key, || Shape::Text, cx);
         let node = self.take(key)?;
         cx.text(&node)
     }
@@ -128,37 +142,44 @@ impl Fields {
     }
 
     pub fn flag(&mut self, key: &'static str, cx: &mut Context<'_>) -> Option<bool> {
+        self.note(key, || Shape::Flag, cx);
         let node = self.take(key)?;
         cx.flag(&node)
     }
 
     pub fn number<T: std::str::FromStr>(&mut self, key: &'static str, cx: &mut Context<'_>) -> Option<T> {
+        self.note(key, || Shape::Number, cx);
         let node = self.take(key)?;
         cx.number(&node)
     }
 
     pub fn bytes(&mut self, key: &'static str, cx: &mut Context<'_>) -> Option<u64> {
+        self.note(key, || Shape::Amount, cx);
         let node = self.take(key)?;
         cx.bytes(&node)
     }
 
     pub fn duration(&mut self, key: &'static str, cx: &mut Context<'_>) -> Option<u64> {
+        self.note(key, || Shape::Amount, cx);
         let node = self.take(key)?;
         cx.duration(&node)
     }
 
     /// A list of strings, or one string.
     pub fn list(&mut self, key: &'static str, cx: &mut Context<'_>) -> Vec<String> {
+        self.note(key, || Shape::List, cx);
         self.take(key).map(|node| cx.list(node)).unwrap_or_default()
     }
 
     /// Items of a list.
     pub fn items(&mut self, key: &'static str, cx: &mut Context<'_>) -> Vec<Node> {
+        self.note(key, || Shape::Items, cx);
         self.take(key).map(|node| cx.items(node)).unwrap_or_default()
     }
 
     /// A mapping of strings, or a list of `key=value`.
     pub fn map(&mut self, key: &'static str, cx: &mut Context<'_>) -> BTreeMap<String, String> {
+        self.note(key, || Shape::Pairs, cx);
         let node = self.take(key);
         node.map(|node| cx.pairs(node))
             .unwrap_or_default()
@@ -169,12 +190,14 @@ impl Fields {
 
     /// Reads a key as one of the `words`; the value is what stands beside the word.
     pub fn choice<T: Copy>(&mut self, key: &'static str, words: &[(&str, T)], cx: &mut Context<'_>) -> Option<T> {
+        self.note(key, || Shape::Words(words.iter().map(|(word, _)| (*word).to_owned()).collect()), cx);
         let node = self.take(key)?;
         cx.choice(&node, words)
     }
 
     /// An absolute path; a relative one is resolved against the directory of the file it is written in.
     pub fn file(&mut self, key: &'static str, cx: &mut Context<'_>) -> Option<PathBuf> {
+        self.note(key, || Shape::Text, cx);
         let node = self.take(key)?;
         cx.file(&node)
     }

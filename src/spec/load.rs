@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use super::diagnostics::{Diagnostic, Diagnostics, Severity, Source, Sources, Span};
 use super::document::Loader;
 use super::lower::{self, Context, Lowered};
+use super::schema::Keys;
 use super::stack::*;
 use super::tree::{MAX_BYTES, Node};
 use super::write::Document;
@@ -200,13 +201,16 @@ pub fn load_from(options: &LoadOptions, files: &mut dyn Files) -> Result<(Stack,
     load_with(options, files, &mut |_| {})
 }
 
-/// `look` is shown the whole tree, before it is taken to pieces.
-pub fn load_with(
-    options: &LoadOptions,
-    files: &mut dyn Files,
-    look: &mut dyn FnMut(&Node),
-) -> Result<(Stack, Diagnostics), Diagnostics> {
-    let mut cx = Context {
+/// Every key that is asked for when these files are read, whatever is wrong with them.
+pub fn load_with_keys(options: &LoadOptions, files: &mut dyn Files) -> Keys {
+    let mut cx = context(options, files);
+    cx.keys = Some(Keys::default());
+    read_stack(options, &mut cx, &mut |_| {});
+    cx.keys.unwrap_or_default()
+}
+
+fn context<'a>(options: &LoadOptions, files: &'a mut dyn Files) -> Context<'a> {
+    Context {
         sources: Sources::default(),
         files,
         diagnostics: Vec::new(),
@@ -216,7 +220,17 @@ pub fn load_with(
         project: String::new(),
         places: BTreeMap::new(),
         faulty: Vec::new(),
-    };
+        keys: None,
+    }
+}
+
+/// `look` is shown the whole tree, before it is taken to pieces.
+pub fn load_with(
+    options: &LoadOptions,
+    files: &mut dyn Files,
+    look: &mut dyn FnMut(&Node),
+) -> Result<(Stack, Diagnostics), Diagnostics> {
+    let mut cx = context(options, files);
     let stack = read_stack(options, &mut cx, look);
     cx.drop_consequences();
     let diagnostics = Diagnostics::new(cx.diagnostics, cx.sources);

@@ -16,6 +16,7 @@ mod load;
 mod lower;
 mod merge;
 pub mod names;
+mod schema;
 pub mod stack;
 mod toml;
 mod tree;
@@ -27,6 +28,7 @@ mod yaml;
 pub use crate::diagnostics;
 pub use crate::diagnostics::{Diagnostic, Diagnostics};
 pub use load::{Fault, LoadOptions, Loaded, load, resolve};
+pub use schema::schema;
 pub use stack::*;
 pub use write::Document;
 

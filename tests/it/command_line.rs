@@ -354,32 +354,6 @@ fn without_root_it_says_so() {
 }
 
 #[test]
-fn completions_load_and_offer_the_commands() {
-    let world = World::new();
-    let script = world.file("completion.bash", &world.ok(&["completion", "bash"]));
-    let offered = |line: &str| {
-        let words: Vec<&str> = line.split(' ').collect();
-        let test = format!(
-            "set -eu; . {}; COMP_WORDS=({line}); COMP_CWORD={}; COMP_LINE='{line}'; COMP_POINT={}; \
-             _stack stack '{}' ''; echo \"${{COMPREPLY[@]}}\"",
-            script.display(),
-            words.len() - 1,
-            line.len(),
-            words[words.len() - 1],
-        );
-        let output = Command::new("bash").args(["--norc", "-c", &test]).output().unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
-    };
-    assert!(offered("stack app").contains("apply"));
-    assert!(offered("stack volume cr").contains("create"));
-    assert!(offered("stack apply --pro").contains("--project-name"));
-    for shell in ["zsh", "fish"] {
-        assert!(world.ok(&["completion", shell]).contains("apply"));
-    }
-}
-
-#[test]
 fn help_explains_with_examples() {
     let world = World::new();
     for words in [

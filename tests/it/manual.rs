@@ -223,6 +223,10 @@ fn files_that_documents_show_are_valid() {
         for block in text.split("\n```").skip(1).step_by(2) {
             let (kind, content) = block.split_once('\n').unwrap_or((block, ""));
             let world = World::new();
+            // What the files name beside them.
+            world.file("web.tar", "");
+            world.file("tools/bin/sh", "");
+            world.file("app/Dockerfile", "FROM builtin:whoami\n");
             let checked = match kind {
                 "yaml" => world.run(&["validate", world.file("stack.yaml", content).to_str().unwrap()]),
                 "toml" => world.run(&["validate", world.file("stack.toml", content).to_str().unwrap()]),

@@ -1,5 +1,7 @@
 //! The words of the commands about containers that are there.
 
+use std::ffi::OsString;
+
 use clap::Args;
 
 use super::{FilterArgument, FormatArgument, Limits};
@@ -59,6 +61,20 @@ pub struct Logs {
     /// Don't colour these names
     #[arg(long)]
     pub no_color: bool,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Events {
+    /// From this time on, as far as it is remembered: RFC 3339, seconds since 1970, or an age such as 10m; else from now
+    #[arg(long, value_name = "TIME")]
+    pub since: Option<String>,
+    /// Up to this time; else until Ctrl-C
+    #[arg(long, value_name = "TIME")]
+    pub until: Option<String>,
+    #[command(flatten)]
+    pub filter: FilterArgument,
     #[command(flatten)]
     pub format: FormatArgument,
 }
@@ -185,6 +201,25 @@ pub struct Diff {
     pub format: FormatArgument,
 }
 
+#[derive(Clone, Debug, Args)]
+pub struct Cp {
+    /// Keep owners; else copies are the caller's on this host, and root's in a container
+    #[arg(short, long)]
+    pub archive: bool,
+    /// Copy what a link leads to, not the link
+    #[arg(short = 'L', long)]
+    pub follow_link: bool,
+    /// Don't say how much was copied
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// CONTAINER:PATH, a path of this host, or `-` for a tar from standard input
+    #[arg(value_name = "SOURCE|-")]
+    pub source: OsString,
+    /// The same, where it goes to; `-` for a tar to standard output
+    #[arg(value_name = "TARGET|-")]
+    pub target: OsString,
+}
+
 /// `stack container …`: docker's long forms of the commands about containers.
 #[derive(Debug, clap::Subcommand)]
 pub enum ContainerCommand {
@@ -227,6 +262,8 @@ pub enum ContainerCommand {
     Update(Update),
     /// List the files that a container has added (A), changed (C) and deleted (D)
     Diff(Diff),
+    /// Copy files between containers and this host, whether or not they run
+    Cp(Cp),
     /// Remove containers
     #[command(visible_alias = "remove")]
     Rm(Rm),

@@ -271,3 +271,29 @@ Examples:
   stack config                           one file of all, as `apply` reads it
   stack config --services                names only, for scripts
   stack config --format json             for programs";
+
+pub const CP: &str = "\
+Examples:
+  stack cp web:/etc/nginx/nginx.conf .   to this host
+  stack cp ./html/. web:/srv/html        what is in a folder, not the folder
+  stack cp web:/var/log - | tar t        as a tar
+
+A folder is copied into one that is there, and becomes one that is not. Volumes are a part of a container's files, also
+while it is stopped.";
+
+pub const EVENTS: &str = "\
+Examples:
+  stack events                           from now on, until Ctrl-C
+  stack events --since 1h --until 0s     the last hour
+  stack events --filter stack=shop --filter event=die --format json
+
+Filters: container, event, image, label, name, network, service, stack, type, volume. Containers: create, start, die, oom,
+kill, stop, pause, unpause, rename, update, destroy, health_status; networks and volumes: create, destroy; images: pull,
+import, tag, untag, delete. The last megabyte or two since the last boot is remembered.";
+
+pub const SCHEMA: &str = "\
+Examples:
+  stack schema > stack.schema.json
+
+An editor that speaks yaml-language-server then completes and checks a stack.yaml whose first line is
+# yaml-language-server: $schema=stack.schema.json";

@@ -116,6 +116,9 @@ pub enum Command {
     /// Print the file as it is understood: merged, with variables and extensions replaced
     #[command(after_long_help = examples::CONFIG)]
     Config(ConfigArguments),
+    /// Print the JSON Schema of stack.yaml, for editors
+    #[command(after_long_help = examples::SCHEMA)]
+    Schema,
     /// Make a container from an image and run it
     #[command(after_long_help = examples::RUN)]
     Run(Box<Run>),
@@ -131,6 +134,9 @@ pub enum Command {
     /// Show what containers wrote
     #[command(after_long_help = examples::LOGS)]
     Logs(Logs),
+    /// Show what happens to containers, networks, volumes and images, as it happens
+    #[command(after_long_help = examples::EVENTS)]
+    Events(Events),
     /// Show what containers use, live on a terminal
     #[command(after_long_help = examples::STATS)]
     Stats(Stats),
@@ -173,6 +179,9 @@ pub enum Command {
     /// List the files that a container has added (A), changed (C) and deleted (D)
     #[command(after_long_help = examples::DIFF)]
     Diff(Diff),
+    /// Copy files between containers and this host, whether or not they run
+    #[command(after_long_help = examples::CP)]
+    Cp(Cp),
     /// Remove containers
     #[command(after_long_help = examples::RM)]
     Rm(Rm),
@@ -244,7 +253,13 @@ pub enum Command {
     #[command(after_long_help = examples::COMPLETION)]
     Completion {
         /// The shell that the script is for
-        shell: clap_complete::Shell,
+        shell: super::completion::Shell,
+    },
+    /// What may stand at the cursor; for the scripts of `completion`
+    #[command(hide = true)]
+    Complete {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
     },
     /// Print the version of this program, and what the host's kernel has
     #[command(after_long_help = examples::VERSION)]
@@ -345,7 +360,10 @@ mod tests {
     /// Every command shows how it is used, and what it shows is understood.
     #[test]
     fn examples_are_understood() {
-        for command in Arguments::command().get_subcommands().filter(|command| !command.has_subcommands()) {
+        for command in Arguments::command()
+            .get_subcommands()
+            .filter(|command| !command.has_subcommands() && !command.is_hide_set())
+        {
             let name = command.get_name();
             let text = command.get_after_long_help().map(ToString::to_string).unwrap_or_default();
             let lines: Vec<&str> =
@@ -441,6 +459,10 @@ mod tests {
             "update --memory 1g --cpus 2 --restart always a b",
             "update -m 1g --memory-swap -1 a",
             "diff a",
+            "events --since 10m --until 0s -f type=container --filter event=die --format json",
+            "cp a:/b .",
+            "cp -aqL ./x a:/b/",
+            "cp - a:/b",
             "config --services",
             "-f a.yaml config -q",
             "help apply",

@@ -11,13 +11,13 @@ use std::path::PathBuf;
 use super::translate::{Facts, TranslateError, translate};
 use super::{declared, files, images, names, networks, users, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode, RETIRED_SUFFIX};
-use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision};
+use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Store};
 use crate::runtime::init::spec::Device;
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
 use crate::runtime::userns::IdRange;
-use crate::runtime::{state, volume};
+use crate::runtime::{events, state, volume};
 
 /// What failed with a declared container.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +171,15 @@ fn prepare(roots: &Roots, wanted: &ContainerConfig, config: &Config) -> Result<S
     }
 }
 
+/// The container's files, its volumes among them.
+pub fn files_of(roots: &Roots, name: &str) -> Result<Tree, Error> {
+    let found = container::get(roots, name)?;
+    if let Some(wanted) = declared(&found).filter(|_| !found.is_running()) {
+        volumes::mount_all(roots, &wanted)?;
+    }
+    Ok(Tree::of_container(roots, &found.config.name)?)
+}
+
 /// Applies what may change while it runs.
 pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     let present = container::get(roots, &wanted.name)?.config;
@@ -181,7 +190,9 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     config.layers = present.layers;
     config.removal = present.removal;
     config.declared = Declared::new(&ContainerConfig { image_digest: digest, ..wanted.clone() })?;
-    Ok(container::update(roots, &config)?)
+    container::update(roots, &config)?;
+    events::record(roots, &container::event(&config, "update"));
+    Ok(())
 }
 
 /// Gives a container another name; one that runs goes on, with its files and its place in networks. Done again after a

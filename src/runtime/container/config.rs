@@ -203,6 +203,18 @@ pub enum Health {
     Unhealthy,
 }
 
+impl Health {
+    /// In docker's words.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Starting => "starting",
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+}
+
 /// A process that can't be mistaken for a later one of the same number: `start` is field 22 of /proc/PID/stat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {

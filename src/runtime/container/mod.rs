@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::cgroup::Cgroup;
+use super::events::{self, Event};
 use super::init::{InitError, spec};
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
@@ -26,6 +27,7 @@ mod remove;
 mod skeleton;
 mod start;
 mod stop;
+mod tree;
 
 pub use changes::{Change, changes};
 pub use config::{
@@ -36,6 +38,7 @@ pub use paths::Paths;
 pub use remove::{Over, over, remove, sweep};
 pub use start::{Supervision, start};
 pub use stop::{Stop, kill, pause, rename, restart, stop, unpause, update};
+pub use tree::{CopyError, Tree};
 
 use config::Record;
 
@@ -50,6 +53,8 @@ pub enum Error {
     Ambiguous { id: String, names: String },
     #[error("container {0:?} is not running\n  help: `stack start {0}` starts it")]
     NotRunning(String),
+    #[error("container {0:?} is just being started again\n  help: try again when it runs")]
+    Between(String),
     #[error("container {0:?} is running\n  help: stop it first, or add --force")]
     Running(String),
     #[error(
@@ -138,7 +143,14 @@ pub fn create(roots: &Roots, config: &Config) -> Result<Container, Error> {
         Removal::Nobody => make_durable(roots, &record)?,
         Removal::Maker | Removal::Supervisor => make_transient(roots, &record)?,
     }
+    events::record(roots, &event(&record.config, "create"));
     Ok(Container { phase: Phase::Created, config: record.config, status: Status::default() })
+}
+
+/// What happens to this container now.
+pub fn event(config: &Config, action: &str) -> Event {
+    let event = Event::now(events::Kind::Container, action, &config.id, &config.name);
+    event.with("image", &config.image).with_labels(&config.labels)
 }
 
 /// Made under another name: a container is there whole, or not at all.

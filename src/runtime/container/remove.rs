@@ -8,6 +8,7 @@ use std::path::Path;
 use super::observe::{self, names_in};
 use super::paths::{GOING, MAKING, TRANSIENT};
 use super::{Config, Error, Paths, ProcessId, State, Stop, get, io_at, lock, stop};
+use crate::runtime::events;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 
@@ -52,11 +53,12 @@ fn remove_held(roots: &Roots, config: &Config, held: Lock) -> Result<(), Error> 
         }
         discard(to)?;
     }
+    events::record(roots, &super::event(config, "destroy"));
     Ok(held.remove()?)
 }
 
 /// The supervisor writes its last word just before it ends; its mount holds the overlay until then.
-fn end_supervisor(roots: &Roots, name: &str) -> Result<(), Error> {
+pub(super) fn end_supervisor(roots: &Roots, name: &str) -> Result<(), Error> {
     let Some(status) = state::read_json::<super::Status>(&Paths::of(roots, name).status)? else { return Ok(()) };
     if !status.shim.is_alive() {
         return Ok(());

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::config::Record;
 use super::{Config, Error, Paths, Start, Supervision, get, io_at, lock};
+use crate::runtime::events;
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client::{self, Request};
@@ -36,7 +37,7 @@ pub fn stop(roots: &Roots, name: &str, how: &Stop) -> Result<(), Error> {
     match client::ask(&Paths::of(roots, &container.config.name), &container.config.name, &request) {
         // It may have ended between the look and the question.
         Err(Error::NotRunning(_)) => Ok(()),
-        other => other,
+        other => other.map(|()| events::record(roots, &super::event(&container.config, "stop"))),
     }
 }
 
@@ -109,5 +110,7 @@ pub fn rename(roots: &Roots, name: &str, new: &str, netns: Option<PathBuf>) -> R
     } else {
         from.move_to(&to).map_err(io_at(&to.directory))?;
     }
+    let renamed = Config { name: new.to_owned(), ..container.config.clone() };
+    events::record(roots, &super::event(&renamed, "rename").with("oldName", name));
     Ok(held.remove()?)
 }

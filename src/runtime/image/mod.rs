@@ -34,14 +34,14 @@ pub use emulation::runs;
 pub use healthcheck::Healthcheck;
 pub use limits::Limits;
 pub use oci_spec::image::ImageConfiguration;
-pub use pack::{Pack, pack};
+pub use pack::{Pack, pack, pack_one};
 pub use pull::{Progress, PullOptions};
 pub use reference::{Digest, ImageReference, ReferenceError};
 pub use registry::{Access, Client, Credentials, RegistryError, Wait};
 pub use settings::Settings;
 pub use steps::Step;
 pub use store::{Damage, Found, Image, Layer, Lease, Made, Prune, Store, spellings};
-pub use unpack::{UnpackError, extract};
+pub use unpack::{UnpackError, extract, extract_over};
 pub use view::view;
 
 use super::state;

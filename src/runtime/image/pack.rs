@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
@@ -23,6 +23,10 @@ pub struct Pack {
     pub latest: Option<u64>,
     /// Paths that were made only for something to be mounted there; they are left out unless something is in them.
     pub stubs: BTreeSet<PathBuf>,
+    /// Whose everything is, whoever it belongs to.
+    pub owner: Option<(u32, u32)>,
+    /// The id that 0 stands for in the tree (a user namespace's first): the archive has ids from there on.
+    pub first_id: u32,
 }
 
 struct Packer<'a, W: Write> {
@@ -33,6 +37,7 @@ struct Packer<'a, W: Write> {
     /// Device and inode of a file with several names, and the first of them.
     links: HashMap<(u64, u64), PathBuf>,
     entries: u64,
+    bytes: u64,
 }
 
 /// Writes the changes in `upper`, made on top of `below`, as a layer. Returns how many entries it has.
@@ -40,11 +45,25 @@ struct Packer<'a, W: Write> {
 /// # Errors
 /// Where something can't be read, or can't be said in a layer.
 pub fn pack(upper: BorrowedFd<'_>, below: Option<BorrowedFd<'_>>, options: &Pack, out: impl Write) -> io::Result<u64> {
-    let mut packer = Packer { tar: Builder::new(out), below, options, links: HashMap::new(), entries: 0 };
+    let mut packer = Packer { tar: Builder::new(out), below, options, links: HashMap::new(), entries: 0, bytes: 0 };
     packer.directory(upper, Path::new(""))?;
     let entries = packer.entries;
     packer.tar.into_inner()?.flush()?;
     Ok(entries)
+}
+
+/// Writes one file, or a directory and all in it, as an ordinary archive. `path` is what it is called there; of a
+/// directory without a name only what is in it is written. Returns the bytes of all files.
+///
+/// # Errors
+/// Where something can't be read, or is neither a file, a directory, a link nor a pipe.
+pub fn pack_one(file: BorrowedFd<'_>, path: &Path, options: &Pack, out: impl Write) -> io::Result<u64> {
+    let mut packer =
+        Packer { tar: Builder::new(out), below: None, options, links: HashMap::new(), entries: 0, bytes: 0 };
+    packer.opened(file, path).map_err(|error| about(path, error))?;
+    let bytes = packer.bytes;
+    packer.tar.into_inner()?.flush()?;
+    Ok(bytes)
 }
 
 fn names(directory: BorrowedFd<'_>) -> io::Result<Vec<CString>> {
@@ -80,6 +99,32 @@ impl<W: Write> Packer<'_, W> {
             self.entry(directory, &name, &below).map_err(|error| about(&below, error))?;
         }
         Ok(())
+    }
+
+    /// What this descriptor stands for, which may have been opened for nothing but its place (`O_PATH`).
+    fn opened(&mut self, file: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+        let stat = nix::sys::stat::fstat(file)?;
+        match kind(&stat) {
+            SFlag::S_IFDIR => {
+                let directory = open(file, c".", OFlag::O_DIRECTORY)?;
+                if !path.as_os_str().is_empty() {
+                    self.append(&stat, EntryType::Directory, path, Some(directory.as_fd()), io::empty(), 0)?;
+                }
+                self.directory(directory.as_fd(), path)
+            }
+            SFlag::S_IFREG => {
+                let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+                let size = file.metadata()?.len();
+                let attributes = file.try_clone()?;
+                self.append(&stat, EntryType::Regular, path, Some(attributes.as_fd()), &file, size)
+            }
+            SFlag::S_IFLNK => {
+                let target = readlinkat(file, "")?;
+                self.link(&stat, EntryType::Symlink, path, Path::new(&target))
+            }
+            SFlag::S_IFIFO => self.append(&stat, EntryType::Fifo, path, None, io::empty(), 0),
+            _ => Err(io::Error::other("it is neither a file, a directory nor a link")),
+        }
     }
 
     fn entry(&mut self, parent: BorrowedFd<'_>, name: &CStr, path: &Path) -> io::Result<()> {
@@ -178,8 +223,10 @@ impl<W: Write> Packer<'_, W> {
         let mut header = Header::new_gnu();
         header.set_entry_type(kind);
         header.set_mode(stat.st_mode & 0o7777);
-        header.set_uid(u64::from(stat.st_uid));
-        header.set_gid(u64::from(stat.st_gid));
+        let inside = |id: u32| id.wrapping_sub(self.options.first_id);
+        let (uid, gid) = self.options.owner.unwrap_or((inside(stat.st_uid), inside(stat.st_gid)));
+        header.set_uid(u64::from(uid));
+        header.set_gid(u64::from(gid));
         let mtime = u64::try_from(stat.st_mtime).unwrap_or(0);
         header.set_mtime(self.options.latest.map_or(mtime, |latest| mtime.min(latest)));
         header.set_size(size);
@@ -196,6 +243,7 @@ impl<W: Write> Packer<'_, W> {
         size: u64,
     ) -> io::Result<()> {
         self.entries += 1;
+        self.bytes += size;
         if let Some(file) = attributes {
             self.attributes(file)?;
         }

@@ -118,7 +118,9 @@ impl Store {
             layers,
             declared: serde_json::Value::Null,
         };
-        self.install(&lease, publication)
+        let image = self.install(&lease, publication)?;
+        self.tell("pull", &image.id.to_string(), name);
+        Ok(image)
     }
 }
 

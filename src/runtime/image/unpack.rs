@@ -89,7 +89,7 @@ enum Whiteouts {
 /// Where a layer is made.
 struct Layer<'a> {
     root: OwnedFd,
-    whiteouts: Whiteouts,
+    how: How,
     budget: &'a Budget<'a>,
     /// The directory of the last entry: the next one mostly has the same.
     last: Option<(PathBuf, OwnedFd)>,
@@ -101,7 +101,7 @@ struct Layer<'a> {
 
 /// Writes the archive's entries below `directory`, which must be empty.
 pub fn unpack(archive: impl Read, directory: &Path, budget: &Budget<'_>) -> Result<(), UnpackError> {
-    entries(archive, File::open(directory)?.into(), budget, Whiteouts::Marks)
+    entries(archive, File::open(directory)?.into(), budget, How::of_files(Whiteouts::Marks))
 }
 
 /// Writes the entries of an ordinary archive (not of a layer) below a directory that may hold something already.
@@ -110,17 +110,42 @@ pub fn unpack(archive: impl Read, directory: &Path, budget: &Budget<'_>) -> Resu
 /// See [`UnpackError`].
 pub fn extract(archive: impl Read, directory: BorrowedFd<'_>) -> Result<(), UnpackError> {
     let limits = Limits::default();
-    entries(archive, directory.try_clone_to_owned()?, &Budget::new(&limits, 0), Whiteouts::Files)
+    entries(archive, directory.try_clone_to_owned()?, &Budget::new(&limits, 0), How::of_files(Whiteouts::Files))
 }
 
-fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, whiteouts: Whiteouts) -> Result<(), UnpackError> {
-    let open = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    let times = openat(&root, ".", open, Mode::S_IRUSR | Mode::S_IWUSR).map_err(io::Error::from)?;
-    let (times, buffer) = (BufWriter::new(File::from(times)), vec![0; BUFFER]);
-    let mut layer = Layer { root, whiteouts, budget, last: None, times, written: 0, buffer };
+/// As [`extract`], of somebody's own files, however many: a directory is never replaced by what is none, nor the other
+/// way round. Ids of the archive count from `first_id` on.
+///
+/// # Errors
+/// See [`UnpackError`].
+pub fn extract_over(archive: impl Read, directory: BorrowedFd<'_>, first_id: u32) -> Result<(), UnpackError> {
+    let limits = Limits { entries: u64::MAX, unpacked_bytes: u64::MAX, ..Limits::default() };
+    let how = How { whiteouts: Whiteouts::Files, first_id, keeps_kinds: true };
+    entries(archive, directory.try_clone_to_owned()?, &Budget::new(&limits, 0), how)
+}
+
+/// What an archive's entries mean where they are written.
+#[derive(Clone, Copy)]
+struct How {
+    whiteouts: Whiteouts,
+    first_id: u32,
+    keeps_kinds: bool,
+}
+
+impl How {
+    fn of_files(whiteouts: Whiteouts) -> Self {
+        Self { whiteouts, first_id: 0, keeps_kinds: false }
+    }
+}
+
+fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, how: How) -> Result<(), UnpackError> {
+    let whiteouts = how.whiteouts;
+    let (times, buffer) = (BufWriter::new(nameless_file(&root)?), vec![0; BUFFER]);
+    let mut layer = Layer { root, how, budget, last: None, times, written: 0, buffer };
     let mut reader = Reader::new(archive, budget.limits);
-    while let Some(entry) = reader.next()? {
+    while let Some(mut entry) = reader.next()? {
         budget.take(entry.size)?;
+        (entry.uid, entry.gid) = (entry.uid.wrapping_add(how.first_id), entry.gid.wrapping_add(how.first_id));
         let failed = |reason: String| UnpackError::Entry { path: entry.path.clone(), reason };
         let Some(inside) = inside(&entry.path, budget.limits, whiteouts).map_err(|reason| failed(reason.to_owned()))?
         else {
@@ -134,6 +159,19 @@ fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, whiteouts: Wh
     }
     layer.finish()?;
     Ok(())
+}
+
+/// On the same disk, or in memory where its file system has no files without a name.
+fn nameless_file(directory: &OwnedFd) -> io::Result<File> {
+    let open = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    match openat(directory, ".", open, Mode::S_IRUSR | Mode::S_IWUSR) {
+        Ok(file) => Ok(file.into()),
+        Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => {
+            let flags = nix::sys::memfd::MFdFlags::MFD_CLOEXEC;
+            Ok(nix::sys::memfd::memfd_create(c"times", flags)?.into())
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The path below the root, `None` for the root itself.
@@ -165,12 +203,17 @@ impl Layer<'_> {
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
         let parent = self.parent(path.parent().unwrap_or(Path::new("")))?;
         let parent = parent.as_fd();
-        if self.whiteouts == Whiteouts::Marks
+        if self.how.whiteouts == Whiteouts::Marks
             && let Some(hidden) = name.as_bytes().strip_prefix(b".wh.")
         {
             return whiteout(parent, OsStr::from_bytes(hidden));
         }
         let there = kind_there(parent, name)?;
+        let (was, is) = (there == Some(SFlag::S_IFDIR), entry.kind == Kind::Directory);
+        if self.how.keeps_kinds && there.is_some() && was != is {
+            let word = if was { "a directory is there" } else { "something that is no directory is there" };
+            return Err(io::Error::other(format!("{word}, and is not replaced")));
+        }
         if !(entry.kind == Kind::Directory && there == Some(SFlag::S_IFDIR)) && there.is_some() {
             self.last = None;
             remove(parent, name)?;
@@ -285,7 +328,7 @@ impl Layer<'_> {
 
     /// The target is another entry of this layer; a link of it is no link of something outside.
     fn hard_link(&self, entry: &Entry, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
-        let target = inside(&entry.link, self.budget.limits, self.whiteouts).map_err(io::Error::other)?;
+        let target = inside(&entry.link, self.budget.limits, self.how.whiteouts).map_err(io::Error::other)?;
         let target = target.ok_or_else(|| io::Error::other("a link to the root"))?;
         let found = sys::open_in_root(self.root.as_fd(), &target, libc::O_PATH | libc::O_NOFOLLOW, 0);
         let missing = |error: io::Error| match error.kind() {

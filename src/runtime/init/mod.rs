@@ -29,7 +29,7 @@ pub mod spec;
 mod terminal;
 mod users;
 
-pub use mounts::map_ids;
+pub use mounts::{attach, map_ids};
 pub use terminal::{resize, size as terminal_size};
 pub use users::with_files_of_root;
 

@@ -266,7 +266,7 @@ pub fn map_ids(mount: &OwnedFd, source: &Path, users: &OwnedFd) -> io::Result<()
 }
 
 /// Puts a mount where it belongs: on a file where it is one, else on a directory.
-fn attach(mount: &OwnedFd, root: BorrowedFd<'_>, destination: &Path) -> io::Result<()> {
+pub fn attach(mount: &OwnedFd, root: BorrowedFd<'_>, destination: &Path) -> io::Result<()> {
     let target = place(destination)?;
     let is_directory = nix::sys::stat::fstat(mount)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
     let target = if is_directory { directory(root, target, 0o755)? } else { file(root, target)? };

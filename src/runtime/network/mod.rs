@@ -17,6 +17,7 @@ pub mod sandbox;
 mod subnets;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -29,7 +30,9 @@ pub use lost::Seen;
 use netlink::Socket;
 pub use ports::{PortHolder, host_ports_free};
 pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, Subnet, attachments, list};
+pub use trial::{links_work, tables_work};
 
+use super::events::{self, Event};
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
 use super::userns::IdRange;
@@ -172,8 +175,12 @@ pub fn create(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
         return Err(Error::Name(config.name.clone()));
     }
     let _lock = lock(roots)?;
+    let is_new = !records::network_file(roots, &config.name).exists();
     let network = ensure(roots, config)?;
     apply_rules(roots)?;
+    if is_new {
+        tell(roots, "create", config);
+    }
     Ok(network)
 }
 
@@ -231,6 +238,12 @@ fn give_up(roots: &Roots, network: &Network, other: Subnet, given_up: usize) -> 
 
 fn overlap(config: &NetworkConfig, subnet: Subnet, other: Subnet) -> Error {
     Error::Overlap { name: config.name.clone(), subnet: String::from(subnet), other: String::from(other) }
+}
+
+/// For who follows what happens.
+fn tell(roots: &Roots, action: &str, config: &NetworkConfig) {
+    let event = Event::now(events::Kind::Network, action, &config.name, &config.name);
+    events::record(roots, &event.with_labels(&config.labels));
 }
 
 /// Takes over labels and the declaration of a network that is there.
@@ -331,7 +344,9 @@ pub fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
     links::remove(&mut route_socket()?, &network.bridge).map_err(kernel(format!("remove the bridge of {name}")))?;
     let others: Vec<Network> = list(roots)?.into_iter().filter(|other| other.config.name != name).collect();
     apply_rules_for(roots, &others, &attachments(roots)?)?;
-    remove_file(&records::network_file(roots, name))
+    remove_file(&records::network_file(roots, name))?;
+    tell(roots, "destroy", &network.config);
+    Ok(())
 }
 
 fn remove_file(path: &Path) -> Result<(), Error> {

@@ -26,7 +26,7 @@ use crate::runtime::container::{
 use crate::runtime::init::spec::{Mount, MountSource, Namespace};
 use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
 use crate::runtime::roots::Roots;
-use crate::runtime::{state, sys, userns};
+use crate::runtime::{events, state, sys, userns};
 
 /// How much is read from a container at once, in bytes.
 const PIECE: usize = 64 << 10;
@@ -203,6 +203,7 @@ impl Supervisor {
         self.set_health(health);
         self.run = Some(Run { process, output, begun: now });
         self.save();
+        self.tell("start");
         Ok(())
     }
 
@@ -325,8 +326,12 @@ impl Supervisor {
     fn apply_check(&mut self, result: Option<HealthState>) {
         let Some(health) = result else { return };
         self.status.health_output = self.check.output();
+        let before = self.status.health;
         self.set_health(health);
         self.save();
+        if health.health != before && health.health != Health::None {
+            self.tell(&format!("health_status: {}", health.health.as_str()));
+        }
         if health.health == Health::Unhealthy && self.config.restart_unhealthy && !self.unhealthy {
             self.unhealthy = true;
             self.ask_to_end(None, self.config.stop_grace_ms);
@@ -374,6 +379,10 @@ impl Supervisor {
         self.clients.input = None;
         drop(self.writer.finish());
         self.set_exited(code, self.cgroup.oom_kills() > 0);
+        if self.status.oom_killed {
+            self.tell("oom");
+        }
+        events::record(&self.roots, &container::event(&self.config, "die").with("exitCode", code));
         self.failures = policy::failures_after(&self.config, self.failures, ran);
         let by_hand = self.status.by_hand;
         let failures = self.failures.saturating_sub(1);
@@ -497,6 +506,7 @@ impl Supervisor {
             }
         }
         self.signal(number);
+        events::record(&self.roots, &container::event(&self.config, "kill").with("signal", number));
         Ok(())
     }
 
@@ -507,6 +517,7 @@ impl Supervisor {
         self.cgroup.freeze(frozen).map_err(|error| error.to_string())?;
         self.status.state = if frozen { State::Paused } else { State::Running };
         self.save();
+        self.tell(if frozen { "pause" } else { "unpause" });
         Ok(())
     }
 
@@ -544,6 +555,11 @@ impl Supervisor {
         self.start.netns = netns;
         self.save();
         state::write_json_volatile(&self.paths.start, &self.start).map_err(|error| error.to_string())
+    }
+
+    /// For who follows what happens.
+    fn tell(&self, action: &str) {
+        events::record(&self.roots, &container::event(&self.config, action));
     }
 
     /// Written at each change; whoever waits is woken by it. Nothing better can be done about a full disk than to go on.

@@ -16,6 +16,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::runtime::events::{self, Event};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 
@@ -127,7 +128,15 @@ pub fn create(roots: &Roots, config: &VolumeConfig) -> Result<Volume, Error> {
     let directory = directory(roots, &config.name);
     make_data(&directory)?;
     let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    write(&directory, &Record { version: VERSION, created, config: config.clone() })
+    let made = write(&directory, &Record { version: VERSION, created, config: config.clone() })?;
+    tell(roots, "create", config);
+    Ok(made)
+}
+
+/// For who follows what happens.
+fn tell(roots: &Roots, action: &str, config: &VolumeConfig) {
+    let event = Event::now(events::Kind::Volume, action, &config.name, &config.name);
+    events::record(roots, &event.with_labels(&config.labels));
 }
 
 /// Puts labels, protection and declaration as in `config`.
@@ -168,6 +177,7 @@ pub fn remove(roots: &Roots, name: &str, users: &[String]) -> Result<bool, Error
     let record = directory(roots, name).join(RECORD);
     fs::remove_file(&record).map_err(io_at(&record))?;
     sweep(roots, name)?;
+    tell(roots, "destroy", &volume.config);
     Ok(true)
 }
 

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 use super::diagnostics::{Diagnostic, Source, Sources, Span};
 use super::fields::Fields;
 use super::load::Files;
+use super::schema::Keys;
 use super::stack::*;
 use super::tree::Node;
 
@@ -35,6 +36,8 @@ pub struct Context<'a> {
     pub places: BTreeMap<String, Span>,
     /// Scalars whose interpolation failed.
     pub faulty: Vec<Span>,
+    /// Every key that is asked for, where somebody wants to know.
+    pub keys: Option<Keys>,
 }
 
 impl Context<'_> {

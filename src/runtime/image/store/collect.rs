@@ -59,6 +59,12 @@ impl Store {
         drop(lock);
         remove_all(&trash)?;
         let id = last.then(|| self.id_text(&record));
+        for name in gone.iter().filter_map(|one| one.name.as_ref()) {
+            self.tell("untag", &self.id_text(&record), name);
+        }
+        if let Some(id) = &id {
+            self.tell("delete", id, name);
+        }
         Ok(gone.into_iter().filter_map(|one| one.name).chain(id).collect())
     }
 
@@ -66,7 +72,7 @@ impl Store {
         Some(self.manifest_of(record).ok()?.config.digest)
     }
 
-    fn id_text(&self, record: &Record) -> String {
+    pub(super) fn id_text(&self, record: &Record) -> String {
         self.id_of(record).unwrap_or_else(|| record.manifest.digest.clone()).to_string()
     }
 

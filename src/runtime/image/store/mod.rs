@@ -44,6 +44,7 @@ use super::document::{self, Descriptor, Document, Manifest, Platform};
 use super::limits::Limits;
 use super::unpack::{Budget, OPAQUE};
 use super::{Digest, Error, Healthcheck, Pack, builtin, config, io_at, pack};
+use crate::runtime::events::{self, Event};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 use crate::runtime::sys;
@@ -364,7 +365,9 @@ impl Store {
         let (name, layers) = (Some(name), vec![layer]);
         let publication =
             Publication { name, digest: None, place: None, manifest: None, config: &config, layers, declared };
-        self.install(&lease, publication)
+        let image = self.install(&lease, publication)?;
+        self.tell("import", &image.id.to_string(), &image.reference);
+        Ok(image)
     }
 
     /// Takes a layer's archive, compressed or not. The layer belongs to the lease until an image has it.
@@ -443,8 +446,16 @@ impl Store {
         let _lock = self.lock()?;
         let mut index = self.index()?;
         let record = self.find(&index, image)?.cloned().ok_or_else(|| Error::NotFound(image.to_owned()))?;
-        index.insert(Record { name: Some(name), ..record });
-        index.write(&self.index_path())
+        let id = self.id_text(&record);
+        index.insert(Record { name: Some(name.clone()), ..record });
+        index.write(&self.index_path())?;
+        self.tell("tag", &id, &name);
+        Ok(())
+    }
+
+    /// For who follows what happens.
+    pub(in crate::runtime::image) fn tell(&self, action: &str, id: &str, name: &str) {
+        events::record(&self.roots, &Event::now(events::Kind::Image, action, id, name));
     }
 
     /// Puts everything in its place and lists the image.

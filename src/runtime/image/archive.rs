@@ -11,7 +11,8 @@ use serde_json::{Value, json};
 use tar::{Builder, EntryType, Header};
 
 use super::document::{self, Descriptor, Document, Platform};
-use super::pull::{each, hash};
+use super::download::hash;
+use super::pull::each;
 use super::store::{Layer, Lease, Publication, decompress, media_type, unpack_to};
 use super::tarball::{Kind, Reader};
 use super::unpack::Budget;
@@ -292,7 +293,7 @@ impl Load<'_> {
         let size = names.iter().filter_map(|name| self.files.content(name).ok()).map(|content| content.limit()).sum();
         let budget = Budget::new(self.store.limits(), size);
         let wanted: Vec<(usize, &String)> = names.iter().enumerate().collect();
-        let layers = each(&wanted, |(at, name)| self.layer(name, &checked.diff_ids[*at], blobs.get(*at), &budget))?;
+        let layers = each(&wanted, |(at, name), _| self.layer(name, &checked.diff_ids[*at], blobs.get(*at), &budget))?;
         let known = |name: &String| ImageReference::parse(name).ok().map(|name| name.to_string());
         let mut own: Vec<String> = tags.iter().filter_map(known).collect();
         if let Some(given) = self.name {

@@ -9,6 +9,7 @@ mod builtin;
 mod config;
 mod content;
 mod document;
+mod download;
 mod emulation;
 mod healthcheck;
 mod limits;

@@ -4,7 +4,8 @@
 use std::fs::File;
 
 use super::document::{Descriptor, OCI_CONFIG};
-use super::pull::{Progress, PullOptions, each, hash};
+use super::download::hash;
+use super::pull::{Progress, PullOptions, each};
 use super::registry::{Client, RegistryError, Upload};
 use super::{Digest, Error, ImageReference, Store, io_at};
 
@@ -24,7 +25,7 @@ impl Store {
         (options.progress)(Progress::Resolved { digest: &image.manifest, layers: layers.len() });
         let config = Descriptor::new(OCI_CONFIG, image.id.clone(), config.len() as u64);
         let all: Vec<Descriptor> = layers.into_iter().chain([config]).collect();
-        each(&all, |blob| self.send(&client, blob, same_host, options))?;
+        each(&all, |blob, _| self.send(&client, blob, same_host, options))?;
         let target = place.tag.clone().unwrap_or_else(|| image.manifest.to_string());
         client.put_manifest(&target, &manifest)?;
         Ok(image.manifest)

@@ -104,8 +104,8 @@ impl Settings {
             self.insecure.push(Insecure::parse(text).ok_or_else(|| wrong(format!("insecure: {text:?} is no host")))?);
         }
         for (registry, mirrors) in file.mirrors {
-            if let Some(bad) = mirrors.iter().find(|mirror| !is_url(mirror)) {
-                return Err(wrong(format!("mirrors: {bad:?} is not a URL such as https://mirror.example")));
+            if let Some(bad) = mirrors.iter().find(|mirror| !is_mirror(mirror)) {
+                return Err(wrong(format!("mirrors: {bad:?} is not a URL such as https://mirror.example:5000")));
             }
             self.mirrors.insert(registry, mirrors);
         }
@@ -125,9 +125,11 @@ impl Settings {
         let wrong = |reason: String| SettingsError { path: path.to_owned(), reason };
         let file: Daemon = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         self.insecure.extend(file.insecure_registries.iter().filter_map(|text| Insecure::parse(text)));
-        let mirrors: Vec<String> = file.registry_mirrors.into_iter().filter(|mirror| is_url(mirror)).collect();
-        if !mirrors.is_empty() {
-            self.mirrors.insert("docker.io".into(), mirrors);
+        if let Some(bad) = file.registry_mirrors.iter().find(|mirror| !is_mirror(mirror)) {
+            return Err(wrong(format!("registry-mirrors: {bad:?} is not a URL such as https://mirror.example:5000")));
+        }
+        if !file.registry_mirrors.is_empty() {
+            self.mirrors.insert("docker.io".into(), file.registry_mirrors);
         }
         Ok(())
     }
@@ -175,8 +177,11 @@ fn read(path: &Path) -> Result<Option<String>, SettingsError> {
     }
 }
 
-fn is_url(text: &str) -> bool {
-    text.strip_prefix("https://").or(text.strip_prefix("http://")).is_some_and(|rest| !rest.is_empty())
+/// `https://HOST[:PORT]`. A path would be left out of what is asked, and a password is not kept here.
+fn is_mirror(text: &str) -> bool {
+    let rest = text.strip_prefix("https://").or(text.strip_prefix("http://"));
+    let host = rest.map(|rest| rest.strip_suffix('/').unwrap_or(rest)).unwrap_or_default();
+    !host.is_empty() && !host.contains(['/', '@', '?', '#', ' '])
 }
 
 /// The host of `HOST[:PORT]`, an IPv6 address without its brackets.
@@ -259,6 +264,8 @@ mod tests {
             ("stack/images.toml", "insecur = []"),
             ("stack/images.toml", "insecure = [\"a b\"]"),
             ("stack/images.toml", "[mirrors]\n\"x\" = [\"m.example\"]"),
+            ("stack/images.toml", "[mirrors]\n\"x\" = [\"https://m.example/below\"]"),
+            ("docker/daemon.json", "{\"registry-mirrors\": [\"m.example\"]}"),
             ("stack/images.toml", "[collect]\nhigh_percent = 50\nlow_percent = 60"),
             ("docker/daemon.json", "{"),
         ] {

@@ -61,7 +61,7 @@ pub struct Reader<R> {
 struct Extensions {
     long_name: Option<Vec<u8>>,
     long_link: Option<Vec<u8>>,
-    pax: Pax,
+    pax: Option<Pax>,
 }
 
 #[derive(Default)]
@@ -96,18 +96,19 @@ impl<R: Read> Reader<R> {
         loop {
             self.skip_content()?;
             let Some(block) = self.header()? else {
-                let lost = extensions.long_name.is_some() || extensions.long_link.is_some();
-                return if lost { Err(wrong("it ends behind a long name")) } else { Ok(None) };
+                let Extensions { long_name, long_link, pax } = extensions;
+                let lost = long_name.is_some() || long_link.is_some() || pax.is_some();
+                return if lost { Err(wrong("it ends behind an extended header")) } else { Ok(None) };
             };
             let size = unsigned(&block[124..136])?;
             match block[156] {
                 b'x' => {
                     let bytes = self.extension(size)?;
-                    extensions.pax = pax(&bytes)?;
+                    once(&mut extensions.pax, pax(&bytes)?)?;
                 }
                 b'g' => check_global(&self.extension(size)?)?,
-                b'L' => extensions.long_name = Some(self.long_name(size)?),
-                b'K' => extensions.long_link = Some(self.long_name(size)?),
+                b'L' => once(&mut extensions.long_name, self.long_name(size)?)?,
+                b'K' => once(&mut extensions.long_link, self.long_name(size)?)?,
                 kind => return self.entry(&block, kind, size, extensions).map(Some),
             }
         }
@@ -186,7 +187,7 @@ impl<R: Read> Reader<R> {
     }
 
     fn entry(&mut self, block: &[u8; BLOCK], kind: u8, size: u64, own: Extensions) -> io::Result<Entry> {
-        let pax = own.pax;
+        let pax = own.pax.unwrap_or_default();
         if (pax.path.is_some() && own.long_name.is_some()) || (pax.link.is_some() && own.long_link.is_some()) {
             return Err(wrong("two extended headers name the same entry"));
         }
@@ -262,6 +263,14 @@ impl<R: Read> Reader<R> {
             table = next[..21 * 24].to_vec();
             more = next[504] != 0;
         }
+    }
+}
+
+/// Of two headers for one entry, some readers take the first, some the last and some both.
+fn once<T>(place: &mut Option<T>, value: T) -> io::Result<()> {
+    match place.replace(value) {
+        Some(_) => Err(wrong("two extended headers of one kind are for the same entry")),
+        None => Ok(()),
     }
 }
 
@@ -384,7 +393,13 @@ fn pax(bytes: &[u8]) -> io::Result<Pax> {
         match key {
             "path" => pax.path = Some(value.to_vec()),
             "linkpath" => pax.link = Some(value.to_vec()),
-            "size" => pax.size = Some(number()?).filter(|size| *size <= i64::MAX as u64),
+            "size" => {
+                let size = number()?;
+                if size > i64::MAX as u64 {
+                    return Err(wrong("size that is no size"));
+                }
+                pax.size = Some(size);
+            }
             "uid" => pax.uid = Some(number()?),
             "gid" => pax.gid = Some(number()?),
             "mtime" => pax.mtime = Some(time(value).ok_or_else(|| wrong("mtime that is not a time"))?),
@@ -499,11 +514,15 @@ mod tests {
             (vec![pax(&[("uid", "4294967296")]), file.clone()], "owner"),
             (vec![pax(&[("uid", "4294967295")]), file.clone()], "owner"),
             (vec![pax(&[("size", "-1")]), file.clone()], "not a number"),
+            (vec![pax(&[("size", "9223372036854775808")]), file.clone()], "no size"),
+            (vec![pax(&[("path", "a")]), pax(&[("path", "b")]), file.clone()], "of one kind"),
+            (vec![extended(b'L', b"a\0"), extended(b'L', b"b\0"), file.clone()], "of one kind"),
             (vec![pax(&[("GNU.sparse.major", "1")]), file.clone()], "sparse"),
             (vec![header("l", b'2', 5).to_vec(), blocks(b"abcde")], "is no file"),
             (vec![header("v", b'V', 0).to_vec()], "unknown kind"),
             (vec![file[..514].to_vec()], "ends within"),
-            (vec![extended(b'L', b"b\0")], "behind a long name"),
+            (vec![extended(b'L', b"b\0")], "behind an extended header"),
+            (vec![pax(&[("path", "b")])], "behind an extended header"),
             (vec![header("big", b'x', 100 << 20).to_vec()], "more than"),
             (vec![vec![0; BLOCK], file.clone()], "half a mark"),
         ] {

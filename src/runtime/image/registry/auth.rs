@@ -7,7 +7,7 @@ use ureq::Body;
 use ureq::http::{Response, Uri};
 
 use super::transport::{self, Origin, Request, Transport};
-use super::{Keyring, NO_PASSWORD, RegistryError, WRONG_PASSWORD};
+use super::{ATTEMPTS, Access, RegistryError, Wait, waiting};
 use crate::runtime::image::settings::Settings;
 
 /// What a registry is told.
@@ -54,7 +54,7 @@ struct Token {
 /// Who asks whom for what.
 pub struct Asked<'a> {
     pub transport: &'a Transport<'a>,
-    pub keyring: &'a Keyring<'a>,
+    pub access: Access<'a>,
     /// The registry as it is known, `docker.io`, and what of it: `HOST/REPOSITORY`.
     pub registry: &'a str,
     pub place: &'a str,
@@ -65,7 +65,7 @@ pub struct Asked<'a> {
 
 /// The value of `Authorization` that answers this `401`.
 pub fn answer(asked: &Asked<'_>, response: &Response<Body>) -> Result<String, RegistryError> {
-    let known = (asked.keyring)(asked.place);
+    let known = (asked.access.keyring)(asked.place);
     let denied = |help: String| RegistryError::Denied {
         host: asked.registry.to_owned(),
         what: asked.place.to_owned(),
@@ -83,7 +83,7 @@ pub fn answer(asked: &Asked<'_>, response: &Response<Body>) -> Result<String, Re
     let origin = Origin::of(asked.uri);
     let Some((realm, service, scope)) = bearer else {
         let basic = known.as_ref().and_then(Credentials::basic).filter(|_| origin.is_safe(settings));
-        return basic.ok_or_else(|| denied(NO_PASSWORD.into()));
+        return basic.ok_or_else(|| denied(help(false, asked.place).into()));
     };
     let not_url = || denied("the registry names a token service that is not a URL".into());
     let realm: Uri = realm.parse().map_err(|_| not_url())?;
@@ -95,9 +95,9 @@ pub fn answer(asked: &Asked<'_>, response: &Response<Body>) -> Result<String, Re
         return Err(denied("the registry names a token service without TLS; nothing was sent to it".into()));
     }
     let told = belongs(asked.registry, &origin, &service_origin, settings);
-    let help = match (&known, told) {
-        (None, _) => NO_PASSWORD.to_owned(),
-        (Some(_), true) => WRONG_PASSWORD.to_owned(),
+    let advice = match (&known, told) {
+        (None, _) => help(false, asked.place).to_owned(),
+        (Some(_), true) => help(true, asked.place).to_owned(),
         (Some(_), false) => format!(
             "its token service is {0}, which was not told the password of {1}; where that is right, say so in \
              images.toml: [token_services] \"{1}\" = [\"{0}\"]",
@@ -106,8 +106,20 @@ pub fn answer(asked: &Asked<'_>, response: &Response<Body>) -> Result<String, Re
         ),
     };
     let known = known.filter(|_| told);
-    let token = fetch(asked.transport, &realm, service, scope.unwrap_or(asked.scope), known.as_ref())?;
-    token.map(|token| format!("Bearer {token}")).ok_or_else(|| denied(help))
+    let scope = scope.unwrap_or(asked.scope);
+    let token = fetch(asked, &TokenRequest { realm: &realm, service: service.unwrap_or_default(), scope, known })?;
+    token.map(|token| format!("Bearer {token}")).ok_or_else(|| denied(advice))
+}
+
+/// What to do where a registry lets nobody, or not this user, in. `place` is a registry alone while somebody logs in.
+pub fn help(known: bool, place: &str) -> &'static str {
+    match (known, place.contains('/')) {
+        (true, true) => {
+            "the user or password in ~/.docker/config.json is wrong, or may not do this; `stack login` gives another"
+        }
+        (true, false) => "the user or the password is wrong; nothing was kept",
+        (false, _) => "the image is private or does not exist; `stack login` tells who you are (~/.docker/config.json)",
+    }
 }
 
 /// Whether a registry's password may be told to this token service: the very host, one above or below it, whose owner
@@ -126,41 +138,70 @@ fn belongs(registry: &str, asked: &Origin, realm: &Origin, settings: &Settings) 
         || settings.trusts_token_service(registry, service)
 }
 
-fn fetch(
-    transport: &Transport<'_>,
-    realm: &Uri,
-    service: Option<&str>,
-    scope: &str,
-    known: Option<&Credentials>,
-) -> Result<Option<String>, RegistryError> {
-    let service = service.unwrap_or_default();
-    let mut response = match known {
-        Some(Credentials::IdentityToken(token)) => {
-            let form =
-                [("grant_type", "refresh_token"), ("service", service), ("client_id", "stack"), ("scope", scope)];
-            let form: Vec<_> = form.into_iter().chain([("refresh_token", token.as_str())]).collect();
-            transport.post_form(realm, &form)?
+/// What a token service is asked.
+struct TokenRequest<'a> {
+    realm: &'a Uri,
+    service: &'a str,
+    scope: &'a str,
+    known: Option<Credentials>,
+}
+
+/// `None` where the service knows nobody like us.
+fn fetch(asked: &Asked<'_>, request: &TokenRequest<'_>) -> Result<Option<String>, RegistryError> {
+    let mut attempt = 1;
+    loop {
+        let Some(mut response) = request.send(asked.transport)? else { return Ok(None) };
+        let status = response.status();
+        if status.is_success() {
+            return Ok(token(&mut response));
         }
-        other => {
-            let joint = if realm.query().is_some() { '&' } else { '?' };
-            let mut url = format!("{realm}{joint}service={}", escape(service));
-            for one in scope.split(' ').filter(|one| !one.is_empty()) {
-                url.push_str(&format!("&scope={}", escape(one)));
-            }
-            let Ok(uri) = url.parse() else { return Ok(None) };
-            let authorization = other.and_then(Credentials::basic);
-            let request = Request::get(&uri, "application/json");
-            transport.send(&Request { authorization: authorization.as_deref(), ..request })?
+        let said = transport::said(&mut response);
+        if matches!(status.as_u16(), 400 | 401 | 403) {
+            tracing::debug!(status = status.as_u16(), said, "no token");
+            return Ok(None);
         }
-    };
-    if !response.status().is_success() {
-        tracing::debug!(status = response.status().as_u16(), said = transport::said(&mut response), "no token");
-        return Ok(None);
+        if attempt >= ATTEMPTS || !waiting::may_pass(status) {
+            let url = transport::without_query(&request.realm.to_string());
+            return Err(RegistryError::Status { url, status: status.as_u16(), said });
+        }
+        let pause = waiting::asked_for(&response).unwrap_or_else(|| waiting::backoff(attempt));
+        let (host, reason) = (request.realm.host().unwrap_or_default(), format!("it answered HTTP {}", status.as_u16()));
+        (asked.access.waiting)(&Wait { host, reason: &reason, seconds: pause.as_secs_f64() });
+        // There is no event to wait for: the service names a time, or is hoped to recover.
+        std::thread::sleep(pause);
+        attempt += 1;
     }
+}
+
+impl TokenRequest<'_> {
+    fn send(&self, transport: &Transport<'_>) -> Result<Option<Response<Body>>, RegistryError> {
+        if let Some(Credentials::IdentityToken(token)) = &self.known {
+            let form = [
+                ("grant_type", "refresh_token"),
+                ("service", self.service),
+                ("client_id", "stack"),
+                ("scope", self.scope),
+                ("refresh_token", token.as_str()),
+            ];
+            return transport.post_form(self.realm, &form).map(Some);
+        }
+        let joint = if self.realm.query().is_some() { '&' } else { '?' };
+        let mut url = format!("{}{joint}service={}", self.realm, escape(self.service));
+        for one in self.scope.split(' ').filter(|one| !one.is_empty()) {
+            url.push_str(&format!("&scope={}", escape(one)));
+        }
+        let Ok(uri) = url.parse() else { return Ok(None) };
+        let authorization = self.known.as_ref().and_then(Credentials::basic);
+        let request = Request::get(&uri, "application/json");
+        transport.send(&Request { authorization: authorization.as_deref(), ..request }).map(Some)
+    }
+}
+
+fn token(response: &mut Response<Body>) -> Option<String> {
     let limited = response.body_mut().with_config().limit(1 << 20);
-    let token: Option<Token> = limited.read_to_string().ok().and_then(|text| serde_json::from_str(&text).ok());
-    let token = token.and_then(|token| token.token.or(token.access_token));
-    Ok(token.filter(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())))
+    let token: Token = serde_json::from_str(&limited.read_to_string().ok()?).ok()?;
+    let token = token.token.or(token.access_token)?;
+    (!token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())).then_some(token)
 }
 
 fn escape(text: &str) -> String {

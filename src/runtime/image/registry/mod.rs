@@ -7,7 +7,7 @@ mod pushing;
 mod transport;
 mod waiting;
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 
@@ -17,7 +17,7 @@ use transport::{Origin, Payload, Request, Transport};
 use ureq::Body;
 use ureq::http::{Method, Response, StatusCode, Uri};
 pub use waiting::ATTEMPTS;
-pub(super) use waiting::backoff;
+use waiting::backoff;
 
 use super::document::{self, Descriptor, Document, Manifest, Platform};
 use super::settings::{Settings, SettingsError};
@@ -36,9 +36,11 @@ pub enum RegistryError {
     Status { url: String, status: u16, said: String },
     #[error("{url}: HTTP {status}{said}\n  help: the registry does not do this")]
     Unsupported { url: String, status: u16, said: String },
-    #[error("{from} redirects to {to}: {reason}")]
+    #[error(
+        "{from} redirects to {to}: {reason}\n  help: ask the registry's owner; `insecure` in images.toml names who may do without TLS"
+    )]
     Redirect { from: String, to: String, reason: &'static str },
-    #[error("{what} of {host}: {reason}")]
+    #[error("{what} of {host}: {reason}\n  help: nothing of it was kept; whoever publishes it has to mend it")]
     Document { what: String, host: String, reason: String },
     #[error(
         "{image} is not there for {wanted}; there is: {available}\n  help: choose one with `platform:` or `--platform`"
@@ -48,6 +50,10 @@ pub enum RegistryError {
         "{what} of {host}: expected {expected}, its content has {found}\n  help: the registry or something on the way changed it; nothing of it was kept"
     )]
     Mismatch { what: String, host: String, expected: String, found: String },
+    #[error(
+        "{what} of {host}: the manifest says {expected} bytes, the registry has {found}\n  help: nothing of it was kept; whoever publishes it has to push it again"
+    )]
+    Length { what: String, host: String, expected: u64, found: u64 },
     #[error(
         "{what} of {host}: it broke off after {received} of {size} bytes, and again when resumed: {reason}\n  help: try again; what was received is kept"
     )]
@@ -83,6 +89,13 @@ impl<'a> Access<'a> {
     pub fn anonymous(settings: &'a Settings) -> Self {
         Self { settings, keyring: &|_| None, waiting: &|_| () }
     }
+}
+
+/// What a registry sends of a blob.
+pub struct Content<R> {
+    pub body: R,
+    /// The byte of the blob that it begins with: the one that was asked for, or the very first.
+    pub begins: u64,
 }
 
 /// Where a repository is served: by its own registry, or by a mirror of it.
@@ -234,11 +247,11 @@ impl<'a> Client<'a> {
 
     fn document(&self, digest: Option<&Digest>, tag: Option<&str>) -> Result<(Digest, Vec<u8>), RegistryError> {
         let target = digest.map_or_else(|| tag.unwrap_or("latest").to_owned(), Digest::to_string);
-        let mut response = self.get(&format!("manifests/{target}"), document::ACCEPT, 0)?;
+        let path = format!("manifests/{target}");
+        let most = self.access.settings.limits.manifest_bytes;
+        let (response, bytes) = self.whole(&format!("manifest {target}"), &path, document::ACCEPT, most)?;
         let stated = response.headers().get("docker-content-digest").and_then(|value| value.to_str().ok());
         let stated = stated.and_then(|text| Digest::parse(text).ok());
-        let most = self.access.settings.limits.manifest_bytes;
-        let bytes = self.read_all(&format!("manifest {target}"), most, &mut response)?;
         let found = Digest::of(&bytes);
         match digest.cloned().or(stated) {
             Some(expected) if expected != found => Err(self.mismatch("manifest", &expected, &found)),
@@ -256,10 +269,32 @@ impl<'a> Client<'a> {
         RegistryError::Mismatch { what: what.into(), host: self.endpoint.name.clone(), expected, found }
     }
 
+    /// Something small, asked for again where the connection breaks off.
+    fn whole(
+        &self,
+        what: &str,
+        path: &str,
+        accept: &str,
+        most: u64,
+    ) -> Result<(Response<Body>, Vec<u8>), RegistryError> {
+        let mut attempt = 1;
+        loop {
+            let mut response = self.get(path, accept, 0)?;
+            match self.read_all(what, most, &mut response) {
+                Err(RegistryError::Interrupted { reason, .. }) if attempt < ATTEMPTS => self.pause(&reason, attempt),
+                other => return Ok((response, other?)),
+            }
+            attempt += 1;
+        }
+    }
+
     fn read_all(&self, what: &str, most: u64, response: &mut Response<Body>) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
-        let read = response.body_mut().as_reader().take(most + 1).read_to_end(&mut bytes);
-        read.map_err(|error| self.wrong(what, error.to_string()))?;
+        let size = response.body().content_length().unwrap_or(0);
+        if let Err(error) = response.body_mut().as_reader().take(most + 1).read_to_end(&mut bytes) {
+            let (what, host, received) = (what.to_owned(), self.endpoint.name.clone(), bytes.len() as u64);
+            return Err(RegistryError::Interrupted { what, host, received, size, reason: self.why(&error) });
+        }
         if bytes.len() as u64 > most {
             return Err(self.wrong(what, format!("it is larger than {most} bytes")));
         }
@@ -272,18 +307,33 @@ impl<'a> Client<'a> {
         if blob.size > most {
             return Err(self.wrong("configuration", format!("it is larger than {most} bytes")));
         }
-        let mut response = self.get(&format!("blobs/{}", blob.digest), "*/*", 0)?;
-        let bytes = self.read_all("configuration", most, &mut response)?;
+        let (_, bytes) = self.whole("configuration", &format!("blobs/{}", blob.digest), "*/*", most)?;
         let found = Digest::of(&bytes);
         if found == blob.digest { Ok(bytes) } else { Err(self.mismatch("configuration", &blob.digest, &found)) }
     }
 
-    /// The content of a blob from this byte on, and whether the registry did start there, not at the beginning.
-    pub fn blob(&self, digest: &Digest, from: u64) -> Result<(impl Read + use<>, bool), RegistryError> {
-        let response = self.get(&format!("blobs/{digest}"), "*/*", from)?;
-        let range = response.headers().get("content-range").and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let resumed = response.status() == StatusCode::PARTIAL_CONTENT && range.starts_with(&format!("bytes {from}-"));
-        Ok((response.into_body().into_reader(), resumed))
+    /// The content of a blob from this byte on, or all of it where the registry can't begin there.
+    ///
+    /// # Errors
+    /// Where the registry does not have it, or not with this length.
+    pub fn blob(&self, blob: &Descriptor, from: u64) -> Result<Content<impl Read + use<>>, RegistryError> {
+        let path = format!("blobs/{}", blob.digest);
+        let mut response = match self.get(&path, "*/*", from) {
+            Err(RegistryError::Status { status: 416, .. }) if from > 0 => self.get(&path, "*/*", 0)?,
+            other => other?,
+        };
+        let mut part = transport::part(&response);
+        // A piece that nobody asked for is of no use.
+        if part.is_some_and(|(begins, _)| begins != from) {
+            response = self.get(&path, "*/*", 0)?;
+            part = None;
+        }
+        let found = part.map_or_else(|| response.body().content_length(), |(_, whole)| whole);
+        if let Some(found) = found.filter(|found| *found != blob.size) {
+            let (what, host) = (format!("blob {}", blob.digest), self.endpoint.name.clone());
+            return Err(RegistryError::Length { what, host, expected: blob.size, found });
+        }
+        Ok(Content { body: response.into_body().into_reader(), begins: part.map_or(0, |(begins, _)| begins) })
     }
 
     fn get(&self, path: &str, accept: &str, from: u64) -> Result<Response<Body>, RegistryError> {
@@ -327,7 +377,7 @@ impl<'a> Client<'a> {
                     let pause = waiting::asked_for(&response).unwrap_or_else(|| backoff(attempt));
                     self.say(&format!("it answered HTTP {}", response.status().as_u16()), pause)
                 }
-                Err(error @ RegistryError::Unreachable { .. }) if !last => {
+                Err(error @ RegistryError::Unreachable { tls: false, .. }) if !last => {
                     tracing::debug!(%error, attempt, "asking again");
                     self.say("it did not answer", backoff(attempt))
                 }
@@ -337,6 +387,16 @@ impl<'a> Client<'a> {
             std::thread::sleep(pause);
             attempt += 1;
         }
+    }
+
+    /// Before something is asked for again, for which there is no event to wait: whoever broke off is hoped to recover.
+    pub(super) fn pause(&self, reason: &str, attempt: u32) {
+        std::thread::sleep(self.say(reason, backoff(attempt)));
+    }
+
+    /// Why a body ended before its time.
+    pub(super) fn why(&self, error: &io::Error) -> String {
+        transport::why(error, self.access.settings)
     }
 
     fn say(&self, reason: &str, pause: std::time::Duration) -> std::time::Duration {
@@ -366,7 +426,7 @@ impl<'a> Client<'a> {
         let place = self.place();
         let asked = auth::Asked {
             transport: &self.transport,
-            keyring: self.access.keyring,
+            access: self.access,
             registry: &self.endpoint.name,
             place: &place,
             uri,
@@ -383,7 +443,7 @@ impl<'a> Client<'a> {
         match (status, &ask.path) {
             (401 | 403, _) => {
                 let known = (self.access.keyring)(&self.place()).is_some();
-                let help = if known { WRONG_PASSWORD } else { NO_PASSWORD }.to_owned();
+                let help = auth::help(known, &self.place()).to_owned();
                 RegistryError::Denied { host, what: self.place(), status, said, help }
             }
             (404, Path::Below(path)) if path.starts_with("manifests/") => {
@@ -413,7 +473,3 @@ fn speaks_tls(error: &RegistryError) -> bool {
     matches!(error, RegistryError::Unreachable { tls: true, reason, .. } if !reason.contains("InvalidMessage"))
 }
 
-const NO_PASSWORD: &str =
-    "the image is private or does not exist; `stack login` tells who you are (~/.docker/config.json)";
-const WRONG_PASSWORD: &str =
-    "the user or password in ~/.docker/config.json is wrong, or may not do this; `stack login` gives another";

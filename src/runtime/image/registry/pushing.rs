@@ -76,7 +76,13 @@ impl Client<'_> {
             Some(from) => format!("blobs/uploads/?mount={}&from={from}", upload.digest),
             None => "blobs/uploads/".to_owned(),
         };
-        let response = self.write(Method::POST, &Path::Below(&start), vec![], &Payload::None)?;
+        let response = match self.write(Method::POST, &Path::Below(&start), vec![], &Payload::None) {
+            // Who may write here need not be allowed to read there.
+            Err(RegistryError::Denied { .. }) if start.contains("?mount=") => {
+                self.write(Method::POST, &Path::Below("blobs/uploads/"), vec![], &Payload::None)?
+            }
+            other => other?,
+        };
         if response.status().as_u16() == 201 {
             return Ok(Uploaded::Mounted);
         }

@@ -254,7 +254,7 @@ impl<'a> Transport<'a> {
 }
 
 /// A query can hold a token or a signature; nobody else needs to read it.
-fn without_query(url: &str) -> String {
+pub fn without_query(url: &str) -> String {
     url.split('?').next().unwrap_or_default().to_owned()
 }
 
@@ -338,6 +338,30 @@ fn unreachable(uri: &Uri, error: &ureq::Error, settings: &Settings) -> RegistryE
     };
     let tls = matches!(error, ureq::Error::Tls(_) | ureq::Error::Rustls(_)) || reason.contains("InvalidMessage");
     RegistryError::Unreachable { url, reason, help, tls }
+}
+
+/// Of an answer that is a piece of the whole: where it begins, and how long the whole is where that is said (RFC 9110,
+/// "Content-Range").
+pub fn part(response: &Response<Body>) -> Option<(u64, Option<u64>)> {
+    if response.status() != http::StatusCode::PARTIAL_CONTENT {
+        return None;
+    }
+    let range = response.headers().get("content-range").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let parsed = || {
+        let (piece, whole) = range.strip_prefix("bytes ")?.split_once('/')?;
+        Some((piece.split_once('-')?.0.parse().ok()?, whole.parse().ok()))
+    };
+    // One that does not say where it begins begins nowhere.
+    Some(parsed().unwrap_or((u64::MAX, None)))
+}
+
+/// Why a body ended before its time.
+pub fn why(error: &io::Error, settings: &Settings) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<ureq::Error>());
+    match inner {
+        Some(ureq::Error::Timeout(_)) => format!("no byte came for {} s", settings.stall().as_secs()),
+        _ => error.to_string(),
+    }
 }
 
 /// What a registry says about its refusal (specification, "Error Codes"), made harmless for a terminal.

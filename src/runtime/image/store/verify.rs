@@ -11,7 +11,8 @@ use super::{Record, Store, diff_ids, read_checked};
 use crate::runtime::image::document::Descriptor;
 use crate::runtime::image::registry::{Access, Client};
 use crate::runtime::image::unpack::Budget;
-use crate::runtime::image::{Digest, Error, ImageReference, io_at, pull, tree};
+use crate::runtime::image::download::{self, Downloads};
+use crate::runtime::image::{Digest, Error, ImageReference, io_at, tree};
 
 /// What is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,18 +67,18 @@ struct Verify<'a> {
 
 impl Verify<'_> {
     fn all(&mut self) -> Result<(), Error> {
-        if !self.blob(&self.record.manifest.digest, true)? {
+        if !self.blob(&self.record.manifest, true)? {
             return Ok(());
         }
         let manifest = self.store.manifest_of(self.record)?;
-        if !self.blob(&manifest.config.digest, false)? {
+        if !self.blob(&manifest.config, false)? {
             return Ok(());
         }
         let config = read_checked(&self.store.blob(&manifest.config.digest), &manifest.config.digest)?;
         let size = manifest.layers.iter().map(|layer| layer.size).sum();
         let budget = Budget::new(self.store.limits(), size);
         for (layer, diff_id) in manifest.layers.iter().zip(diff_ids(&config)?) {
-            if self.blob(&layer.digest, false)? {
+            if self.blob(layer, false)? {
                 self.layer(layer, &diff_id, &budget)?;
             }
         }
@@ -85,28 +86,32 @@ impl Verify<'_> {
     }
 
     /// Whether it is right, or is so again.
-    fn blob(&mut self, digest: &Digest, manifest: bool) -> Result<bool, Error> {
+    fn blob(&mut self, blob: &Descriptor, manifest: bool) -> Result<bool, Error> {
+        let digest = &blob.digest;
         let path = self.store.blob(digest);
         if is_whole(&path, digest) {
             return Ok(true);
         }
         self.found.damages.push(Damage::Blob(digest.clone()));
         let Some(access) = self.repair else { return Ok(false) };
-        let repaired = self.fetch(digest, manifest, access, &path)?;
+        let repaired = self.fetch(blob, manifest, access, &path)?;
         self.found.repaired &= repaired;
         Ok(repaired)
     }
 
-    fn fetch(&self, digest: &Digest, manifest: bool, access: Access<'_>, to: &Path) -> Result<bool, Error> {
+    fn fetch(&self, blob: &Descriptor, manifest: bool, access: Access<'_>, to: &Path) -> Result<bool, Error> {
         let Some(place) = &self.record.place else { return Ok(false) };
         let mut reference = ImageReference::parse(place)?;
         reference.tag = None;
-        let client = Client::new(&reference, access);
         let temporary = self.lease.temporary("repaired")?;
         if manifest {
-            fs::write(&temporary, client.manifest(digest)?).map_err(io_at(&temporary))?;
+            let bytes = Client::new(&reference, access).manifest(&blob.digest)?;
+            fs::write(&temporary, bytes).map_err(io_at(&temporary))?;
         } else {
-            pull::fetch_to(&client, digest, &temporary)?;
+            let (store, lease, clients) = (self.store, self.lease, Client::all(&reference, access));
+            let budget = Budget::new(store.limits(), blob.size);
+            Downloads { store, lease, clients: &clients, progress: &|_| (), budget: &budget }
+                .fetch_to(blob, &temporary)?;
         }
         File::open(&temporary).and_then(|file| file.sync_all()).map_err(io_at(&temporary))?;
         fs::rename(&temporary, to).map_err(io_at(to))?;
@@ -141,5 +146,5 @@ impl Verify<'_> {
 }
 
 fn is_whole(path: &Path, digest: &Digest) -> bool {
-    File::open(path).and_then(|file| pull::hash(&file)).is_ok_and(|(found, _)| found == *digest)
+    File::open(path).and_then(|file| download::hash(&file)).is_ok_and(|(found, _)| found == *digest)
 }

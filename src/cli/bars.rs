@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::json;
@@ -13,6 +13,7 @@ use crate::runtime::image::{Digest, Progress, Wait};
 
 const STYLE: &str = "{prefix:12} {wide_bar} {bytes:>10}/{total_bytes:<10} {bytes_per_sec:>12} {msg:10}";
 const DONE: &str = "{prefix:12} {msg}";
+const TICK: Duration = Duration::from_millis(250);
 /// A program is told of a layer again when so many bytes more have come.
 const STEP: u64 = 1 << 20;
 
@@ -85,6 +86,8 @@ impl Bars {
                     bars.add(ProgressBar::new(total).with_style(self.style.0.clone()).with_prefix(short.to_owned()));
                 bar.set_position(current);
                 bar.reset_eta();
+                // Also while nothing comes: what is shown is how far it got.
+                bar.enable_steady_tick(TICK);
                 bar
             });
             Layer { bar, begun: Instant::now(), bytes: current, said: current }

@@ -17,7 +17,7 @@ use super::{containers as verbs, names, stack_file, view};
 use crate::engine::native::{DEFAULT_NETWORK, containers, ensure_default_network, ensure_image};
 use crate::reconcile::resource::{ContainerConfig, ImageConfig, ImageSource, NetworkMode, PullPolicy};
 use crate::runtime::container::{self, Container, Removal, Supervision, exec, logs};
-use crate::runtime::image::Image;
+use crate::runtime::image::{self, Image};
 use crate::runtime::init::Stdio;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client;
@@ -124,7 +124,7 @@ fn random_name(image: &str) -> Result<String, Failure> {
 }
 
 /// Makes the container, and what it needs.
-fn prepare(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Result<Container, Failure> {
+fn prepare(roots: &Roots, arguments: &Run, wanted: ContainerConfig) -> Result<Container, Failure> {
     let pull_policy = match arguments.pull {
         Some(PullWhen::Always) => PullPolicy::Always,
         Some(PullWhen::Never) => PullPolicy::Never,
@@ -134,12 +134,6 @@ fn prepare(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Resul
     let platform = arguments.platform.clone();
     let wanted_image = ImageConfig { reference: wanted.image.clone(), source, pull_policy, platform };
     let bars = Bars::new(if arguments.quiet { Show::Nothing } else { Show::People });
-    let image = ensure_image(roots, &wanted_image, &bars)?;
-    if arguments.networking.publish_all {
-        let exposed = [exposed(&image), wanted.expose.clone()].concat();
-        let more = options::published(&exposed, &wanted.ports);
-        wanted.ports.extend(more);
-    }
     if matches!(&wanted.network, NetworkMode::Networks(networks) if networks.contains_key(DEFAULT_NETWORK)) {
         ensure_default_network(roots)?;
     }
@@ -148,8 +142,26 @@ fn prepare(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Resul
         (true, false) => Removal::Maker,
         (true, true) => Removal::Supervisor,
     };
-    Ok(containers::create_with(roots, &wanted, |config| container::Config { removal, ..config })?)
+    let mut rounds = 0;
+    loop {
+        let image = ensure_image(roots, &wanted_image, &bars)?;
+        let mut wanted = wanted.clone();
+        if arguments.networking.publish_all {
+            let exposed = [exposed(&image), wanted.expose.clone()].concat();
+            let more = options::published(&exposed, &wanted.ports);
+            wanted.ports.extend(more);
+        }
+        rounds += 1;
+        match containers::create_with(roots, &wanted, |config| container::Config { removal, ..config }) {
+            // Somebody removed the image between its coming and the container.
+            Err(containers::Error::Image(image::Error::NotFound(_))) if rounds < MOST_ROUNDS => {}
+            made => return Ok(made?),
+        }
+    }
 }
+
+/// How often an image is fetched that somebody removes at once.
+const MOST_ROUNDS: u32 = 8;
 
 /// `80/tcp` each.
 fn exposed(image: &Image) -> Vec<String> {

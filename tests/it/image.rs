@@ -1,7 +1,12 @@
 //! Images against a real registry (Debian's `docker-registry`) on loopback, and against one that misbehaves.
 
+mod authority;
+mod faults;
 mod hostile;
+mod proxy;
+mod registries;
 pub mod server;
+mod storing;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -47,6 +52,25 @@ impl World {
 
     fn pull_with(&self, name: &str, options: &PullOptions<'_>) -> Result<Image, Error> {
         self.store.pull(&ImageReference::parse(name).unwrap(), name, options)
+    }
+
+    /// As the host's `images.toml` says.
+    fn with_settings(text: &str) -> Self {
+        let mut world = Self::new();
+        let file = world.directory.join("etc/stack/images.toml");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+        world.settings = Settings::read(&world.directory.join("etc"), None).unwrap();
+        world.store = world.store.clone().with_limits(&world.settings.limits);
+        world
+    }
+
+    /// What is there of images, and of work that is not done, but for what was received of blobs.
+    fn everything(&self) -> Vec<String> {
+        let all = ["blobs/sha256", "layers", "tmp", "leases"];
+        all.iter()
+            .flat_map(|folder| self.rest(folder).into_iter().map(move |name| format!("{folder}/{name}")))
+            .collect()
     }
 
     /// What is below `images/`, without the layers' content.

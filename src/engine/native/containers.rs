@@ -61,11 +61,10 @@ pub fn create_with(
     wanted: &ContainerConfig,
     last: impl FnOnce(Config) -> Config,
 ) -> Result<Container, Error> {
-    let image = images::present(roots, &wanted.image)?;
     let store = Store::open(roots);
     // Until the container is written down nobody else knows that its layers are needed.
     let lease = store.lease()?;
-    store.layers_of(&lease, &image)?;
+    let image = images::held(&store, &lease, || images::present(roots, &wanted.image))?;
     store.touch(&image)?;
     let (users, _held) = users::allocate(roots, wanted)?;
     let config = last(config(roots, wanted, &image, users)?);

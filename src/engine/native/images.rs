@@ -5,8 +5,9 @@ use std::sync::Arc;
 use crate::reconcile::resource::{HostContent, ImageConfig, ImageSource, PullPolicy};
 use crate::runtime::image::archive::{LoadOptions, load};
 use crate::runtime::image::registry::credentials;
+use crate::runtime::image::settings::Collect;
 use crate::runtime::image::{
-    self, Access, Digest, Error, Image, ImageReference, Platform, Progress, PullOptions, Settings, Store, Wait,
+    self, Access, Digest, Error, Image, ImageReference, Lease, Platform, Progress, PullOptions, Settings, Store, Wait,
 };
 use crate::runtime::roots::Roots;
 
@@ -42,9 +43,16 @@ pub fn ensure(roots: &Roots, wanted: &ImageConfig, watcher: &dyn Watcher) -> Res
         ImageSource::Rootfs(content) => rootfs(&store, wanted, content)?,
         ImageSource::Build(_) => return Err(Error::NotFound(wanted.reference.clone())),
         ImageSource::Pull { reference, digest } => {
-            let image = pull(&store, &settings, wanted, (reference, digest.as_deref()), watcher)?;
-            make_room(&store, &settings)?;
-            image
+            let pull = || pull(&store, &settings, wanted, (reference, digest.as_deref()), watcher);
+            match settings.collect {
+                None => pull()?,
+                Some(when) => {
+                    let lease = store.lease()?;
+                    let image = held(&store, &lease, pull)?;
+                    make_room(&store, when)?;
+                    image
+                }
+            }
         }
     };
     suits(&image, wanted)?;
@@ -126,12 +134,26 @@ pub fn provide(roots: &Roots) -> impl Fn(&str, bool) -> Result<Image, Error> + S
     }
 }
 
-/// Where the host's owner declared when the store is too full.
-fn make_room(store: &Store, settings: &Settings) -> Result<(), Error> {
-    if let Some(when) = settings.collect {
-        for name in store.collect(when)? {
-            tracing::info!("image {name} was not used for longest, and the disk is full: removed");
+/// How often an image is got that others remove at the same moment.
+const ROUNDS: u32 = 8;
+
+/// The image that `get` gives; it stays as long as the lease.
+///
+/// # Errors
+/// As `get`; [`Error::Busy`] where it is removed again and again.
+pub fn held(store: &Store, lease: &Lease, get: impl Fn() -> Result<Image, Error>) -> Result<Image, Error> {
+    for _ in 0..ROUNDS {
+        let image = get()?;
+        if store.hold(lease, &image)? {
+            return Ok(image);
         }
+    }
+    Err(Error::Busy("images are removed as fast as they come".to_owned()))
+}
+
+fn make_room(store: &Store, when: Collect) -> Result<(), Error> {
+    for name in store.collect(when)? {
+        tracing::info!("image {name} was not used for longest, and the disk is full: removed");
     }
     Ok(())
 }

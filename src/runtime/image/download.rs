@@ -134,19 +134,25 @@ impl Downloads<'_> {
         let path = whole.with_extension("part");
         let mut part = Part::open(path.clone()).map_err(io_at(&path))?;
         let mut fresh = part.received == 0;
+        let mut client = 0;
         loop {
-            let client = self.receive(blob, &mut part, stop)?;
+            client = self.receive(blob, &mut part, client, stop)?;
             let found = Digest::finish(part.hasher.clone());
             if found == *digest {
                 fs::rename(&path, &whole).map_err(io_at(&whole))?;
                 return Ok(whole);
             }
             part.restart().map_err(io_at(&path))?;
-            if fresh {
-                fs::remove_file(&path).map_err(io_at(&path))?;
-                return Err(client.mismatch("layer", digest, &found).into());
-            }
             // What an earlier process left may have been what was wrong.
+            if fresh {
+                let error = self.clients[client].mismatch("layer", digest, &found);
+                client += 1;
+                if client == self.clients.len() {
+                    fs::remove_file(&path).map_err(io_at(&path))?;
+                    return Err(error.into());
+                }
+                tracing::warn!("mirror: {error}; asking the next");
+            }
             fresh = true;
         }
     }
@@ -154,32 +160,43 @@ impl Downloads<'_> {
     /// Fetches a blob whatever the store has, to a path of the caller's.
     pub fn fetch_to(&self, blob: &Descriptor, to: &Path) -> Result<(), Error> {
         let mut part = Part::open(to.to_owned()).map_err(io_at(to))?;
-        let client = self.receive(blob, &mut part, &Stop::default())?;
+        let client = self.receive(blob, &mut part, 0, &Stop::default())?;
         let found = Digest::finish(part.hasher);
-        if found == blob.digest { Ok(()) } else { Err(client.mismatch("blob", &blob.digest, &found).into()) }
+        if found == blob.digest {
+            return Ok(());
+        }
+        Err(self.clients[client].mismatch("blob", &blob.digest, &found).into())
     }
 
     /// Until the part is as long as the blob; a connection that breaks off is resumed as long as that brings something.
-    /// Returns who sent the last of it.
-    fn receive(&self, blob: &Descriptor, part: &mut Part, stop: &Stop) -> Result<&Client<'_>, Error> {
-        let mut client = 0;
-        let mut failures = 0;
+    /// Begins with this client, and returns which one sent the last of it.
+    fn receive(&self, blob: &Descriptor, part: &mut Part, first: usize, stop: &Stop) -> Result<usize, Error> {
+        let mut at = first;
         while part.received < blob.size {
-            let before = part.received;
-            let answer = match self.clients[client].blob(blob, before) {
+            match self.receive_from(&self.clients[at], blob, part, stop) {
                 // A mirror may lack what it promised.
-                Err(error) if client + 1 < self.clients.len() => {
-                    tracing::warn!("mirror {}: {error}; asking the next", self.clients[client].host());
-                    client += 1;
-                    continue;
+                Err(Error::Registry(error)) if at + 1 < self.clients.len() && !stop.is_set() => {
+                    tracing::warn!("mirror {}: {error}; asking the next", self.clients[at].host());
+                    at += 1;
                 }
                 other => other?,
-            };
+            }
+        }
+        if part.received > blob.size {
+            part.restart().map_err(io_at(&part.path))?;
+        }
+        Ok(at)
+    }
+
+    fn receive_from(&self, client: &Client<'_>, blob: &Descriptor, part: &mut Part, stop: &Stop) -> Result<(), Error> {
+        let mut failures = 0;
+        loop {
+            let before = part.received;
+            let answer = client.blob(blob, before)?;
             if answer.begins != before {
                 part.restart().map_err(io_at(&part.path))?;
             }
-            let client = &self.clients[client];
-            let Err(reason) = self.copy(client, answer.body, (blob, part), stop)? else { break };
+            let Err(reason) = self.copy(client, answer.body, (blob, part), stop)? else { return Ok(()) };
             failures = if part.received > before { 1 } else { failures + 1 };
             if failures >= ATTEMPTS || stop.is_set() {
                 let host = client.host().to_owned();
@@ -188,10 +205,6 @@ impl Downloads<'_> {
             }
             client.pause(&reason, failures);
         }
-        if part.received > blob.size {
-            part.restart().map_err(io_at(&part.path))?;
-        }
-        Ok(&self.clients[client])
     }
 
     /// Inner: why the body ended before its time.

@@ -70,7 +70,7 @@ pub enum Error {
     InUse(String),
     #[error("image {image} is for {found}, and {wanted} is wanted\n  help: {help}")]
     OtherPlatform { image: String, found: String, wanted: String, help: &'static str },
-    #[error("{0:?} is not a platform: expected os/architecture, as linux/arm64")]
+    #[error("{0:?} is not a platform\n  help: expected os/architecture, as linux/arm64")]
     Platform(String),
     #[error("{0}: others are always quicker\n  help: try again when they have ended")]
     Busy(String),

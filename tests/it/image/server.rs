@@ -34,43 +34,66 @@ pub fn layer_tar(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
     tar.into_inner().unwrap()
 }
 
-/// Debian's `docker-registry`, on a port of its own; ends with the value.
+/// Debian's `docker-registry`, on a port of its own; ends with the value. What it holds stays in its directory.
 pub struct Registry {
     pub address: String,
-    directory: PathBuf,
+    pub directory: PathBuf,
     child: Child,
+}
+
+/// The part of a registry's configuration that lets in whoever has this password.
+pub fn basic_auth(directory: &Path, (user, password): (&str, &str)) -> serde_json::Value {
+    let made = Command::new("htpasswd").args(["-Bbn", "-C", "4", user, password]).output().expect("htpasswd");
+    fs::write(directory.join("htpasswd"), made.stdout).unwrap();
+    json!({"htpasswd": {"realm": "test", "path": directory.join("htpasswd")}})
 }
 
 impl Registry {
     pub fn start(directory: &Path, account: Option<(&str, &str)>) -> Self {
-        // Another process could take the port between the two binds; then the registry's start fails loudly.
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        let directory = directory.join("registry");
-        fs::create_dir_all(&directory).unwrap();
-        let mut config = json!({"version": "0.1", "log": {"level": "error"}, "http": {"addr": address},
-            "storage": {"filesystem": {"rootdirectory": directory.join("data")}, "cache": {"blobdescriptor": ""}}});
-        if let Some((user, password)) = account {
-            let made = Command::new("htpasswd").args(["-Bbn", user, password]).output().expect("htpasswd");
-            fs::write(directory.join("htpasswd"), made.stdout).unwrap();
-            config["auth"] = json!({"htpasswd": {"realm": "test", "path": directory.join("htpasswd")}});
-        }
-        let file = directory.join("config.yml");
-        fs::write(&file, config.to_string()).unwrap();
-        let log = fs::File::create(directory.join("log")).unwrap();
-        let spawned = Command::new("docker-registry").arg("serve").arg(&file).stdout(Stdio::null()).stderr(log).spawn();
-        let child = spawned.expect("docker-registry, which tests/run.sh installs");
-        let mut registry = Self { address, directory, child };
-        registry.wait();
-        registry
+        Self::with(directory, |config| {
+            if let Some(account) = account {
+                config["auth"] = basic_auth(directory, account);
+            }
+        })
     }
 
-    fn wait(&mut self) {
+    /// With more in its configuration.
+    pub fn with(directory: &Path, edit: impl FnOnce(&mut serde_json::Value)) -> Self {
+        let directory = directory.join("registry");
+        fs::create_dir_all(&directory).unwrap();
+        let mut config = json!({"version": "0.1", "log": {"level": "info"}, "http": {"addr": ""},
+            "storage": {"filesystem": {"rootdirectory": directory.join("data")}, "cache": {"blobdescriptor": ""}}});
+        edit(&mut config);
+        let fixed = config["http"]["addr"] != "";
+        for _ in 0..5 {
+            if !fixed {
+                let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+                config["http"]["addr"] = free.to_string().into();
+            }
+            let address = config["http"]["addr"].as_str().unwrap().to_owned();
+            let mut registry = Self { address, child: serve(&directory, &config), directory: directory.clone() };
+            if registry.listens() {
+                return registry;
+            }
+        }
+        panic!("no port stays free: {}", log(&directory));
+    }
+
+    /// `false` where somebody else was given the port meanwhile.
+    fn listens(&mut self) -> bool {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while TcpStream::connect(&self.address).is_err() {
-            let log = || fs::read_to_string(self.directory.join("log")).unwrap();
-            assert!(self.child.try_wait().unwrap().is_none(), "the registry ended: {}", log());
-            assert!(Instant::now() < deadline, "the registry does not listen: {}", log());
-            std::thread::sleep(Duration::from_millis(20));
+        loop {
+            let log = log(&self.directory);
+            if log.contains("listening on") {
+                return true;
+            }
+            let ended = self.child.try_wait().unwrap();
+            if ended.is_some() && log.contains("address already in use") {
+                return false;
+            }
+            assert!(ended.is_none(), "the registry ended: {log}");
+            assert!(Instant::now() < deadline, "the registry does not listen: {log}");
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -85,7 +108,7 @@ impl Registry {
         response.headers().get("location").map(|value| value.to_str().unwrap().to_owned())
     }
 
-    fn blob(&self, repository: &str, bytes: &[u8], account: Option<(&str, &str)>) -> serde_json::Value {
+    pub fn blob(&self, repository: &str, bytes: &[u8], account: Option<(&str, &str)>) -> serde_json::Value {
         let start = format!("http://{}/v2/{repository}/blobs/uploads/", self.address);
         let place = self.send("POST", &start, "application/octet-stream", &[], account).unwrap();
         let digest = Digest::of(bytes);
@@ -95,20 +118,40 @@ impl Registry {
 
     /// Puts an image of these layers there, and gives its descriptor.
     pub fn push(&self, name: &str, tag: &str, layers: &[Vec<u8>], account: Option<(&str, &str)>) -> serde_json::Value {
+        self.push_for("amd64", (name, tag), layers, account)
+    }
+
+    /// As [`Registry::push`], for this architecture.
+    pub fn push_for(
+        &self,
+        architecture: &str,
+        (name, tag): (&str, &str),
+        layers: &[Vec<u8>],
+        account: Option<(&str, &str)>,
+    ) -> serde_json::Value {
         let diff_ids: Vec<Digest> = layers.iter().map(|layer| Digest::of(layer)).collect();
-        let config = json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/tool"], "Env": ["A=b"]},
-            "rootfs": {"type": "layers", "diff_ids": diff_ids}});
+        let mut config = configuration(&diff_ids);
+        config["architecture"] = architecture.into();
         let mut config = self.blob(name, config.to_string().as_bytes(), account);
         config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
-        let layers: Vec<_> = { layers.iter() }
-            .map(|layer| {
-                let mut layer = self.blob(name, &gzip(layer), account);
-                layer["mediaType"] = "application/vnd.oci.image.layer.v1.tar+gzip".into();
-                layer
-            })
-            .collect();
+        let layers: Vec<_> = layers.iter().map(|layer| self.layer(name, &gzip(layer), "gzip", account)).collect();
         let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers});
         self.document(name, tag, MANIFEST, &manifest, account)
+    }
+
+    /// An image of one layer, given as it is compressed, and the digest of what it is when it is not.
+    pub fn push_packed(&self, name: &str, tag: &str, layer: &[u8], kind: &str, diff_id: &Digest) -> serde_json::Value {
+        let mut config = self.blob(name, configuration(std::slice::from_ref(diff_id)).to_string().as_bytes(), None);
+        config["mediaType"] = "application/vnd.oci.image.config.v1+json".into();
+        let layer = self.layer(name, layer, kind, None);
+        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": [layer]});
+        self.document(name, tag, MANIFEST, &manifest, None)
+    }
+
+    fn layer(&self, name: &str, packed: &[u8], kind: &str, account: Option<(&str, &str)>) -> serde_json::Value {
+        let mut layer = self.blob(name, packed, account);
+        layer["mediaType"] = format!("application/vnd.oci.image.layer.v1.tar+{kind}").into();
+        layer
     }
 
     pub fn push_index(&self, name: &str, tag: &str, images: &[(&str, &serde_json::Value)]) {
@@ -123,7 +166,8 @@ impl Registry {
         self.document(name, tag, INDEX, &index, None);
     }
 
-    fn document(
+    /// Puts a document of any kind there.
+    pub fn document(
         &self,
         name: &str,
         tag: &str,
@@ -148,22 +192,43 @@ impl Registry {
     }
 }
 
+fn log(directory: &Path) -> String {
+    fs::read_to_string(directory.join("log")).unwrap()
+}
+
+fn serve(directory: &Path, config: &serde_json::Value) -> Child {
+    let file = directory.join("config.yml");
+    fs::write(&file, config.to_string()).unwrap();
+    let log = fs::File::create(directory.join("log")).unwrap();
+    let spawned = Command::new("docker-registry").arg("serve").arg(&file).stdout(Stdio::null()).stderr(log).spawn();
+    spawned.expect("docker-registry, which tests/run.sh installs")
+}
+
+fn configuration(diff_ids: &[Digest]) -> serde_json::Value {
+    json!({"architecture": "amd64", "os": "linux", "config": {"Cmd": ["/bin/tool"], "Env": ["A=b"]},
+        "rootfs": {"type": "layers", "diff_ids": diff_ids}})
+}
+
 impl Drop for Registry {
     fn drop(&mut self) {
-        self.child.kill().unwrap();
+        self.child.kill().ok();
         self.child.wait().unwrap();
     }
 }
 
 /// Accepts until dropped; each connection in a thread of its own.
-struct Listener {
-    address: String,
+pub struct Listener {
+    pub address: String,
     stop: Arc<AtomicBool>,
 }
 
 impl Listener {
-    fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    pub fn start(serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        Self::on("127.0.0.1:0", serve)
+    }
+
+    pub fn on(address: &str, serve: impl Fn(TcpStream) + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let stop = Arc::new(AtomicBool::new(false));
         let (stopped, serve) = (stop.clone(), Arc::new(serve));

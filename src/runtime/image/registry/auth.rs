@@ -63,8 +63,16 @@ pub struct Asked<'a> {
     pub scope: &'a str,
 }
 
-/// The value of `Authorization` that answers this `401`.
-pub fn answer(asked: &Asked<'_>, response: &Response<Body>) -> Result<String, RegistryError> {
+/// As whom a registry knows us.
+pub struct Known {
+    /// The value of `Authorization`.
+    pub authorization: String,
+    /// What to do where that is not enough.
+    pub advice: String,
+}
+
+/// What answers this `401`.
+pub fn answer(asked: &Asked<'_>, response: &Response<Body>) -> Result<Known, RegistryError> {
     let known = (asked.access.keyring)(asked.place);
     let denied = |help: String| RegistryError::Denied {
         host: asked.registry.to_owned(),
@@ -83,7 +91,8 @@ pub fn answer(asked: &Asked<'_>, response: &Response<Body>) -> Result<String, Re
     let origin = Origin::of(asked.uri);
     let Some((realm, service, scope)) = bearer else {
         let basic = known.as_ref().and_then(Credentials::basic).filter(|_| origin.is_safe(settings));
-        return basic.ok_or_else(|| denied(help(false, asked.place).into()));
+        let known = |authorization| Known { authorization, advice: help(true, asked.place).into() };
+        return basic.map(known).ok_or_else(|| denied(help(false, asked.place).into()));
     };
     let not_url = || denied("the registry names a token service that is not a URL".into());
     let realm: Uri = realm.parse().map_err(|_| not_url())?;
@@ -108,7 +117,10 @@ pub fn answer(asked: &Asked<'_>, response: &Response<Body>) -> Result<String, Re
     let known = known.filter(|_| told);
     let scope = scope.unwrap_or(asked.scope);
     let token = fetch(asked, &TokenRequest { realm: &realm, service: service.unwrap_or_default(), scope, known })?;
-    token.map(|token| format!("Bearer {token}")).ok_or_else(|| denied(advice))
+    match token {
+        Some(token) => Ok(Known { authorization: format!("Bearer {token}"), advice }),
+        None => Err(denied(advice)),
+    }
 }
 
 /// What to do where a registry lets nobody, or not this user, in. `place` is a registry alone while somebody logs in.
@@ -165,7 +177,8 @@ fn fetch(asked: &Asked<'_>, request: &TokenRequest<'_>) -> Result<Option<String>
             return Err(RegistryError::Status { url, status: status.as_u16(), said });
         }
         let pause = waiting::asked_for(&response).unwrap_or_else(|| waiting::backoff(attempt));
-        let (host, reason) = (request.realm.host().unwrap_or_default(), format!("it answered HTTP {}", status.as_u16()));
+        let (host, reason) =
+            (request.realm.host().unwrap_or_default(), format!("it answered HTTP {}", status.as_u16()));
         (asked.access.waiting)(&Wait { host, reason: &reason, seconds: pause.as_secs_f64() });
         // There is no event to wait for: the service names a time, or is hoped to recover.
         std::thread::sleep(pause);

@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
 
 pub use auth::Credentials;
+use auth::Known;
 pub use pushing::Upload;
 use transport::{Origin, Payload, Request, Transport};
 use ureq::Body;
@@ -201,7 +202,9 @@ impl<'a> Client<'a> {
             }
             (true, false) if !trusted => {
                 let plain = self.ping("http").is_ok_and(|status| status != StatusCode::BAD_REQUEST);
-                if plain || self.ping("https").is_err_and(|error| !speaks_tls(&error)) { "http" } else { "https" }
+                // One that is not there speaks neither.
+                let absent = |error| matches!(error, RegistryError::Unreachable { tls: false, .. });
+                if plain || self.ping("https").is_err_and(absent) { "http" } else { "https" }
             }
             _ => "https",
         };
@@ -350,7 +353,7 @@ impl<'a> Client<'a> {
         let uri = self.uri(&ask.path)?;
         // Where the registry sends an upload is its own affair; who we are is for the registry alone.
         let home = Origin::of(&self.uri(&Path::Below(""))?) == Origin::of(&uri);
-        let mut introduced = false;
+        let mut introduced = None;
         let mut attempt = 1;
         loop {
             let authorization = self.authorization.lock().expect("no holder panics").clone().filter(|_| home);
@@ -364,14 +367,14 @@ impl<'a> Client<'a> {
             let last = attempt >= ATTEMPTS;
             let pause = match self.transport.send(&request) {
                 Ok(response) if response.status().is_success() => return Ok(response),
-                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && !introduced && home => {
-                    introduced = true;
-                    let authorization = self.introduce(&uri, &ask.method, &response)?;
-                    *self.authorization.lock().expect("no holder panics") = Some(authorization);
+                Ok(response) if response.status() == StatusCode::UNAUTHORIZED && introduced.is_none() && home => {
+                    let known = self.introduce(&uri, &ask.method, &response)?;
+                    *self.authorization.lock().expect("no holder panics") = Some(known.authorization.clone());
+                    introduced = Some(known);
                     continue;
                 }
                 Ok(response) if last || !waiting::may_pass(response.status()) => {
-                    return Err(self.refused(&uri, ask, response));
+                    return Err(self.refused(&uri, ask, response, introduced));
                 }
                 Ok(response) => {
                     let pause = waiting::asked_for(&response).unwrap_or_else(|| backoff(attempt));
@@ -413,7 +416,7 @@ impl<'a> Client<'a> {
         url.parse().map_err(|_| self.wrong(path, "not a URL".into()))
     }
 
-    fn introduce(&self, uri: &Uri, method: &Method, response: &Response<Body>) -> Result<String, RegistryError> {
+    fn introduce(&self, uri: &Uri, method: &Method, response: &Response<Body>) -> Result<Known, RegistryError> {
         let actions = match *method {
             Method::GET | Method::HEAD => "pull",
             Method::DELETE => "delete",
@@ -435,7 +438,13 @@ impl<'a> Client<'a> {
         auth::answer(&asked, response)
     }
 
-    fn refused(&self, uri: &Uri, ask: &Ask<'_>, mut response: Response<Body>) -> RegistryError {
+    fn refused(
+        &self,
+        uri: &Uri,
+        ask: &Ask<'_>,
+        mut response: Response<Body>,
+        introduced: Option<Known>,
+    ) -> RegistryError {
         let status = response.status().as_u16();
         let said = transport::said(&mut response);
         let host = self.endpoint.name.clone();
@@ -443,7 +452,8 @@ impl<'a> Client<'a> {
         match (status, &ask.path) {
             (401 | 403, _) => {
                 let known = (self.access.keyring)(&self.place()).is_some();
-                let help = auth::help(known, &self.place()).to_owned();
+                let help = introduced.map(|introduced| introduced.advice);
+                let help = help.unwrap_or_else(|| auth::help(known, &self.place()).to_owned());
                 RegistryError::Denied { host, what: self.place(), status, said, help }
             }
             (404, Path::Below(path)) if path.starts_with("manifests/") => {
@@ -467,9 +477,3 @@ pub struct Resolved {
     pub bytes: Vec<u8>,
     pub manifest: Manifest,
 }
-
-/// Whether a failed connection failed within TLS: the other end speaks it, but not so that it can be trusted.
-fn speaks_tls(error: &RegistryError) -> bool {
-    matches!(error, RegistryError::Unreachable { tls: true, reason, .. } if !reason.contains("InvalidMessage"))
-}
-

@@ -145,6 +145,8 @@ impl Client<'_> {
             let Some(following) = link.and_then(|link| next_page(&next, link)) else { break };
             next = following;
         }
+        // As the specification has it, and some registries don't.
+        all.sort();
         Ok(all)
     }
 

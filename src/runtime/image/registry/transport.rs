@@ -323,11 +323,17 @@ pub fn resolve(base: &Uri, location: &str) -> Option<Uri> {
 
 fn unreachable(uri: &Uri, error: &ureq::Error, settings: &Settings) -> RegistryError {
     let url = without_query(&uri.to_string());
+    let tls = match error {
+        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => true,
+        // What a handshake fails of, a stranger's certificate or no TLS at all, comes as what the connection fails of.
+        ureq::Error::Io(error) => uri.scheme_str() == Some("https") && error.kind() == io::ErrorKind::InvalidData,
+        _ => false,
+    };
     let help = match error {
         ureq::Error::HostNotFound => "check the registry's name and this host's DNS (/etc/resolv.conf)",
-        ureq::Error::Tls(_) | ureq::Error::Rustls(_) => {
+        _ if tls => {
             "its certificate must be valid for this name and of an authority that this host trusts (or of one in \
-             certs.d); plain HTTP is only spoken with this very host"
+             certs.d); a registry without TLS has to be declared `insecure` in images.toml"
         }
         ureq::Error::Timeout(_) => "check the network and any proxy (HTTPS_PROXY) between here and there",
         _ => "check that the registry runs, and the network and any proxy between here and there",
@@ -336,7 +342,6 @@ fn unreachable(uri: &Uri, error: &ureq::Error, settings: &Settings) -> RegistryE
         ureq::Error::Timeout(_) => format!("no answer within {} s", settings.stall().as_secs()),
         other => other.to_string(),
     };
-    let tls = matches!(error, ureq::Error::Tls(_) | ureq::Error::Rustls(_)) || reason.contains("InvalidMessage");
     RegistryError::Unreachable { url, reason, help, tls }
 }
 

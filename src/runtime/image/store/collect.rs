@@ -14,13 +14,15 @@ use crate::runtime::image::settings::Collect;
 use crate::runtime::image::{Digest, Error, io_at};
 use crate::runtime::state;
 
-/// What containers are made from.
+/// What containers are made from, and what those who work here need.
 #[derive(Clone, Debug, Default)]
 struct InUse {
     /// Digests of images' configurations.
     images: BTreeSet<String>,
     /// Names of layers' folders.
     layers: BTreeSet<String>,
+    /// Names of blobs and layers' folders in live leases.
+    leased: BTreeSet<String>,
 }
 
 /// Which images [`Store::prune`] removes.
@@ -78,22 +80,22 @@ impl Store {
 
     /// Removes images that no container is made from, and what is left of pulls that never ended. Returns what went.
     pub fn prune(&self, which: Prune) -> Result<Vec<String>, Error> {
-        self.prune_some(|record, used_image| !used_image && (which == Prune::Unused || record.name.is_none()))
+        self.prune_some(|record| which == Prune::Unused || record.name.is_none())
     }
 
-    fn prune_some(&self, mut goes: impl FnMut(&Record, bool) -> bool) -> Result<Vec<String>, Error> {
+    /// Of those that are not in use.
+    fn prune_some(&self, mut goes: impl FnMut(&Record) -> bool) -> Result<Vec<String>, Error> {
         let lock = self.lock()?;
         let used = self.in_use()?;
         let index = self.index()?;
-        let is_used = |record: &Record| self.id_of(record).is_some_and(|id| used.images.contains(id.as_str()));
         let (gone, records): (Vec<Record>, Vec<Record>) =
-            index.records.into_iter().partition(|record| goes(record, is_used(record)));
+            index.records.into_iter().partition(|record| !self.is_used(record, &used) && goes(record));
         let index = Index { records };
         let names: Vec<String> =
             gone.iter().map(|record| record.name.clone().unwrap_or_else(|| self.id_text(record))).collect();
         index.write(&self.index_path())?;
         let trash = self.mark(&index, &used)?;
-        self.forget_downloads()?;
+        self.forget_downloads(&used)?;
         drop(lock);
         remove_all(&trash)?;
         Ok(names)
@@ -112,7 +114,7 @@ impl Store {
                 return Ok(all);
             };
             let digest = oldest.manifest.digest;
-            let gone = self.prune_some(|record, used| !used && record.manifest.digest == digest)?;
+            let gone = self.prune_some(|record| record.manifest.digest == digest)?;
             if gone.is_empty() {
                 return Ok(all);
             }
@@ -122,7 +124,7 @@ impl Store {
 
     fn oldest(&self, used: &InUse) -> Result<Option<Record>, Error> {
         let records = self.index()?.records.into_iter();
-        let unused = records.filter(|one| self.id_of(one).is_none_or(|id| !used.images.contains(id.as_str())));
+        let unused = records.filter(|one| !self.is_used(one, used));
         Ok(unused.min_by_key(|one| self.last_use(&one.manifest.digest)))
     }
 
@@ -132,13 +134,19 @@ impl Store {
         Ok((100 - free.saturating_mul(100).checked_div(total).unwrap_or(100).min(100)) as u8)
     }
 
-    /// The images and layers that containers are made from. Asked under the store's lock: whoever makes a container has a
-    /// lease until it is written down.
+    fn is_used(&self, record: &Record, used: &InUse) -> bool {
+        used.leased.contains(record.manifest.digest.hex())
+            || self.id_of(record).is_some_and(|id| used.images.contains(id.as_str()))
+    }
+
+    /// Asked under the store's lock. Leases come first: whoever makes a container has one until it is written down, and
+    /// is seen either way.
     fn in_use(&self) -> Result<InUse, Error> {
+        let leased = self.leased()?;
         let all = container::list(&self.roots).map_err(|error| Error::Containers(Box::new(error)))?;
         let layers = all.iter().flat_map(|one| &one.config.layers);
         let layers = layers.filter_map(|layer| layer.parent()?.file_name()?.to_str().map(str::to_owned)).collect();
-        Ok(InUse { images: all.into_iter().map(|one| one.config.image_id).collect(), layers })
+        Ok(InUse { images: all.into_iter().map(|one| one.config.image_id).collect(), layers, leased })
     }
 
     /// Removes what nothing names.
@@ -151,7 +159,7 @@ impl Store {
 
     /// Moves what neither the index nor a lease nor a container needs out of the way; returns where to.
     fn mark(&self, index: &Index, used: &InUse) -> Result<PathBuf, Error> {
-        let mut kept = self.leased()?;
+        let mut kept = used.leased.clone();
         for record in &index.records {
             kept.extend(self.needs(record)?.iter().map(|digest| digest.hex().to_owned()));
         }
@@ -163,8 +171,7 @@ impl Store {
                 state::read_json(&path.join("blob.json"))?.filter(|_| kept.contains(name));
             kept.extend(archive.map(|archive| archive.digest.hex().to_owned()));
         }
-        let trash = self.directory.join("tmp").join(format!("trash-{}", std::process::id()));
-        remove_all(&trash)?;
+        let trash = self.new_trash()?;
         for folder in ["layers", "blobs/sha256", "uses"] {
             for path in entries(&self.directory.join(folder))? {
                 let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -178,12 +185,26 @@ impl Store {
         for path in entries(&self.directory.join("tmp"))? {
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             // The trash of one that was killed before it was out.
-            let other = name.strip_prefix("trash-").and_then(|pid| pid.parse::<u32>().ok());
+            let other = name.strip_prefix("trash-").and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
             if other.is_some_and(|pid| pid != std::process::id() && !PathBuf::from(format!("/proc/{pid}")).exists()) {
                 remove_all(&path)?;
             }
         }
         Ok(trash)
+    }
+
+    /// Another thread of this process may still be removing an older one.
+    fn new_trash(&self) -> Result<PathBuf, Error> {
+        let process = std::process::id();
+        state::make_directory(&self.directory.join("tmp"))?;
+        for number in 0_u64.. {
+            let path = self.directory.join("tmp").join(format!("trash-{process}-{number}"));
+            match fs::create_dir(&path) {
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+                other => return other.map(|()| path.clone()).map_err(io_at(&path)),
+            }
+        }
+        Err(Error::Busy("tmp".to_owned()))
     }
 
     /// All blobs and layers of an image.
@@ -199,12 +220,11 @@ impl Store {
     }
 
     /// Removes what was received of blobs that nobody receives now.
-    fn forget_downloads(&self) -> Result<(), Error> {
+    fn forget_downloads(&self, used: &InUse) -> Result<(), Error> {
         let downloads = self.directory.join("downloads");
-        let leased = self.leased()?;
         for path in entries(&downloads)? {
             let name = path.file_stem().and_then(|name| name.to_str()).unwrap_or_default();
-            if name != "locks" && !leased.contains(name) {
+            if name != "locks" && !used.leased.contains(name) {
                 remove_all(&path)?;
             }
         }

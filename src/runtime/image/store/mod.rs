@@ -228,6 +228,17 @@ impl Store {
         })
     }
 
+    /// `None` for one that was removed since the index was read.
+    fn look(&self, record: &Record) -> Result<Option<Image>, Error> {
+        match self.image(record) {
+            Err(error @ Error::Damaged { .. }) => {
+                let listed = self.index()?.records.iter().any(|one| one.manifest.digest == record.manifest.digest);
+                if listed { Err(error) } else { Ok(None) }
+            }
+            other => other.map(Some),
+        }
+    }
+
     /// By name, by the digest of its manifest, or by its id or the begin of it.
     fn find<'a>(&self, index: &'a Index, name: &str) -> Result<Option<&'a Record>, Error> {
         if let Some(found) = index.by_name(name) {
@@ -260,7 +271,7 @@ impl Store {
     pub fn get(&self, name: &str) -> Result<Option<Image>, Error> {
         let index = self.index()?;
         let Some(record) = self.find(&index, name)? else { return Ok(None) };
-        let mut image = self.image(record)?;
+        let Some(mut image) = self.look(record)? else { return Ok(None) };
         if record.name.as_deref() == Some(full_name(name).as_str()) {
             image.reference = familiar(&full_name(name));
         }
@@ -279,8 +290,8 @@ impl Store {
     pub fn list(&self) -> Result<Vec<Image>, Error> {
         let mut all = Vec::new();
         for record in self.index()?.records {
-            match self.image(&record) {
-                Ok(image) => all.push(image),
+            match self.look(&record) {
+                Ok(image) => all.extend(image),
                 Err(error) => tracing::warn!("{error}"),
             }
         }
@@ -411,6 +422,13 @@ impl Store {
             self.tag(image.manifest.as_str(), other)?;
         }
         Ok(image)
+    }
+
+    /// From now on the image stays, with all that it needs, as long as the lease. `false` where it was removed before.
+    pub fn hold(&self, lease: &Lease, image: &Image) -> Result<bool, Error> {
+        self.protect(lease, image.diff_ids.iter().chain([&image.id, &image.manifest]))?;
+        let listed = self.index()?.records.iter().any(|one| one.manifest.digest == image.manifest);
+        Ok(listed && image.layers.iter().all(|layer| layer.is_dir()))
     }
 
     /// The layers of an image of the store, to make another one on top of it.

@@ -9,9 +9,9 @@ use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use super::lease::{Lease, remove_all};
 use super::{Record, Store, diff_ids, read_checked};
 use crate::runtime::image::document::Descriptor;
+use crate::runtime::image::download::{self, Downloads};
 use crate::runtime::image::registry::{Access, Client};
 use crate::runtime::image::unpack::Budget;
-use crate::runtime::image::download::{self, Downloads};
 use crate::runtime::image::{Digest, Error, ImageReference, io_at, tree};
 
 /// What is not as it should be.

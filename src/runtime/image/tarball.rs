@@ -291,7 +291,8 @@ impl<R: Read> Read for Reader<R> {
 }
 
 fn check_sum(block: &[u8; BLOCK]) -> io::Result<()> {
-    let stated = unsigned(&block[148..156])?;
+    // What is no archive at all has no number there either.
+    let stated = unsigned(&block[148..156]).unwrap_or(u64::MAX);
     let byte = |at: usize| if (148..156).contains(&at) { b' ' } else { block[at] };
     let plain: u64 = (0..BLOCK).map(|at| u64::from(byte(at))).sum();
     let signed: i64 = (0..BLOCK).map(|at| i64::from(byte(at) as i8)).sum();

@@ -83,6 +83,22 @@ pub fn adopt(descriptor: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
 }
 
+/// Closes every descriptor but this one, for a child that shall keep nothing open.
+pub fn close_all_but(kept: BorrowedFd<'_>) -> io::Result<()> {
+    let kept = kept.as_raw_fd() as u32;
+    if kept > 0 {
+        // SAFETY: takes integers; the child uses none of these, nor drops who owns them.
+        check(unsafe { libc::syscall(libc::SYS_close_range, 0, kept - 1, 0) })?;
+    }
+    close_from(kept + 1)
+}
+
+/// Ends a child at once: nothing that it has of its parent is dropped or written.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: ends this process only.
+    unsafe { libc::_exit(code) }
+}
+
 /// Marks every descriptor from `first` on to be closed by the next execve(2).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: takes integers; closes nothing now.

@@ -2,11 +2,14 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::thread;
 
 use nix::net::if_::if_nametoindex;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
-use super::netlink::{ACK, CREATE, DUMP, EXCLUSIVE, Message, REPLACE, Socket, attributes};
+use super::netlink::{self, ACK, CREATE, DUMP, EXCLUSIVE, Message, REPLACE, Socket, attributes};
 
 const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
@@ -142,9 +145,48 @@ pub fn set_hairpin(socket: &mut Socket, index: i32, on: bool) -> io::Result<()> 
 
 /// Removes the link of this name; one that is not there is fine.
 pub fn remove(socket: &mut Socket, name: &str) -> io::Result<()> {
+    gone_is_fine(socket.ask(&removal(name)))
+}
+
+/// As [`remove`], but returns as soon as the link is gone: the kernel has who asks for it wait until all processors have
+/// passed on, which takes it 10 ms and more. A child waits.
+pub fn remove_at_once(name: &str) -> io::Result<()> {
+    let changes = netlink::changes_of_links()?;
+    let mut socket = Socket::route()?;
+    if index(name)?.is_none() {
+        return Ok(());
+    }
+    let child = socket.ask_by_child(&removal(name))?;
+    let mut ended = false;
+    while index(name)?.is_some() && !ended {
+        let mut waiting =
+            [PollFd::new(changes.as_fd(), PollFlags::POLLIN), PollFd::new(child.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut waiting, PollTimeout::NONE) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        ended = waiting[1].any().unwrap_or(false);
+        netlink::drain(&changes);
+    }
+    if !ended {
+        // Whoever stays longer than the child takes its exit.
+        thread::Builder::new().spawn(move || waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WEXITED))?;
+        return Ok(());
+    }
+    match waitid(Id::PIDFd(child.as_fd()), WaitPidFlag::WEXITED)? {
+        WaitStatus::Exited(_, 0) => gone_is_fine(socket.acknowledged()),
+        other => Err(io::Error::other(format!("the kernel was not asked: {other:?}"))),
+    }
+}
+
+fn removal(name: &str) -> Message {
     let mut message = Message::new(DELETE_LINK, ACK, &link_header(0, 0, 0));
     message.text(3, name);
-    match socket.ask(&message) {
+    message
+}
+
+fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
+    match result {
         Err(error) if error.raw_os_error() == Some(libc::ENODEV) => Ok(()),
         other => other,
     }

@@ -529,9 +529,12 @@ pub fn disconnect(roots: &Roots, container: &str) -> Result<bool, Error> {
 fn unplug_all(roots: &Roots, container: &str) -> Result<(), Error> {
     let file = records::attachment_file(roots, container, false);
     let Some(attachment) = state::read_json::<Attachment>(&file)? else { return Ok(()) };
-    let mut socket = route_socket()?;
+    let is_transient = file.starts_with(&roots.run);
     for network in attachment.endpoints.keys() {
-        let removed = links::remove(&mut socket, &cable(roots, attachment.owner(), network));
+        let cable = cable(roots, attachment.owner(), network);
+        // Somebody waits for the end of one that goes with it, and most often only for that.
+        let removed =
+            if is_transient { links::remove_at_once(&cable) } else { links::remove(&mut route_socket()?, &cable) };
         removed.map_err(kernel(format!("network of container {container}: remove its cable")))?;
     }
     Ok(())

@@ -2,12 +2,15 @@
 //! since the host need have neither `ip` nor `nft`.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use nix::sched::CloneFlags;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket,
     sockopt,
 };
+
+use crate::runtime::sys;
 
 pub const REQUEST: u16 = 0x1;
 pub const ACK: u16 = 0x4;
@@ -189,6 +192,27 @@ impl Socket {
         self.batch(&[message])
     }
 
+    /// Has a child send one message, since the kernel works on it before sending returns. What the kernel answers comes
+    /// to this socket ([`Self::acknowledged`]).
+    pub fn ask_by_child(&mut self, message: &Message) -> io::Result<OwnedFd> {
+        let mut bytes = Vec::new();
+        self.sequence += 1;
+        message.encode(self.sequence, &mut bytes);
+        match sys::clone_process(CloneFlags::empty(), None)? {
+            Some((_, child)) => Ok(child),
+            // System calls only: the parent may have other threads.
+            None => {
+                let sent = sys::close_all_but(self.fd.as_fd()).and_then(|()| self.send(&bytes));
+                sys::exit_now(i32::from(sent.is_err()))
+            }
+        }
+    }
+
+    /// The kernel's answer to the last message.
+    pub fn acknowledged(&mut self) -> io::Result<()> {
+        self.wait_for(vec![self.sequence], SMALL)
+    }
+
     /// Sends all messages as one, and waits for the acknowledgements of those that ask for one.
     pub fn batch(&mut self, messages: &[Message]) -> io::Result<()> {
         let mut bytes = Vec::new();
@@ -202,7 +226,10 @@ impl Socket {
         }
         self.send(&bytes)?;
         // Of a message that failed the kernel sends back all.
-        let room = SMALL.max(2 * bytes.len()).min(LARGEST);
+        self.wait_for(waiting, SMALL.max(2 * bytes.len()).min(LARGEST))
+    }
+
+    fn wait_for(&mut self, mut waiting: Vec<u32>, room: usize) -> io::Result<()> {
         while !waiting.is_empty() {
             let answer = self.receive(room)?;
             for reply in replies(answer).iter().filter(|reply| reply.kind == ERROR) {

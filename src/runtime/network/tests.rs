@@ -317,6 +317,23 @@ fn nothing_is_left_when_all_is_removed() {
 }
 
 #[test]
+fn the_cable_of_one_that_goes_with_its_end_is_gone_at_once() {
+    in_a_world(|world| {
+        world.network("front");
+        let before = world.links();
+        for _ in 0..5 {
+            connect(&world.roots, &Connect { transient: true, ..wish("web", &["front"], &[]) }).unwrap();
+            assert_eq!(world.links().len(), before.len() + 1);
+            assert!(disconnect(&world.roots, "web").unwrap());
+            assert_eq!(world.links(), before);
+        }
+        links::remove_at_once("none").unwrap();
+        // The loopback can't be removed: what the kernel says comes back.
+        assert_eq!(links::remove_at_once("lo").unwrap_err().raw_os_error(), Some(libc::EOPNOTSUPP));
+    });
+}
+
+#[test]
 fn what_was_lost_is_noticed_and_put_back() {
     in_a_world(|world| {
         let front = world.network("front");

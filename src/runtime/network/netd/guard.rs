@@ -31,6 +31,8 @@ pub fn spawn(roots: &Roots) -> io::Result<()> {
 
 fn guard(roots: &Roots, changes: &[OwnedFd]) -> io::Result<()> {
     let (mut rest, mut last) = (REST, None::<Instant>);
+    // Whoever started the server makes links at this moment, and needs the lock.
+    wait_until_quiet(changes)?;
     loop {
         // What can't be put back now is tried again after a rest.
         let changed = mend(roots).unwrap_or(true);
@@ -41,12 +43,16 @@ fn guard(roots: &Roots, changes: &[OwnedFd]) -> io::Result<()> {
         } else {
             wait(changes, None)?;
         }
-        let begun = Instant::now();
-        loop {
-            changes.iter().for_each(netlink::drain);
-            if begun.elapsed() >= AT_LAST || !wait(changes, Some(QUIET))? {
-                break;
-            }
+        wait_until_quiet(changes)?;
+    }
+}
+
+fn wait_until_quiet(changes: &[OwnedFd]) -> io::Result<()> {
+    let begun = Instant::now();
+    loop {
+        changes.iter().for_each(netlink::drain);
+        if begun.elapsed() >= AT_LAST || !wait(changes, Some(QUIET))? {
+            return Ok(());
         }
     }
 }

@@ -151,11 +151,11 @@ pub fn remove(socket: &mut Socket, name: &str) -> io::Result<()> {
 /// As [`remove`], but returns as soon as the link is gone: the kernel has who asks for it wait until all processors have
 /// passed on, which takes it 10 ms and more. A child waits.
 pub fn remove_at_once(name: &str) -> io::Result<()> {
-    let changes = netlink::changes_of_links()?;
-    let mut socket = Socket::route()?;
     if index(name)?.is_none() {
         return Ok(());
     }
+    let changes = netlink::changes_of_links()?;
+    let mut socket = Socket::route()?;
     let child = socket.ask_by_child(&removal(name))?;
     let mut ended = false;
     while index(name)?.is_some() && !ended {

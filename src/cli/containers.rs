@@ -65,7 +65,7 @@ fn how(arguments: &Stop) -> Result<container::Stop, Failure> {
 
 pub fn stop(roots: &Roots, here: &Here, arguments: &Stop) -> Result<ExitCode, Failure> {
     let how = how(arguments)?;
-    each(roots, here, &arguments.names, |one| Ok(container::stop(roots, &one.config.name, &how)?))
+    each(roots, here, &arguments.names, |one| Ok(containers::stop(roots, &one.config.name, &how)?))
 }
 
 pub fn restart(roots: &Roots, here: &Here, arguments: &Stop) -> Result<ExitCode, Failure> {

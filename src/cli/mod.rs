@@ -49,6 +49,7 @@ use args::{Arguments, Command, ContainerCommand, FileArguments, Global};
 use failure::Failure;
 use names::Here;
 
+use crate::runtime::container::aside;
 use crate::runtime::network::netd;
 use crate::runtime::roots::Roots;
 use crate::runtime::{shim, sys};
@@ -124,6 +125,7 @@ fn role(words: &[OsString]) -> Option<ExitCode> {
     let roots = || Some(Roots::new(words.get(3)?, words.get(5)?));
     match word {
         "netd" => Some(netd::main(&roots()?, words.get(6).and_then(|word| word.to_str()?.parse().ok()))),
+        "aside" => Some(aside::main(&roots()?, words.get(6)?.to_str()?)),
         "shim" => Some(shim::main(&roots()?, words.get(6)?.to_str()?)),
         _ => None,
     }

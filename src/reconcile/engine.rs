@@ -82,7 +82,7 @@ pub struct Unsupported {
 /// What a change costs on an engine of single containers over Linux: limits, labels, restart policy and health check in
 /// place, content of files by a restart, data of volumes never. For engines to use or to refine.
 pub fn linux_change(kind: Kind, field: &str) -> Change {
-    const IN_PLACE: [&str; 10] = [
+    const IN_PLACE: [&str; 11] = [
         "labels",
         "restart",
         "restart_delay_ms",
@@ -92,6 +92,7 @@ pub fn linux_change(kind: Kind, field: &str) -> Change {
         "resources",
         "stop_grace_ms",
         "stop_signal",
+        "pre_stop",
         "annotations",
     ];
     let first = field.split('.').next().unwrap_or(field);

@@ -255,6 +255,12 @@ pub struct ContainerConfig {
     pub oom_score_adj: Option<i32>,
     pub oom_kill_disable: bool,
     pub cgroup_parent: Option<String>,
+    /// Containers that run to their end before the start.
+    pub pre_start: Vec<Hook>,
+    /// Programs that run in it after the start, one after the other.
+    pub post_start: Vec<Hook>,
+    /// Programs that run in it before it is stopped by command.
+    pub pre_stop: Vec<Hook>,
     /// Hashes of single files that are bind-mounted, by target: changed content is a change.
     pub bind_contents: BTreeMap<String, String>,
 }
@@ -277,6 +283,23 @@ impl ContainerConfig {
 
 /// Ends the name of a container whose successor is being started beside it.
 pub const RETIRED_SUFFIX: &str = ".old";
+
+/// A command at a point of a container's life. What is unset is the container's own.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Hook {
+    /// Empty: the image's.
+    pub command: Vec<String>,
+    /// Of another container's, by its name in the store; before a start only.
+    pub image: Option<String>,
+    pub user: Option<String>,
+    pub privileged: bool,
+    pub working_dir: Option<String>,
+    /// Added to the container's own.
+    pub environment: BTreeMap<String, String>,
+    /// With each replica instead of the first alone; before a start only.
+    pub per_replica: bool,
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DeviceMapping {
@@ -422,6 +445,8 @@ pub enum OnUnhealthy {
     #[default]
     None,
     Restart,
+    /// For good: as if by command.
+    Stop,
 }
 
 /// Unset fields take the image's value, then Docker's default.

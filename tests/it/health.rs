@@ -46,3 +46,21 @@ fn the_images_own_check_is_run_and_can_be_disabled() {
     assert_eq!(world.field("care-web-1", "pid"), pid);
     world.ok(&["destroy", "care"]);
 }
+
+#[test]
+fn what_is_unhealthy_is_stopped_for_good_where_that_is_asked_for() {
+    let world = world();
+    let text = stack(", restart: always, healthcheck: {on_failure: stop}");
+    let file = world.file("stack.yaml", &text);
+    let file = file.to_str().unwrap();
+    let said = world.run(&["apply", file]);
+    assert!(said.code == 0 && !said.stderr.contains("not honoured"), "{said:?}");
+    world.ok(&["exec", "care-web-1", "touch", "/tmp/sick"]);
+    eventually("it is stopped", || world.field("care-web-1", "state") == "exited");
+    assert_eq!(world.field("care-late-1", "state"), "running");
+    assert_eq!(world.field("care-web-1", "restarts"), 0);
+    // An apply asks for it again.
+    let plan = world.ok(&["plan", file]);
+    assert!(plan.contains("stopped by hand"), "{plan}");
+    world.ok(&["destroy", "care"]);
+}

@@ -9,7 +9,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
-use super::{declared, files, images, names, networks, users, volumes};
+use super::{declared, files, hooks, images, names, networks, users, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Store};
@@ -42,6 +42,8 @@ pub enum Error {
     ContentLost(String),
     #[error("{name:?}: its owner {uid}:{gid} is not among the ids of the container's user namespace")]
     Owner { name: String, uid: u32, gid: u32 },
+    #[error("{kind} hook `{command}` of {name} ended with code {code}: {output}\n  help: {help}")]
+    Hook { kind: &'static str, name: String, command: String, code: i32, output: String, help: String },
     #[error(transparent)]
     State(#[from] state::Error),
     #[error("no range of ids is left on this host for another user namespace\n  help: `userns_mode: host` needs none")]
@@ -141,8 +143,29 @@ pub fn start_under(roots: &Roots, found: &Container, supervision: Supervision) -
     let request = &found.config.request;
     files::write(roots, &wanted, request.users)?;
     volumes::mount_all(roots, &wanted)?;
+    hooks::before_start(roots, &wanted)?;
     let start = prepare(roots, &wanted, &found.config)?;
-    Ok(container::start(roots, found, &start, supervision)?)
+    hooks::note_start(roots, &wanted)?;
+    container::start(roots, found, &start, supervision)?;
+    hooks::after_start(roots, &wanted)
+}
+
+/// Stops the container, after what it declares to be run before that.
+pub fn stop(roots: &Roots, name: &str, how: &container::Stop) -> Result<(), Error> {
+    let found = container::get(roots, name)?;
+    if let Some(wanted) = declared(&found).filter(|wanted| !wanted.pre_stop.is_empty()) {
+        hooks::before_stop(roots, &found.config.name, &wanted)?;
+    }
+    Ok(container::stop(roots, &found.config.name, how)?)
+}
+
+/// Runs what is left of the hooks after the container's start.
+pub fn finish_start(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
+    match container::get(roots, &wanted.name) {
+        Ok(found) if found.is_running() => hooks::after_start(roots, wanted),
+        Ok(_) | Err(container::Error::NotFound(_)) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The network of a start, and the files that name it.
@@ -264,6 +287,6 @@ pub fn sweep(roots: &Roots) -> Result<(), Error> {
 
 /// Stops and starts it again, with its networks put in order.
 pub fn restart(roots: &Roots, name: &str, how: &container::Stop) -> Result<(), Error> {
-    container::stop(roots, name, how)?;
+    stop(roots, name, how)?;
     start(roots, name)
 }

@@ -18,6 +18,11 @@ fn directory(roots: &Roots, container: &str) -> PathBuf {
     roots.volatile("files").join(container)
 }
 
+/// Where the file with this index is.
+pub fn written(roots: &Roots, container: &str, index: usize) -> PathBuf {
+    directory(roots, container).join(index.to_string())
+}
+
 fn at(path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
     move |source| Error::Path { what: "file for the container", path, source }
@@ -34,7 +39,7 @@ pub fn write(
     for (number, file) in wanted.files.iter().enumerate() {
         let directory = directory(roots, &wanted.name);
         state::make_directory(&directory).map_err(crate::runtime::container::Error::from)?;
-        let path = directory.join(number.to_string());
+        let path = self::written(roots, &wanted.name, number);
         match content(file)? {
             Some(bytes) => put(&path, &bytes, file, users)?,
             None if path.exists() => {}

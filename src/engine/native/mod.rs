@@ -24,6 +24,7 @@ pub mod builds;
 mod checks;
 pub mod containers;
 mod files;
+mod hooks;
 mod images;
 mod look;
 mod names;
@@ -158,9 +159,9 @@ fn perform(
         Action::Remove { id, config } => remove(roots, id, config),
         Action::Start { id, name } => containers::start(roots, name).map_err(|error| failed(id, error)),
         Action::Stop { id, name } => {
-            let stopped = container::stop(roots, name, &container::Stop::default());
+            let stopped = containers::stop(roots, name, &container::Stop::default());
             match stopped {
-                Ok(()) | Err(container::Error::NotFound(_)) => Ok(()),
+                Ok(()) | Err(containers::Error::Container(container::Error::NotFound(_))) => Ok(()),
                 Err(error) => Err(failed(id, error)),
             }
         }
@@ -190,7 +191,11 @@ fn update(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher
 
 fn repair(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher) -> Result<(), EngineError> {
     match config {
-        Config::Network(_) | Config::Container(_) => networks::repair(roots).map_err(|error| failed(id, error)),
+        Config::Network(_) => networks::repair(roots).map_err(|error| failed(id, error)),
+        Config::Container(container) => {
+            networks::repair(roots).map_err(|error| failed(id, error))?;
+            containers::finish_start(roots, container).map_err(|error| failed(id, error))
+        }
         Config::Volume(_) | Config::Image(_) => create(roots, id, config, watcher),
     }
 }

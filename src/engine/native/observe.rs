@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{declared, failed};
+use super::{declared, failed, hooks};
 use crate::reconcile::engine::{self, EngineError, Health, Observed, ObservedResource, RunState, StackName};
 use crate::reconcile::resource::{
     Config, ContainerConfig, ImageConfig, Kind, NetworkConfig, NetworkMode, ResourceId, VolumeConfig, label,
@@ -40,7 +40,10 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
     let containers = container::list(roots).map_err(|error| failed("containers", error))?;
     for found in containers.into_iter().filter(|found| of_stack(&found.config.labels)) {
         let Some(wanted) = declared(&found) else { continue };
-        let drift = drift(&seen, &of_this_stack, &found, &wanted);
+        let mut drift = drift(&seen, &of_this_stack, &found, &wanted);
+        if found.is_running() && hooks::are_pending(roots, &wanted) {
+            drift.push("post_start has not run to its end".to_owned());
+        }
         let (id, config) = (wanted.id(), Config::Container(Box::new(wanted)));
         let run = Some(run_state(&found));
         observed.resources.insert(id, ObservedResource { phase: phase(found.phase), config, run, drift });

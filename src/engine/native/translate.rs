@@ -98,7 +98,11 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         restart_delay_ms: wanted.restart_delay_ms,
         restart_window_ms: wanted.restart_window_ms,
         health: health(wanted.healthcheck.as_ref(), &image.health)?,
-        restart_unhealthy: wanted.on_unhealthy == OnUnhealthy::Restart,
+        on_unhealthy: match wanted.on_unhealthy {
+            OnUnhealthy::None => container::OnUnhealthy::None,
+            OnUnhealthy::Restart => container::OnUnhealthy::Restart,
+            OnUnhealthy::Stop => container::OnUnhealthy::Stop,
+        },
         stop_signal: stop_signal.unwrap_or_default(),
         stop_grace_ms: wanted.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
         log: log(&wanted.logging)?,
@@ -359,7 +363,7 @@ mod tests {
     }"#;
 
     /// Fields that do their work elsewhere: the network room, files, what was looked up, and what only readers need.
-    const ELSEWHERE: [&str; 13] = [
+    const ELSEWHERE: [&str; 16] = [
         "bind_contents",
         "devices",
         "dns",
@@ -371,6 +375,9 @@ mod tests {
         "image_digest",
         "number",
         "ports",
+        "post_start",
+        "pre_start",
+        "pre_stop",
         "service",
         "userns",
     ];

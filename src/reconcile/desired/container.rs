@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::LowerError;
-use super::lower::{container_name, depends_on_label, image_name, named_replicas};
+use super::lower::{container_name, depends_on_label, image_name, image_of_hook, named_replicas, plain_name};
 use crate::reconcile::engine::Capabilities;
 use crate::reconcile::facts::{FileFacts, Files, hash};
 use crate::reconcile::resource::{
-    ContainerConfig, DeviceMapping, Endpoint, FileMount, FileSource, Healthcheck, Logging, Mount, MountSource,
+    ContainerConfig, DeviceMapping, Endpoint, FileMount, FileSource, Healthcheck, Hook, Logging, Mount, MountSource,
     NamespaceMode, NetworkMode, OnUnhealthy, Port, Resources, Restart, label,
 };
 use crate::spec;
@@ -27,11 +27,8 @@ macro_rules! differs {
 
 /// What of a container no engine of this room gets to see: whether it differs from what a container without it has, the
 /// key as it is written, why.
-const DROPPED: [(Differs, &str, &str); 17] = [
+const DROPPED: [(Differs, &str, &str); 14] = [
     (differs!(storage_opt), "storage_opt", "the file system of a container has no options"),
-    (differs!(pre_start), "pre_start", HOOKS),
-    (differs!(post_start), "post_start", HOOKS),
-    (differs!(pre_stop), "pre_stop", HOOKS),
     (differs!(gpus), "gpus", DEVICES),
     (differs!(external_links), "external_links", "join the network of that container instead"),
     (
@@ -51,7 +48,6 @@ const DROPPED: [(Differs, &str, &str); 17] = [
     (differs!(update.max_failure_ratio_millionths), "update.max_failure_ratio", UNWATCHED),
 ];
 const DEVICES: &str = "devices are given by their path, under `devices`";
-const HOOKS: &str = "hooks are not run";
 const UNWATCHED: &str = "an update ends when the container runs, or is healthy where others wait for that";
 
 /// What lowering one stack carries along.
@@ -140,10 +136,26 @@ pub(super) fn lower_container(
         oom_score_adj: resources.oom_score_adj.map(i32::from),
         oom_kill_disable: resources.oom_kill_disable,
         cgroup_parent: container.cgroup_parent.clone(),
+        pre_start: hooks(context.stack, &container.pre_start),
+        post_start: hooks(context.stack, &container.post_start),
+        pre_stop: hooks(context.stack, &container.pre_stop),
     };
     let hash = hash(&serde_json::to_vec(&config).expect("a configuration has only string keys and finite numbers"));
     config.labels = labels(context.stack, container, &config, hash);
     config
+}
+
+fn hooks(stack: &spec::Stack, hooks: &[spec::Hook]) -> Vec<Hook> {
+    let hook = |hook: &spec::Hook| Hook {
+        command: hook.command.clone().unwrap_or_default(),
+        image: hook.image.as_ref().map(|name| plain_name(&image_of_hook(stack, name))),
+        user: hook.user.clone(),
+        privileged: hook.privileged,
+        working_dir: hook.working_dir.clone(),
+        environment: hook.environment.clone(),
+        per_replica: hook.per_replica,
+    };
+    hooks.iter().map(hook).collect()
 }
 
 fn labels(
@@ -186,10 +198,6 @@ fn note_unused(context: &mut Context, service: &str, container: &spec::Container
     }
     if container.ipc == Some(spec::NamespaceMode::None) {
         context.note(format!("containers.{service}.ipc"), "`none` is a namespace of its own, with /dev/shm");
-    }
-    let stop = container.healthcheck.as_ref().is_some_and(|it| it.on_failure == spec::HealthAction::Stop);
-    if stop {
-        context.note(format!("containers.{service}.healthcheck.on_failure"), "`stop` is only reported");
     }
 }
 
@@ -518,7 +526,8 @@ fn healthcheck(check: &spec::Healthcheck) -> Healthcheck {
 fn on_unhealthy(container: &spec::Container) -> OnUnhealthy {
     match container.healthcheck.as_ref().map(|check| check.on_failure) {
         Some(spec::HealthAction::Restart) => OnUnhealthy::Restart,
-        None | Some(spec::HealthAction::None | spec::HealthAction::Stop) => OnUnhealthy::None,
+        Some(spec::HealthAction::Stop) => OnUnhealthy::Stop,
+        None | Some(spec::HealthAction::None) => OnUnhealthy::None,
     }
 }
 

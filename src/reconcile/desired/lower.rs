@@ -1,5 +1,6 @@
 //! A whole stack: its networks, volumes, images and the edges between its containers.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
@@ -182,7 +183,17 @@ fn lower_volume(stack: &str, key: &str, volume: &spec::Volume) -> VolumeConfig {
 /// The images that containers use, each once, with where it is declared; the one with the strictest pull policy wins.
 fn lower_images(context: &mut Context) -> Vec<(ImageConfig, String)> {
     let mut images: BTreeMap<String, (ImageConfig, String)> = BTreeMap::new();
-    for (service, container) in context.stack.containers.iter().filter(|(_, it)| it.replicas > 0) {
+    let stack = context.stack;
+    let with_hooks = stack.containers.iter().flat_map(|(service, container)| {
+        let hooks = container.pre_start.iter().filter_map(|hook| hook.image.as_deref());
+        // What runs before the container is of the host's own platform.
+        let own =
+            move |name| spec::Container { image: image_of_hook(stack, name), platform: None, ..container.clone() };
+        std::iter::once((service, Cow::Borrowed(container)))
+            .chain(hooks.map(move |name| (service, Cow::Owned(own(name)))))
+    });
+    for (service, container) in with_hooks.filter(|(_, it)| it.replicas > 0) {
+        let container = &*container;
         let image = match lower_image(context.stack, service, container, context.capabilities) {
             Ok(image) => image,
             Err(error) => {
@@ -268,13 +279,7 @@ fn on_host(path: &std::path::Path) -> HostContent {
 /// The name that the store lists the image under. A pinned digest is part of it, as is a platform that is not the
 /// engine's own: another one is another image.
 pub(super) fn image_name(container: &spec::Container, capabilities: &Capabilities) -> String {
-    let image = &container.image;
-    let name = match &image.source {
-        spec::ImageSource::Pull { digest: Some(digest), .. } if !image.reference.contains('@') => {
-            format!("{}@{digest}", image.reference)
-        }
-        _ => image.reference.clone(),
-    };
+    let name = plain_name(&container.image);
     match foreign_platform(container, capabilities) {
         Some(platform) => format!("{name} ({platform})"),
         None => name,
@@ -344,6 +349,28 @@ pub(crate) fn clash(one: &Port, other: &Port) -> bool {
 pub(super) fn container_name(stack: &spec::Stack, service: &str, number: u32) -> String {
     let fixed = stack.containers.get(service).and_then(|container| container.container_name.clone());
     fixed.unwrap_or_else(|| format!("{}-{service}-{number}", stack.name))
+}
+
+/// As [`image_name`], for the engine's own platform.
+pub(super) fn plain_name(image: &spec::Image) -> String {
+    match &image.source {
+        spec::ImageSource::Pull { digest: Some(digest), .. } if !image.reference.contains('@') => {
+            format!("{}@{digest}", image.reference)
+        }
+        _ => image.reference.clone(),
+    }
+}
+
+/// A declared image by its name, a built-in one, or a reference.
+pub(super) fn image_of_hook(stack: &spec::Stack, name: &str) -> spec::Image {
+    let reference = name.to_owned();
+    match (stack.images.get(name), name.strip_prefix("builtin:")) {
+        (Some(image), _) => image.clone(),
+        (None, Some(builtin)) => spec::Image { reference, source: spec::ImageSource::Builtin(builtin.to_owned()) },
+        (None, None) => {
+            spec::Image { reference: reference.clone(), source: spec::ImageSource::Pull { reference, digest: None } }
+        }
+    }
 }
 
 /// The value of [`label::DEPENDS_ON`].

@@ -239,6 +239,11 @@ impl Planner<'_> {
                 }
             }
             let Config::Container(config) = &resource.config else { continue };
+            if config.number > 1 && config.pre_start.iter().any(|hook| !hook.per_replica) {
+                // What runs once for all replicas runs with the first.
+                let first = ResourceId::new(Kind::Container, format!("{}-1", config.service));
+                self.graph.require(Some(start), self.graph.get(&first, Do::Start));
+            }
             for owner in shared_namespaces(config).into_iter().filter_map(|name| names.get(name)) {
                 self.graph.require(Some(start), self.graph.get(owner, Do::Start));
             }
@@ -310,11 +315,13 @@ impl Planner<'_> {
         for (id, resource) in self.desired.resources.iter().filter(|(id, _)| id.kind == Kind::Container) {
             let Config::Container(config) = &resource.config else { continue };
             let own = [Do::CheckPorts, Do::CheckSources].into_iter().filter_map(|what| self.graph.get(id, what));
-            let image = self.graph.get(&ResourceId::new(Kind::Image, &config.image), Do::Create);
+            let images = self.desired.resources.keys().filter(|other| other.kind == Kind::Image);
+            let images = images.filter(|other| uses(config, Kind::Image, &other.name));
+            let images: Vec<NodeIndex> = images.filter_map(|image| self.graph.get(image, Do::Create)).collect();
             let external = self.desired.external.iter().filter(|(kind, name)| uses(config, *kind, name));
             let external =
                 external.filter_map(|(kind, name)| self.graph.get(&external_id(*kind, name), Do::CheckExternal));
-            looks.entry(id).or_default().extend(own.chain(image).chain(external));
+            looks.entry(id).or_default().extend(own.chain(images).chain(external));
         }
         looks
     }
@@ -461,7 +468,7 @@ fn uses(config: &ContainerConfig, kind: Kind, name: &str) -> bool {
     match kind {
         Kind::Network => uses_network(config, name),
         Kind::Volume => uses_volume(config, name),
-        Kind::Image => config.image == name,
+        Kind::Image => config.image == name || config.pre_start.iter().any(|hook| hook.image.as_deref() == Some(name)),
         Kind::Container => false,
     }
 }

@@ -158,10 +158,25 @@ fn render_field(field: &FieldChange) -> String {
             _ => format!("{target}: content changed"),
         };
     }
+    if HOOKS.contains(&path) {
+        return format!("{path}: {} -> {}", commands(&field.old), commands(&field.new));
+    }
     if is_confidential(path) {
         return format!("{path}: (hidden) -> (hidden)");
     }
     format!("{path}: {} -> {}", render_value(path, &field.old), render_value(path, &field.new))
+}
+
+const HOOKS: [&str; 3] = ["pre_start", "post_start", "pre_stop"];
+
+/// What the hooks run; not with which variables.
+fn commands(hooks: &Value) -> String {
+    let command = |hook: &Value| {
+        let words = hook["command"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        words.collect::<Vec<_>>().join(" ")
+    };
+    let commands: Vec<String> = hooks.as_array().into_iter().flatten().map(command).collect();
+    if commands.is_empty() { "(none)".to_owned() } else { render_value("", &Value::from(commands.join("; "))) }
 }
 
 /// Environment variables and options whose name says that their value is nobody's business.
@@ -176,6 +191,9 @@ fn is_confidential(path: &str) -> bool {
 /// The entry with every confidential value replaced.
 pub(super) fn hide_values(entry: &Entry) -> Entry {
     let mut entry = entry.clone();
+    for field in entry.fields.iter_mut().filter(|field| HOOKS.contains(&field.path.as_str())) {
+        (field.old, field.new) = (commands(&field.old).into(), commands(&field.new).into());
+    }
     for field in entry.fields.iter_mut().filter(|field| is_confidential(&field.path)) {
         let hide = |value: &Value| if value.is_null() { Value::Null } else { Value::from("(hidden)") };
         (field.old, field.new) = (hide(&field.old), hide(&field.new));

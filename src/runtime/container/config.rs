@@ -39,7 +39,7 @@ pub struct Config {
     /// How long a run must last to count as a success; unset: the back-off's own.
     pub restart_window_ms: Option<u64>,
     pub health: Option<HealthCheck>,
-    pub restart_unhealthy: bool,
+    pub on_unhealthy: OnUnhealthy,
     /// A signal's name or number; SIGTERM when empty.
     pub stop_signal: String,
     pub stop_grace_ms: u64,
@@ -95,6 +95,17 @@ pub enum Removal {
     /// The process that made it, as long as it lives: it still wants the exit code and the last lines.
     Maker,
     Supervisor,
+}
+
+/// What is done about a container whose check fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnUnhealthy {
+    #[default]
+    None,
+    Restart,
+    /// For good, as by command.
+    Stop,
 }
 
 /// When an ended container is started again. See docker's `--restart`.

@@ -4,13 +4,15 @@ use std::os::fd::AsFd;
 
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use serde::{Deserialize, Serialize};
+
 use super::{Error, cgroup, get, io_at};
 use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
 use crate::runtime::roots::Roots;
 use crate::runtime::sys;
 
 /// What to run.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Exec {
     pub args: Vec<String>,
     /// Added to the container's own variables.

@@ -17,6 +17,7 @@ use super::init::{InitError, spec};
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
 
+pub mod aside;
 mod changes;
 pub mod config;
 pub mod exec;
@@ -31,7 +32,8 @@ mod tree;
 
 pub use changes::{Change, changes};
 pub use config::{
-    Config, Container, Declared, Health, HealthCheck, Log, Phase, ProcessId, Removal, Restart, Start, State, Status,
+    Config, Container, Declared, Health, HealthCheck, Log, OnUnhealthy, Phase, ProcessId, Removal, Restart, Start,
+    State, Status,
 };
 pub use observe::{Stats, get, list, processes, stats, wait, wait_completed, wait_healthy, written_bytes};
 pub use paths::Paths;

@@ -21,7 +21,7 @@ use super::policy::{self, HealthState};
 use super::{mount_root, step};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::{
-    self, Config, Health, Paths, ProcessId, Removal, Start, State, Status, config::Record,
+    self, Config, Health, OnUnhealthy, Paths, ProcessId, Removal, Start, State, Status, config::Record,
 };
 use crate::runtime::init::spec::{Mount, MountSource, Namespace};
 use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
@@ -332,9 +332,16 @@ impl Supervisor {
         if health.health != before && health.health != Health::None {
             self.tell(&format!("health_status: {}", health.health.as_str()));
         }
-        if health.health == Health::Unhealthy && self.config.restart_unhealthy && !self.unhealthy {
-            self.unhealthy = true;
-            self.ask_to_end(None, self.config.stop_grace_ms);
+        if health.health != Health::Unhealthy || self.unhealthy || self.kill_at.is_some() {
+            return;
+        }
+        match self.config.on_unhealthy {
+            OnUnhealthy::None => {}
+            OnUnhealthy::Restart => {
+                self.unhealthy = true;
+                self.ask_to_end(None, self.config.stop_grace_ms);
+            }
+            OnUnhealthy::Stop => self.stop(None, self.config.stop_grace_ms),
         }
     }
 

@@ -181,9 +181,27 @@ fn health_test(node: Node, cx: &mut Context<'_>) -> Option<HealthTest> {
 
 pub fn logging(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Logging> {
     let mut fields = Fields::open(node, path, cx)?;
-    let logging = Logging { driver: fields.word("driver", cx), options: fields.map("options", cx) };
+    let driver = fields.word("driver", cx);
+    let options = fields.take("options");
+    let span = options.as_ref().map_or(fields.span, |node| node.span);
+    let options = options.map(|node| cx.pairs(node)).unwrap_or_default().into_iter();
+    let options: BTreeMap<String, String> = options.map(|(key, value)| (key, value.unwrap_or_default())).collect();
     fields.finish(cx);
-    Some(logging)
+    let is_size = |text: &str| {
+        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let unit = text[digits.len()..].to_ascii_lowercase();
+        digits.parse::<u64>().is_ok() && matches!(unit.trim_end_matches('b'), "" | "k" | "m" | "g")
+    };
+    let is_count = |text: &str| text.parse::<u64>().is_ok_and(|count| count > 0);
+    for (key, text) in &options {
+        let what = match key.as_str() {
+            "max-size" if !is_size(text) => "bytes, such as 10m",
+            "max-file" if !is_count(text) => "a number of files, such as 3",
+            _ => continue,
+        };
+        cx.error(format!("`{key}`: expected {what}, found `{text}`"), span);
+    }
+    Some(Logging { driver, options })
 }
 
 /// `pre_start`, `post_start` and `pre_stop`.
@@ -194,14 +212,19 @@ pub fn hooks(node: Node, path: &str, cx: &mut Context<'_>) -> Vec<Hook> {
 
 fn hook(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Hook> {
     let mut fields = Fields::open(node, path, cx)?;
+    // The others run in the container itself.
+    let (image, per_replica) = match path.contains(".pre_start.") {
+        true => (fields.word("image", cx), fields.flag("per_replica", cx)),
+        false => (None, None),
+    };
     let hook = Hook {
         command: fields.take("command").and_then(|node| cx.command(node)),
-        image: fields.word("image", cx),
+        image,
         user: fields.word("user", cx),
         privileged: fields.flag("privileged", cx).unwrap_or_default(),
         working_dir: fields.word("working_dir", cx),
         environment: environment(&mut fields, cx),
-        per_replica: fields.flag("per_replica", cx).unwrap_or_default(),
+        per_replica: per_replica.unwrap_or_default(),
     };
     let span = fields.span;
     fields.finish(cx);

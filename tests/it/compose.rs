@@ -173,6 +173,11 @@ services:
     assert_eq!(bits("caps") & (chown | net_admin | sys_time), net_admin | sys_time);
     assert_eq!((bits("none"), applied.status("none", "NoNewPrivs").as_str()), (0, "1"));
     assert!(bits("all").count_ones() > 35 && applied.status("all", "Seccomp") == "0");
+    // Every device of the host, as it is there.
+    let node = |path: &str| fs::metadata(path).map(|data| (data.rdev(), data.mode(), data.uid(), data.gid())).unwrap();
+    assert_eq!(node(&applied.inside("all", "/dev/net/tun")), node("/dev/net/tun"));
+    assert!(!PathBuf::from(applied.inside("plain", "/dev/net/tun")).exists());
+    assert!(!applied.mount("all", "/sys").split(' ').nth(5).unwrap().split(',').any(|word| word == "ro"));
     assert_eq!(applied.status("plain", "Seccomp"), "2");
 
     let fixed = applied.world.field("c-fixed", "pid").as_i64().unwrap();

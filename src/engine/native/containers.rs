@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
-use super::{declared, files, hooks, images, names, networks, users, volumes};
+use super::{declared, devices, files, hooks, images, names, networks, users, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Store};
@@ -105,28 +104,20 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<I
         let name = names::anonymous_volume(&wanted.name, target);
         image_volumes.insert(target.clone(), volumes::provide(roots, &name, true, image, Some(target))?);
     }
-    Ok(Facts {
-        devices: wanted.devices.iter().map(device).collect::<Result<_, _>>()?,
-        volumes,
-        files: files::write(roots, wanted, users)?,
-        image_volumes,
-        users,
-    })
+    let mut devices: Vec<Device> = wanted.devices.iter().map(device).collect::<Result<_, _>>()?;
+    if wanted.privileged && users.is_none() {
+        let more = devices::of_host().into_iter();
+        let given: Vec<PathBuf> = devices.iter().map(|device| device.path.clone()).collect();
+        devices.extend(more.filter(|one| !given.contains(&one.path)));
+    }
+    Ok(Facts { devices, volumes, files: files::write(roots, wanted, users)?, image_volumes, users })
 }
 
 pub(super) fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
     let path = PathBuf::from(&mapping.source);
-    let failed = |source| Error::Path { what: "device", path: path.clone(), source };
-    let data = std::fs::metadata(&path).map_err(failed)?;
-    let kind = match (data.file_type().is_char_device(), data.file_type().is_block_device()) {
-        (true, _) => 'c',
-        (_, true) => 'b',
-        _ => return Err(failed(io::Error::new(io::ErrorKind::InvalidInput, "it is not a device"))),
-    };
-    let (major, minor) = (nix::sys::stat::major(data.rdev()), nix::sys::stat::minor(data.rdev()));
-    let access = mapping.permissions.clone();
-    let (major, minor) = (major as i64, minor as i64);
-    Ok(Device { source: path, path: PathBuf::from(&mapping.target), kind, major, minor, access })
+    let found = devices::of(&path, PathBuf::from(&mapping.target));
+    let found = found.map_err(|source| Error::Path { what: "device", path, source })?;
+    Ok(Device { access: mapping.permissions.clone(), ..found })
 }
 
 /// Starts the container with the networks and ports that it is declared with.

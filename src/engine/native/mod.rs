@@ -23,6 +23,7 @@ use crate::spec::Fault;
 pub mod builds;
 mod checks;
 pub mod containers;
+mod devices;
 mod files;
 mod hooks;
 mod images;

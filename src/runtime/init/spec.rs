@@ -97,6 +97,13 @@ pub struct Device {
     pub minor: i64,
     /// Of `rwm`.
     pub access: String,
+    /// Permissions and owner of the node; everybody's where they are not known.
+    #[serde(default)]
+    pub mode: Option<u32>,
+    #[serde(default)]
+    pub uid: u32,
+    #[serde(default)]
+    pub gid: u32,
 }
 
 /// Whose namespace the container lives in.
@@ -417,7 +424,7 @@ fn devices(request: &Request) -> Vec<Value> {
 
 fn device(device: &Device) -> Value {
     json!({"path": device.path, "type": device.kind.to_string(), "major": device.major, "minor": device.minor,
-           "fileMode": 0o666, "uid": 0, "gid": 0})
+           "fileMode": device.mode.unwrap_or(0o666), "uid": device.uid, "gid": device.gid})
 }
 
 /// The limits in the specification's words. A CPU is 100,000 µs of quota in 100,000 µs.

@@ -12,7 +12,7 @@ use crate::spec::units;
 
 /// What is understood and has no effect here.
 const NOT_HONOURED: [(&str, &str); 11] = [
-    ("develop", "watching sources is done by building, which comes later"),
+    ("develop", "`stack watch` builds anew where sources changed; nothing is copied into what runs"),
     ("blkio_config", "limits of block devices are not supported yet"),
     ("cpu_count", "this limit exists on Windows only"),
     ("cpu_percent", "this limit exists on Windows only"),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use serde_json::{Map, Value, json};
 
-use crate::runtime::image::{Digest, Image};
+use crate::runtime::image::{Digest, Healthcheck, Image};
 
 /// What stages hand on.
 #[derive(Clone, Debug)]
@@ -183,7 +183,7 @@ impl Draft {
     }
 
     /// Fields that are not given keep what the image below said; times are nanoseconds there.
-    pub fn set_healthcheck(&mut self, check: &super::dockerfile::Healthcheck) {
+    pub fn set_healthcheck(&mut self, check: &Healthcheck) {
         let nanoseconds = |ms: Option<u64>| ms.map(|ms| json!(ms.saturating_mul(1_000_000)));
         let fields = [
             ("Test", Some(json!(check.test))),

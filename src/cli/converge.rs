@@ -146,15 +146,13 @@ async fn apply_now(
         let observed = engine.observe(&desired.stack).await?;
         let (desired, observed) = plan::target(&desired, &observed, &arguments.target)?;
         let plan = plan::plan(&desired, &observed, engine.capabilities(), &plan_options(arguments));
-        return carry_out(engine, &plan, &options, display).await;
+        return carry_out(engine, &plan, &options, arguments.yes, display).await;
     }
     let observer = |_: &Plan, event: Event<'_>| display.step(&event);
     let rounds = converge(engine, &desired, &plan_options(arguments), &options, &observer).await;
     let rounds = rounds.map_err(|error| match error {
         ConvergeError::Observe(error) => Failure::from(error),
-        ConvergeError::Refused(_) => {
-            Failure::new(format!("{error}\n  help: nothing was changed; `--yes=volumes` consents to the loss of data"))
-        }
+        ConvergeError::Refused(_) => Failure::new(format!("{error}\n  help: {}", refused(arguments.yes))),
     })?;
     match rounds.last() {
         None => display.say(&format!("nothing to do: {} is as declared", desired.stack.as_str())),
@@ -174,7 +172,17 @@ async fn apply_saved(
     let saved = SavedPlan::from_json(&text)?;
     let observed = engine.observe(saved.stack()).await?;
     let plan = saved.restore(desired, &observed)?;
-    carry_out(engine, &plan, &execute_options(arguments, display)?, display).await
+    carry_out(engine, &plan, &execute_options(arguments, display)?, arguments.yes, display).await
+}
+
+/// What can be done about steps that are refused.
+fn refused(consent: Option<Consent>) -> &'static str {
+    match consent {
+        Some(Consent::Volumes) => {
+            "nothing was changed; a volume loses its protection by an `apply` without `protect: true`"
+        }
+        _ => "nothing was changed; `--yes=volumes` consents to the loss of data",
+    }
 }
 
 /// Executes a plan unless something is to be refused; says whether there was something to do.
@@ -182,15 +190,13 @@ async fn carry_out(
     engine: &Arc<Native>,
     plan: &Plan,
     options: &ExecuteOptions,
+    consent: Option<Consent>,
     display: &Display,
 ) -> Result<bool, Failure> {
     let objections = check(plan);
     if !objections.is_empty() {
         let lines: Vec<String> = objections.iter().map(|objection| format!("error: {objection}")).collect();
-        return Err(Failure::new(format!(
-            "{}\n  help: nothing was changed; `--yes=volumes` consents to the loss of data",
-            lines.join("\n")
-        )));
+        return Err(Failure::new(format!("{}\n  help: {}", lines.join("\n"), refused(consent))));
     }
     if plan.is_empty() && plan.steps.is_empty() {
         display.say("nothing to do");
@@ -301,7 +307,8 @@ pub fn destroy(roots: &Roots, arguments: &Destroy) -> Result<ExitCode, Failure> 
         let options = DestroyOptions { volumes: arguments.volumes, consent_volumes: consent };
         let plan = plan::destroy(&stack, &observed, options);
         let options = ExecuteOptions { parallel: 8, cancel: Some(cancellation(&display)?) };
-        carry_out(&engine, &plan, &options, &display).await?;
+        let consent = if consent { Some(Consent::Volumes) } else { arguments.yes };
+        carry_out(&engine, &plan, &options, consent, &display).await?;
         Ok(ExitCode::SUCCESS)
     })
 }

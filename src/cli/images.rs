@@ -51,7 +51,7 @@ pub fn command(roots: &Roots, command: &ImageCommand) -> Result<ExitCode, Failur
 
 pub fn list(roots: &Roots, arguments: &Images) -> Result<ExitCode, Failure> {
     let images = find(roots, arguments)?;
-    if arguments.quiet {
+    if arguments.list.quiet {
         // An image with two names is listed once.
         let mut seen = std::collections::BTreeSet::new();
         let ids = images.iter().filter(|image| seen.insert(image.id.clone()));
@@ -68,13 +68,13 @@ pub fn list(roots: &Roots, arguments: &Images) -> Result<ExitCode, Failure> {
         let users = containers.iter().filter(|one| one.config.image_id == image.id.to_string()).count();
         listing.push(row(image, users, arguments.no_trunc));
     }
-    listing.print(&arguments.format.format)?;
+    listing.print(&arguments.list.format.format)?;
     Ok(ExitCode::SUCCESS)
 }
 
 fn find(roots: &Roots, arguments: &Images) -> Result<Vec<Image>, Failure> {
     let known = ["before", "dangling", "label", "label!", "reference", "since"];
-    let filters = Filters::parse(&arguments.filter.filter, &known)?;
+    let filters = Filters::parse(&arguments.list.filter.filter, &known)?;
     let images = Store::open(roots).list()?;
     let bound = |key: &str| -> Result<Option<u64>, Failure> {
         filters.first(key).map(|name| Ok(created_ms(&get(roots, name)?))).transpose()

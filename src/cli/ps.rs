@@ -55,7 +55,7 @@ struct Found {
 pub fn ps(roots: &Roots, arguments: &Ps) -> Result<ExitCode, Failure> {
     let all = find(roots, arguments)?;
     let mut listing = Listing::new(COLUMNS, &table(arguments));
-    if arguments.quiet {
+    if arguments.list.quiet {
         let ids = all.iter().map(|one| id(&one.container, arguments.no_trunc) + "\n");
         view::out(&ids.collect::<String>())?;
         return Ok(ExitCode::SUCCESS);
@@ -65,7 +65,7 @@ pub fn ps(roots: &Roots, arguments: &Ps) -> Result<ExitCode, Failure> {
             if arguments.size { Some(container::written_bytes(roots, &one.container.config.name)?) } else { None };
         listing.push(row(one, arguments.no_trunc, size));
     }
-    listing.print(&arguments.format.format)?;
+    listing.print(&arguments.list.format.format)?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,7 +81,7 @@ fn table(arguments: &Ps) -> Vec<&'static str> {
 }
 
 fn find(roots: &Roots, arguments: &Ps) -> Result<Vec<Found>, Failure> {
-    let filters = Filters::parse(&arguments.filter.filter, FILTERS)?;
+    let filters = Filters::parse(&arguments.list.filter.filter, FILTERS)?;
     let bound = |key: &str| -> Result<Option<u64>, Failure> {
         filters.first(key).map(|name| Ok(names::one(roots, name)?.config.created_ms)).transpose()
     };

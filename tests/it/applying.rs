@@ -8,28 +8,10 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::support::{World, eventually, finish, free_port, get};
+use crate::support::{self, World, eventually, finish, free_port, get};
 
 fn hello(port: u16) -> String {
-    format!(
-        r#"
-name: hello
-containers:
-  counter:
-    image: builtin:whoami
-    environment: {{COUNTER_FILE: /data/hits}}
-    volumes: ["data:/data"]
-    ports: ["{port}:80"]
-    networks: [front]
-    healthcheck: {{test: ["CMD", "/whoami", "health"], interval: 200ms, retries: 20}}
-  greeter:
-    image: builtin:whoami
-    networks: [front]
-    depends_on: {{counter: {{condition: service_healthy}}}}
-volumes: {{data: {{}}}}
-networks: {{front: {{}}}}
-"#
-    )
+    support::hello(port, "interval: 200ms, retries: 20")
 }
 
 fn signal(pid: i32, signal: Signal) {

@@ -18,6 +18,7 @@ fn every_command_of_the_tour_succeeds() {
             let line = line.strip_prefix("$ stack ").unwrap_or_else(|| panic!("not a command: {line}"));
             let line = line.replace("examples/stacks/hello/stack.yaml", hello.to_str().unwrap());
             let line = line.replace("examples/", &format!("{}/examples/", home.display()));
+            let line = line.replace("README.md", &format!("{}/README.md", home.display()));
             world.ok(&line.split_whitespace().collect::<Vec<_>>());
             commands += 1;
         }

@@ -6,8 +6,9 @@ use super::expand;
 use super::flags::{self, Flags, Form};
 use super::lines::{Line, Text, list, words};
 use super::mounts;
-use super::{Argument, Command, Copy, Healthcheck, Instruction, Kind, Parsed, Run, Stage, Word};
+use super::{Argument, Command, Copy, Instruction, Kind, Parsed, Run, Stage, Word};
 use crate::build::units::duration_ms;
+use crate::runtime::image::Healthcheck;
 
 const KNOWN: [&str; 18] = [
     "ADD",
@@ -468,7 +469,8 @@ impl Parser {
                 None
             }
         });
-        Some(Healthcheck { test, interval_ms, timeout_ms, start_period_ms, start_interval_ms, retries })
+        let shell = Vec::new();
+        Some(Healthcheck { test, interval_ms, timeout_ms, start_period_ms, start_interval_ms, retries, shell })
     }
 
     /// The trigger is read now, so that a mistake is found here and not by whoever builds on the image.

@@ -12,6 +12,7 @@ mod mounts;
 use std::path::PathBuf;
 
 use crate::diagnostics::{Diagnostic, Diagnostics, Source, Sources, Span};
+use crate::runtime::image::Healthcheck;
 
 pub use lines::{Directives, Heredoc};
 pub use mounts::{MountKind, MountOptions, Sharing};
@@ -116,18 +117,6 @@ pub struct Copy {
     /// `ADD --unpack`: whether archives are unpacked; unset is "local ones".
     pub unpack: Option<bool>,
     pub checksum: Option<Word>,
-}
-
-/// `None` in a field: the image's value, then docker's default.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Healthcheck {
-    /// `["NONE"]`, `["CMD", …]`, `["CMD-SHELL", text]`.
-    pub test: Vec<String>,
-    pub interval_ms: Option<u64>,
-    pub timeout_ms: Option<u64>,
-    pub start_period_ms: Option<u64>,
-    pub start_interval_ms: Option<u64>,
-    pub retries: Option<u32>,
 }
 
 /// Reads a Dockerfile. `name` is what the user knows it as.

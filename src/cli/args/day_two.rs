@@ -4,7 +4,7 @@ use std::ffi::OsString;
 
 use clap::Args;
 
-use super::{FilterArgument, FormatArgument, Limits};
+use super::{FilterArgument, FormatArgument, Limits, List};
 
 #[derive(Clone, Debug, Args)]
 pub struct Ps {
@@ -26,13 +26,8 @@ pub struct Ps {
     /// Show ids, commands and lists in full
     #[arg(long)]
     pub no_trunc: bool,
-    /// Print ids only
-    #[arg(short, long)]
-    pub quiet: bool,
     #[command(flatten)]
-    pub filter: FilterArgument,
-    #[command(flatten)]
-    pub format: FormatArgument,
+    pub list: List,
 }
 
 #[derive(Clone, Debug, Args)]

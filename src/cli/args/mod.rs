@@ -314,6 +314,18 @@ pub struct FilterArgument {
     pub filter: Vec<String>,
 }
 
+/// What every list takes.
+#[derive(Clone, Debug, Args)]
+pub struct List {
+    /// Print only ids, or names where there are no ids
+    #[arg(short, long)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub filter: FilterArgument,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
 #[derive(Clone, Debug, Args)]
 pub struct Names {
     /// Containers or services

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{FilterArgument, FormatArgument};
+use super::{FormatArgument, List};
 
 #[derive(Clone, Debug, Args)]
 pub struct Inspect {
@@ -88,13 +88,8 @@ pub struct Images {
     /// Show ids in full
     #[arg(long)]
     pub no_trunc: bool,
-    /// Print ids only
-    #[arg(short, long)]
-    pub quiet: bool,
     #[command(flatten)]
-    pub filter: FilterArgument,
-    #[command(flatten)]
-    pub format: FormatArgument,
+    pub list: List,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -262,18 +257,6 @@ pub struct History {
     /// Show commands in full
     #[arg(long)]
     pub no_trunc: bool,
-    #[command(flatten)]
-    pub format: FormatArgument,
-}
-
-/// What `ls` of networks and volumes take.
-#[derive(Clone, Debug, Args)]
-pub struct List {
-    /// Print names only
-    #[arg(short, long)]
-    pub quiet: bool,
-    #[command(flatten)]
-    pub filter: FilterArgument,
     #[command(flatten)]
     pub format: FormatArgument,
 }

@@ -19,6 +19,29 @@ pub mod terminal;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 static NUMBER: AtomicU32 = AtomicU32::new(0);
 
+/// A stack that counts its visits behind this port of the host, once it is found healthy, and one that waits for it.
+pub fn hello(port: u16, check: &str) -> String {
+    format!(
+        r#"
+name: hello
+containers:
+  counter:
+    image: builtin:whoami
+    environment: {{COUNTER_FILE: /data/hits}}
+    volumes: ["data:/data"]
+    ports: ["{port}:80"]
+    networks: [front]
+    healthcheck: {{test: ["CMD", "/whoami", "health"], {check}}}
+  greeter:
+    image: builtin:whoami
+    networks: [front]
+    depends_on: {{counter: {{condition: service_healthy}}}}
+volumes: {{data: {{}}}}
+networks: {{front: {{}}}}
+"#
+    )
+}
+
 /// Two roots in a directory of its own. Dropping it destroys what is left and asserts that nothing remains.
 pub struct World {
     pub directory: PathBuf,

@@ -46,26 +46,8 @@ fn tools(world: &World) -> PathBuf {
 }
 
 fn hello(limits: &str) -> String {
-    format!(
-        r#"
-name: hello
-containers:
-  counter:
-    image: builtin:whoami
-    environment: {{COUNTER_FILE: /data/hits}}
-    volumes: ["data:/data"]
-    ports: ["{PORT}:80"]
-    networks: [front]
-    healthcheck: {{test: ["CMD", "/whoami", "health"], interval: 1s, retries: 60}}
-    {limits}
-  greeter:
-    image: builtin:whoami
-    networks: [front]
-    depends_on: {{counter: {{condition: service_healthy}}}}
-volumes: {{data: {{}}}}
-networks: {{front: {{}}}}
-"#
-    )
+    let text = crate::support::hello(PORT, "interval: 1s, retries: 60");
+    text.replace("  greeter:", &format!("    {limits}\n  greeter:"))
 }
 
 #[test]

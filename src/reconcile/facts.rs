@@ -57,7 +57,9 @@ fn read_small(path: &Path) -> io::Result<Option<Vec<u8>>> {
 
 /// SHA-256 in hexadecimal.
 pub fn hash(bytes: &[u8]) -> String {
-    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits = b"0123456789abcdef";
+    let of = |byte: &u8| [byte >> 4, byte & 15].map(|half| char::from(digits[usize::from(half)]));
+    Sha256::digest(bytes).iter().flat_map(of).collect()
 }
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ pub fn remove(path: &Path) -> Result<(), Error> {
 }
 
 /// Room for the text of most files.
-const USUAL_LENGTH: usize = 8 << 10;
+const USUAL_LENGTH: usize = 4 << 10;
 
 /// What is in a file that nobody writes into once it has its name: a read that does not fill its room is the last.
 fn read(path: &Path) -> io::Result<Vec<u8>> {
@@ -164,8 +164,11 @@ impl Lock {
                 // Its last holder took the file away: the next one to come makes another.
                 Ok(file) if !is_at(&file, path) => {}
                 Ok(mut file) => {
-                    // For people only: that the lock is held does not depend on it.
-                    drop(file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", own_name())));
+                    // For people only: that the lock is held does not depend on it. Never cut to nothing, which would
+                    // have ext4 write it to the disk.
+                    let name = own_name();
+                    let written = file.rewind().and_then(|()| file.write_all(name.as_bytes()));
+                    drop(written.and_then(|()| file.set_len(name.len() as u64)));
                     return Ok(Self { path: path.to_owned(), _file: file });
                 }
                 Err((mut file, nix::Error::EWOULDBLOCK)) => {

@@ -17,6 +17,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::store::entries;
 use super::{Digest, Error, Pack, Store, io_at, pack};
 use crate::runtime::state;
 
@@ -50,7 +51,7 @@ impl Store {
         let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
         let begun = seconds(SystemTime::now());
         let stamp = stamp(path).map_err(io_at(path))?;
-        let folder = self.directory().join("seen");
+        let folder = self.seen();
         let kept = folder.join(format!("{}.json", Digest::of(path.as_os_str().as_bytes()).hex()));
         // One that can't be read, of another version perhaps, is as good as none.
         let seen = state::read_json::<Seen>(&kept).unwrap_or_default();
@@ -64,6 +65,21 @@ impl Store {
             state::write_json_volatile(&kept, &seen)?;
         }
         Ok(digest)
+    }
+
+    fn seen(&self) -> PathBuf {
+        self.directory().join("seen")
+    }
+
+    /// Forgets what is no longer there; all of it where no image is left that came from somewhere.
+    pub(super) fn forget_seen(&self, all: bool) -> Result<(), Error> {
+        for kept in entries(&self.seen())? {
+            let seen = state::read_json::<Seen>(&kept).unwrap_or_default();
+            if all || seen.is_none_or(|seen| !seen.path.exists()) {
+                state::remove(&kept)?;
+            }
+        }
+        Ok(())
     }
 }
 

@@ -171,6 +171,7 @@ impl Store {
                 state::read_json(&path.join("blob.json"))?.filter(|_| kept.contains(name));
             kept.extend(archive.map(|archive| archive.digest.hex().to_owned()));
         }
+        self.forget_seen(index.records.is_empty())?;
         let trash = self.new_trash()?;
         for folder in ["layers", "blobs/sha256", "uses"] {
             for path in entries(&self.directory.join(folder))? {

@@ -1,7 +1,6 @@
 //! The instructions that make layers: `COPY`, `ADD`, `WORKDIR`, `RUN`. Each first says what it depends on, as a key,
 //! and is carried out only where nothing is remembered under it.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -22,10 +21,9 @@ use super::tree::{Source, Tree};
 use super::workshop::Workshop;
 use super::{Error, Event, NamedContext, StepName, io_at};
 use crate::diagnostics::{Diagnostic, Diagnostics};
-use crate::runtime::image::{Digest, Pack, Step, pack};
+use crate::runtime::image::{Digest, Pack, Step, pack, stubs};
 use crate::runtime::init;
 use crate::runtime::overlay::{self, Changes};
-use crate::runtime::sys;
 
 /// How many lines of a failed program's output are told with the error.
 const TOLD_LINES: usize = 40;
@@ -350,7 +348,8 @@ impl Worker<'_, '_> {
             true => None,
             false => Some(overlay::open(&program.layers, None).map_err(io_at(&program.layers[0]))?),
         };
-        let stubs = stubs(program, below.as_ref());
+        let targets = program.mounts.iter().map(|mount| mount.target.as_path());
+        let stubs = stubs(targets, below.as_ref().map(OwnedFd::as_fd));
         let mut log = Vec::new();
         let mut container = None;
         let ran = run::run(
@@ -425,21 +424,6 @@ fn missing(error: &super::tree::TreeError, word: &Word) -> Diagnostic {
         _ => return Diagnostic::error(error.to_string(), word.span),
     };
     Diagnostic::error(error.to_string(), word.span).help(help)
-}
-
-/// What exists only because something is mounted there: the targets, and what is missing above them.
-fn stubs(program: &Program, below: Option<&OwnedFd>) -> BTreeSet<PathBuf> {
-    let fixed = ["proc", "sys", "dev", "etc/hosts", "etc/resolv.conf", "etc/hostname"].map(PathBuf::from);
-    let own = program.mounts.iter().map(|mount| mount.target.strip_prefix("/").unwrap_or(&mount.target).to_owned());
-    let exists = |path: &Path| {
-        below.is_some_and(|root| sys::open_in_root(root.as_fd(), path, libc::O_PATH | libc::O_NOFOLLOW, 0).is_ok())
-    };
-    let mut stubs = BTreeSet::new();
-    for target in fixed.into_iter().chain(own) {
-        let missing = target.ancestors().filter(|path| !path.as_os_str().is_empty() && !exists(path));
-        stubs.extend(missing.map(Path::to_owned));
-    }
-    stubs
 }
 
 /// Keeps the end of what is written.

@@ -9,11 +9,15 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::args::{ArchiveFormat, Export, History, ImageCommand, ImageRm, Images, Import, Load, Save, Tag, Verify};
+use super::args::{
+    ArchiveFormat, Commit, Export, History, ImageCommand, ImageRm, Images, Import, Load, Save, Tag, Verify,
+};
 use super::failure::Failure;
 use super::filter::{Filters, glob_matches};
 use super::format::{Column, Listing, Row};
+use super::names::Here;
 use super::{inspect, names, prune, ps, registries, view};
+use crate::engine::native::commit;
 use crate::runtime::image::archive;
 use crate::runtime::image::registry::credentials;
 use crate::runtime::image::{self, Access, Damage, Image, ImageReference, Platform, Settings, Store, Wait};
@@ -352,6 +356,22 @@ pub fn export(roots: &Roots, arguments: &Export) -> Result<ExitCode, Failure> {
         image::pack(whole.as_fd(), None, &image::Pack::default(), std::io::BufWriter::with_capacity(1 << 20, to))?;
         Ok(())
     })
+}
+
+/// Makes an image of a container.
+pub fn commit(roots: &Roots, here: &Here, arguments: &Commit) -> Result<ExitCode, Failure> {
+    let found = names::one_or_service(roots, here, &arguments.container)?;
+    let wanted = commit::Commit {
+        name: arguments.name.clone(),
+        author: arguments.author.clone(),
+        message: arguments.message.clone(),
+        changes: arguments.changes.clone(),
+        pause: arguments.pause,
+        created: jiff::Timestamp::now(),
+    };
+    let image = commit::commit(roots, &found, &wanted)?;
+    view::out(&format!("{}\n", image.id))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 pub fn verify(roots: &Roots, arguments: &Verify) -> Result<ExitCode, Failure> {

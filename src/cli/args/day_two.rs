@@ -257,6 +257,8 @@ pub enum ContainerCommand {
     Update(Update),
     /// List the files that a container has added (A), changed (C) and deleted (D)
     Diff(Diff),
+    /// Make an image of what one has become
+    Commit(super::Commit),
     /// Copy files between containers and this host, whether or not they run
     Cp(Cp),
     /// Remove containers

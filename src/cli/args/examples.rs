@@ -227,6 +227,11 @@ Examples:
   stack import rootfs.tar tools:1
   stack import ./rootfs tools:1          a directory";
 
+pub const COMMIT: &str = "\
+Examples:
+  stack commit web web:patched
+  stack commit -m \"with curl\" -c 'CMD [\"serve\"]' web web:2";
+
 pub const EXPORT: &str = "\
 Examples:
   stack export -o web.tar web

@@ -218,6 +218,9 @@ pub enum Command {
     /// Write a container's whole file system to a tar
     #[command(after_long_help = examples::EXPORT)]
     Export(Export),
+    /// Make an image of what a container has become
+    #[command(after_long_help = examples::COMMIT)]
+    Commit(Commit),
     /// Tell a registry who you are, from now on
     #[command(after_long_help = examples::LOGIN)]
     Login(Login),

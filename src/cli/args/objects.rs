@@ -143,6 +143,29 @@ pub struct Save {
 }
 
 #[derive(Clone, Debug, Args)]
+pub struct Commit {
+    /// The container's name, or the beginning of its id
+    #[arg(value_name = "CONTAINER")]
+    pub container: String,
+    /// The image's name; it is listed under its id when absent
+    #[arg(value_name = "NAME[:TAG]")]
+    pub name: Option<String>,
+    /// Who made it
+    #[arg(short, long)]
+    pub author: Option<String>,
+    /// What it is for
+    #[arg(short, long, value_name = "TEXT")]
+    pub message: Option<String>,
+    /// How it is run, as a line of a Dockerfile; can be given several times
+    #[arg(short, long = "change", value_name = "INSTRUCTION")]
+    pub changes: Vec<String>,
+    /// Suspend the container meanwhile
+    #[arg(long, value_name = "BOOL", default_value_t = true, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub pause: bool,
+}
+
+#[derive(Clone, Debug, Args)]
 pub struct Export {
     /// The container's name, or the beginning of its id
     #[arg(value_name = "CONTAINER")]

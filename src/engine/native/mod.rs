@@ -22,6 +22,7 @@ use crate::spec::Fault;
 
 pub mod builds;
 mod checks;
+pub mod commit;
 pub mod containers;
 mod devices;
 mod files;

@@ -35,7 +35,7 @@ pub use emulation::runs;
 pub use healthcheck::Healthcheck;
 pub use limits::Limits;
 pub use oci_spec::image::ImageConfiguration;
-pub use pack::{Pack, pack, pack_one};
+pub use pack::{Pack, pack, pack_one, stubs};
 pub use pull::{Progress, PullOptions};
 pub use reference::{Digest, ImageReference, ReferenceError};
 pub use registry::{Access, Client, Credentials, RegistryError, Wait};

@@ -29,6 +29,21 @@ pub struct Pack {
     pub first_id: u32,
 }
 
+/// What exists in a container only because something is mounted there: the targets, and what is missing above them.
+pub fn stubs<'a>(targets: impl IntoIterator<Item = &'a Path>, below: Option<BorrowedFd<'_>>) -> BTreeSet<PathBuf> {
+    let fixed = ["proc", "sys", "dev", "etc/hosts", "etc/resolv.conf", "etc/hostname"].map(Path::new);
+    let exists = |path: &Path| {
+        below.is_some_and(|root| sys::open_in_root(root, path, libc::O_PATH | libc::O_NOFOLLOW, 0).is_ok())
+    };
+    let mut stubs = BTreeSet::new();
+    for target in fixed.into_iter().chain(targets) {
+        let target = target.strip_prefix("/").unwrap_or(target);
+        let missing = target.ancestors().filter(|path| !path.as_os_str().is_empty() && !exists(path));
+        stubs.extend(missing.map(Path::to_owned));
+    }
+    stubs
+}
+
 struct Packer<'a, W: Write> {
     tar: Builder<W>,
     /// The tree before the changes.

@@ -306,6 +306,54 @@ fn what_a_container_stands_on_stays_when_its_name_goes_on() {
 }
 
 #[test]
+fn a_container_becomes_an_image() {
+    let world = World::new();
+    let root = world.busybox("busybox");
+    world.ok(&["import", root.to_str().unwrap(), "base"]);
+    let words =
+        ["run", "-d", "--name", "one", "--network", "none", "--stop-signal", "KILL", "-e", "A=1", "-l", "mine=yes"];
+    world.ok(&[&words[..], &["-v", "kept:/srv/data", "-w", "/tmp", "base", "sleep", "1000"]].concat());
+    world.ok(&[
+        "exec",
+        "one",
+        "sh",
+        "-c",
+        "echo new >/etc/word; rm /etc/group; echo x >/srv/data/x; chmod 4755 /bin/busybox",
+    ]);
+    let id = world.ok(&["commit", "-a", "me", "-m", "a word", "one", "patched:1"]);
+    assert_eq!(world.field("one", "state"), "running", "it goes on");
+    assert_eq!(world.ok(&["exec", "one", "echo", "alive"]), "alive\n");
+    let inspected: serde_json::Value = serde_json::from_str(&world.ok(&["inspect", "patched:1"])).unwrap();
+    let config = &inspected[0]["Config"];
+    assert_eq!((inspected[0]["Id"].as_str(), &inspected[0]["Author"]), (Some(id.trim()), &"me".into()));
+    assert_eq!((&config["Cmd"], &config["WorkingDir"]), (&serde_json::json!(["sleep", "1000"]), &"/tmp".into()));
+    assert_eq!((&config["Labels"]["mine"], &config["StopSignal"]), (&"yes".into(), &"KILL".into()));
+    assert!(config["Env"].as_array().unwrap().contains(&"A=1".into()), "{config}");
+    assert!(world.ok(&["history", "patched:1"]).contains("a word"));
+    let run = |image: &str, script: &str| world.ok(&["run", "--rm", "--network", "none", image, "sh", "-c", script]);
+    assert_eq!(run("patched:1", "cat /etc/word; echo $A $PWD; test -e /etc/group || echo gone"), "new\n1 /tmp\ngone\n");
+    let layer = inspected[0]["RootFS"]["Layers"][1].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let top = images(&world, "layers").join(layer).join("fs");
+    assert_eq!(names(&top), ["bin", "etc"], "what was only mounted on is not of the image");
+    assert_eq!(names(&top.join("etc")), ["group", "word"]);
+    assert_eq!(fs::metadata(top.join("bin/busybox")).unwrap().permissions().mode() & 0o7777, 0o4755);
+
+    world.ok(&["stop", "one"]);
+    let id = world.ok(&["commit", "-c", "CMD cat /etc/word", "-c", "ENV A=2 B=3", "one", "changed"]);
+    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "changed"]), "new\n");
+    assert_eq!(run("changed", "echo $A $B"), "2 3\n");
+    assert_eq!(world.ok(&["images", "-q", "--no-trunc", "changed"]), id);
+    assert_eq!(world.ok(&["images", "--filter", "dangling=true", "-q"]), "", "nothing is left on the way");
+    let refused = world.fails(1, &["commit", "-c", "RUN rm -rf /", "one", "evil"]);
+    assert!(refused.contains("RUN rm -rf /") && refused.contains("help: CMD"), "{refused}");
+    let nameless = world.ok(&["commit", "one"]);
+    assert_eq!(world.ok(&["images", "--filter", "dangling=true", "-q", "--no-trunc"]), nameless);
+    world.ok(&["image", "verify"]);
+    world.ok(&["rm", "-f", "one"]);
+    world.ok(&["volume", "rm", "kept"]);
+}
+
+#[test]
 fn a_full_disk_is_relieved_of_what_was_not_used_for_longest() {
     let outer = World::new();
     let small = outer.directory.join("small");

@@ -35,6 +35,9 @@
 //! over a socket or read the files that it writes; nothing but it holds state in memory. Names and ports of this host's
 //! own programs are served by one further process for all containers ([`runtime::network::netd`]).
 //!
+//! Programs beside the container's own, such as hooks, join it from a process with one thread: a command that has several
+//! starts this program once more for each ([`runtime::container::aside`]).
+//!
 //! # Invariants
 //!
 //! - What is asked for is durable before the first effect; every step done again, or after a crash half way, ends in the

@@ -1,6 +1,6 @@
 //! What happens to containers, networks, volumes and images, as a journal: whoever acts appends a line.
 //!
-//! `events/journal` below the volatile root, and `events/journal.1`, what was before; each ends at [`LARGEST`] bytes, so
+//! `events/journal` below the volatile root, and `events/journal.1`, what was before; each ends at `LARGEST` bytes, so
 //! that the oldest events are forgotten. A line is one [`Event`] as JSON, format 1, written by one write(2): lines of
 //! several writers do not mix. Gone at reboot. Nothing decides by it: an event that could not be written down changes
 //! nothing for who acted.

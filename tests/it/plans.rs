@@ -3,8 +3,8 @@
 use expect_test::{Expect, expect};
 use stack::reconcile::engine::{Observed, Phase, RunState, StackName};
 use stack::reconcile::plan::{DestroyOptions, PlanOptions, describe, destroy, plan};
-use stack::reconcile::resource::{Config, Kind, ResourceId};
-use stack::spec::{Condition, NetworkMode, RestartPolicy, Stack, UpdateOrder};
+use stack::reconcile::resource::{Config, ImageSource, Kind, ResourceId};
+use stack::spec::{Condition, Image, NetworkMode, RestartPolicy, Stack, UpdateOrder};
 
 use crate::stacks::{
     applied, capabilities, checked, container, desired, image, needs, on_network, replicas, restarts_with, stack, with,
@@ -617,4 +617,33 @@ fn what_gave_way_goes_when_its_successor_runs() {
         4 remove container/web-1.old <- 3
     "#]]
     .assert_eq(&steps(&observed, &shop, &PlanOptions::default()));
+}
+
+/// Its content is known, the image's is not before it is loaded; whatever runs from it is replaced in the same plan.
+#[test]
+fn a_changed_archive_replaces_what_runs_from_it() {
+    let source = stack::spec::ImageSource::Archive("/app.tar".into());
+    let app = with(container(), |it| it.image = Image { reference: "shop-app".into(), source });
+    let shop = stack([("app", app), ("web", container())]);
+    let with_content = |content: char| {
+        let mut wanted = desired(&shop);
+        for (image, _) in wanted.images_mut() {
+            if let ImageSource::Archive(archive) = &mut image.source {
+                archive.digest = format!("sha256:{}", content.to_string().repeat(64));
+            }
+        }
+        wanted
+    };
+    let mut observed = applied(&shop);
+    let id = ResourceId::new(Kind::Image, "shop-app");
+    if let Config::Image(image) = &with_content('a').resources[&id].config {
+        observed.made.insert("shop-app".to_owned(), image.clone());
+    }
+    let plan = |content| plan(&with_content(content), &observed, &capabilities(), &PlanOptions::default()).text();
+    assert_eq!(plan('a'), "");
+    expect![[r#"
+        ~ image/shop-app       load              archive changed (sha256:aaaaaaaaaaaa -> sha256:bbbbbbbbbbbb)
+        ± container/app-1      replace           image_digest: sha256:88ce4c875562 -> known when it is loaded   stop first, after image/shop-app
+    "#]]
+    .assert_eq(&plan('b'));
 }

@@ -281,7 +281,7 @@ fn a_platform_is_the_hosts_own_or_an_error() {
     world.file("stack.yaml", &text.replace("linux/amd64", "linux/s390x"));
     for command in ["plan", "apply"] {
         let said = world.fails(1, &[command, file]);
-        assert!(said.contains("not of linux/s390x\n --> stack.yaml:4:") && said.contains("qemu-user"), "{said}");
+        assert!(said.contains("not of linux/s390x\n --> stack.yaml:4:19") && said.contains("qemu-user"), "{said}");
     }
     assert_eq!(identity(&world, "where-own-1"), before);
     // What is declared for a platform and is for another one is not taken for it.

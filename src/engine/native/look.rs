@@ -1,9 +1,11 @@
 //! What images are made from on this host is looked at before anything is planned: changed content is a change, and what
 //! can't be had is said at its place in the file.
 
+use std::collections::BTreeMap;
+
 use super::builds;
 use crate::reconcile::desired::Desired;
-use crate::reconcile::resource::{ImageConfig, ImageSource};
+use crate::reconcile::resource::{Config, ImageConfig, ImageSource};
 use crate::runtime::image::{Platform, Store, runs};
 use crate::runtime::roots::Roots;
 use crate::spec::Fault;
@@ -11,9 +13,8 @@ use crate::spec::Fault;
 /// Fills in what archives, root file systems and builds read of the host. Returns all that is wrong with them; files of
 /// builds show their own places.
 pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wrong>) {
-    let (mut faults, mut wrong) = (Vec::new(), Vec::new());
+    let (mut faults, mut wrong) = (foreign_platforms(desired), Vec::new());
     for (image, place) in desired.images_mut() {
-        faults.extend(foreign(image).map(|text| Fault::new(place, &text)));
         let name = image.reference.clone();
         let (word, content) = match &mut image.source {
             ImageSource::Archive(content) => ("archive", content),
@@ -33,6 +34,20 @@ pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wr
         }
     }
     (faults, wrong)
+}
+
+/// The containers that ask for a platform which this host can't run.
+fn foreign_platforms(desired: &Desired) -> Vec<Fault> {
+    let images = desired.resources.values().filter_map(|resource| match &resource.config {
+        Config::Image(image) => Some((image.reference.as_str(), foreign(image)?)),
+        _ => None,
+    });
+    let images: BTreeMap<&str, String> = images.collect();
+    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
+        Config::Container(container) => Some((images.get(container.image.as_str())?, &resource.place)),
+        _ => None,
+    });
+    containers.map(|(text, place)| Fault::new(format!("{place}.platform"), text)).collect()
 }
 
 /// Why this host can't run the image.

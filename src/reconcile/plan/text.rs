@@ -220,7 +220,8 @@ fn render_value(path: &str, value: &Value) -> String {
 }
 
 fn short_digest(digest: &str) -> String {
-    digest.chars().take("sha256:".len() + 12).collect()
+    let length = if digest.starts_with("sha256:") { "sha256:".len() + 12 } else { digest.len() };
+    digest.chars().take(length).collect()
 }
 
 fn render_port(port: &Value) -> String {

@@ -83,6 +83,19 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Forgets what is not there any more.
+    pub(super) fn forget_gone(&self) -> Result<(), Error> {
+        for kept in entries(&self.directory().join("seen"))? {
+            let seen = state::read_json::<Seen>(&kept).unwrap_or_default();
+            if !seen.is_some_and(|seen| seen.path.exists()) {
+                state::remove(&kept)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// What is written is counted into the digest.
 struct Hash(Sha256);
 
@@ -181,6 +194,11 @@ mod tests {
         assert_eq!(store.content(&file).unwrap(), Digest::of(b"two"));
         assert_ne!(store.content(&tree).unwrap(), before);
         assert!(store.content(&place.0.join("none")).is_err());
+        let seen = place.0.join("root/images/seen");
+        fs::create_dir_all(&seen).unwrap();
+        fs::write(seen.join("x.json"), r#"{"version": 1, "path": "/none", "stamp": "", "digest": ""}"#).unwrap();
+        store.forget_gone().unwrap();
+        assert!(!seen.join("x.json").exists());
     }
 
     /// What is known is not read again: a digest that somebody put there is believed while the stamp holds.

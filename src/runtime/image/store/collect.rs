@@ -96,6 +96,7 @@ impl Store {
         index.write(&self.index_path())?;
         let trash = self.mark(&index, &used)?;
         self.forget_downloads(&used)?;
+        self.forget_gone()?;
         drop(lock);
         remove_all(&trash)?;
         Ok(names)

@@ -46,6 +46,8 @@
 //!   different roots never touch each other's links, rules and groups, and no rule of anybody else is read or changed.
 //! - Paths that an image or a container can influence are resolved by openat2(2) inside a root, never by name.
 //! - A security step that fails ends the start of the container.
+//! - No process of this program executes what a container names: a small static one does ([`runtime::init::launcher`]). The
+//!   supervisor is executed from a mount that nobody can write to.
 //! - No environment variable is read below `cli`, but for the places of docker's passwords and of registries' settings
 //!   ([`runtime::image`]); no program but this one is run, neither `ip`, `nft` nor `mount`, but for the credential
 //!   helpers that a user names.
@@ -53,6 +55,7 @@
 //! # Files on disk
 //!
 //! Below the durable root (`/var/lib/stack`): `containers/NAME/{config.json,upper,work,log}`,
+//! `launcher-DIGEST` (becomes each container's program),
 //! `images/{index.json,blobs,layers}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data}`,
 //! `skeleton` (the layer below all images). Below the volatile root (`/run/stack`), gone at reboot:
 //! `containers/NAME/{status.json,start.json,shim.sock,…}`, `netns/CONTAINER`, `files/CONTAINER` (configs and secrets),

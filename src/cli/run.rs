@@ -2,10 +2,13 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 
 use nix::fcntl::OFlag;
+use nix::sys::statvfs::{FsFlags, statvfs};
 
 use super::args::{Attach, Exec, PullWhen, Run, Start};
 use super::bars::{Bars, Show};
@@ -18,7 +21,7 @@ use crate::engine::native::{DEFAULT_NETWORK, containers, ensure_default_network,
 use crate::reconcile::resource::{ContainerConfig, ImageConfig, ImageSource, NetworkMode, PullPolicy};
 use crate::runtime::container::{self, Container, Removal, Supervision, exec, logs};
 use crate::runtime::image::{self, Image};
-use crate::runtime::init::Stdio;
+use crate::runtime::init::{self, Stdio, spec};
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client;
 
@@ -275,6 +278,9 @@ pub fn exec(roots: &Roots, here: &Here, arguments: &Exec) -> Result<ExitCode, Fa
         user: arguments.user.clone(),
         privileged: arguments.privileged,
     };
+    if arguments.privileged || spec::may_trace(&found.config.request) {
+        seal()?;
+    }
     let (stdio, pipes) = stdio(arguments)?;
     let process = exec::exec(roots, &found.config.name, &request, stdio).map_err(|error| {
         let code = if let container::Error::Start { source, .. } = &error { source.exit_code() } else { 1 };
@@ -294,6 +300,20 @@ pub fn exec(roots: &Roots, here: &Here, arguments: &Exec) -> Result<ExitCode, Fa
         (None, None) => {}
     }
     Ok(ExitCode::from(exec::wait(&process)? as u8))
+}
+
+/// A container that may look into the process that joins it could keep this program's file open, and write to it one day:
+/// it is to find one there that nobody can write to (CVE-2019-5736).
+fn seal() -> Result<(), Failure> {
+    let own = Path::new("/proc/self/exe");
+    if statvfs(own)?.flags().contains(FsFlags::ST_RDONLY) {
+        return Ok(());
+    }
+    let sealed = init::sealed_engine(own)?;
+    let mut again = std::process::Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()));
+    let mut words = std::env::args_os();
+    again.arg0(words.next().unwrap_or_else(|| "stack".into())).args(words);
+    Err(again.exec().into())
 }
 
 fn variables(arguments: &Exec, found: &Container) -> Result<Vec<String>, Failure> {

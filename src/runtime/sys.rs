@@ -99,6 +99,28 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Lets a descriptor outlive the next execve(2).
+pub fn keep_on_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes integers; the descriptor is open.
+    check(unsafe { libc::fcntl(descriptor.as_raw_fd(), libc::F_SETFD, 0) }.into()).map(drop)
+}
+
+/// Makes this process show an empty command line: its arguments are the engine's (proc(5), `arg_start`, `arg_end`).
+pub fn hide_arguments() -> io::Result<()> {
+    let text = std::fs::read_to_string("/proc/self/stat")?;
+    // The second field is the program's name in brackets and may hold anything.
+    let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let address = |field: usize| fields.get(field - 3).and_then(|word| word.parse::<usize>().ok());
+    let (Some(start), Some(end)) = (address(48), address(49)) else { return Err(io::ErrorKind::InvalidData.into()) };
+    if start == 0 || end < start {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    // SAFETY: the kernel says that this process's arguments are there: its own writable memory, text that ends with NUL
+    // bytes, and all of it does when it is all NUL bytes.
+    unsafe { std::ptr::write_bytes(start as *mut u8, 0, end - start) };
+    Ok(())
+}
+
 /// Marks every descriptor from `first` on to be closed by the next execve(2).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: takes integers; closes nothing now.
@@ -117,6 +139,12 @@ pub fn pivot_root_here() -> io::Result<()> {
 pub fn restrict_mount(target: BorrowedFd<'_>, attributes: u64, recursive: bool) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: attributes, attr_clr: 0, propagation: 0, userns_fd: 0 };
     set_mount_attributes(target, &attr, recursive)
+}
+
+/// As [`restrict_mount`] of this mount alone; what `clear` has is lifted.
+pub fn change_mount(target: BorrowedFd<'_>, set: u64, clear: u64) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    set_mount_attributes(target, &attr, false)
 }
 
 /// Takes a copy of the mount at `source` (and of those below it), attached nowhere yet (open_tree(2)).

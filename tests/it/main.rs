@@ -14,6 +14,7 @@ mod events;
 mod examples;
 mod executing;
 mod faults;
+mod hardening;
 mod health;
 mod hooks;
 mod image;

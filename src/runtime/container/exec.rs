@@ -50,6 +50,7 @@ pub fn exec(roots: &Roots, name: &str, exec: &Exec, stdio: Stdio) -> Result<Laun
         pid: process.pid,
         cgroup: &cgroup(roots, config),
         stdio,
+        launcher: &init::launcher::ensure(roots).map_err(io_at(&roots.root))?,
         args: &exec.args,
         env: &env,
         cwd: exec.cwd.as_deref().unwrap_or(if request.cwd.is_empty() { "/" } else { &request.cwd }),

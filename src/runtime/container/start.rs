@@ -2,15 +2,16 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Config, Container, Error, Paths, Start, cgroup, get, io_at, lock, skeleton};
-use crate::runtime::init::InitError;
+use crate::runtime::init::{self, InitError, spec};
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::{self, STARTED};
 use crate::runtime::{state, sys};
@@ -20,7 +21,8 @@ use crate::runtime::{state, sys};
 pub enum Supervision {
     /// This program, started again: small for as long as the container runs.
     Anew,
-    /// A fork of this process, where it has one thread: quick, for a caller that stays until the container's end.
+    /// A fork of this process, where it has one thread and the container can't look into its processes: quick, for a
+    /// caller that stays until the container's end.
     Forked,
 }
 
@@ -57,7 +59,7 @@ pub fn start(roots: &Roots, container: &Container, start: &Start, supervision: S
     let lost =
         |source: io::Error| Error::Supervisor { name: name.to_owned(), reason: format!("can't be started: {source}") };
     let words = match supervision {
-        Supervision::Forked if is_alone() => fork(roots, name),
+        Supervision::Forked if is_alone() && !spec::may_trace(request) => fork(roots, name),
         Supervision::Forked | Supervision::Anew => spawn(roots, name),
     };
     hear(name, &words.map_err(lost)?)
@@ -105,9 +107,12 @@ fn fork(roots: &Roots, name: &str) -> io::Result<String> {
     Ok(text)
 }
 
-/// Runs this program as the supervisor, and reads what it says of the start on its standard output.
+/// Runs this program as the supervisor, and reads what it says of the start on its standard output. The supervisor's
+/// children are in sight of the container.
 fn spawn(roots: &Roots, name: &str) -> io::Result<String> {
-    let mut child = Command::new(&roots.program)
+    let sealed = init::sealed_engine(&roots.program)?;
+    let mut child = Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()))
+        .arg0("stack")
         .arg("shim")
         .arg("--root")
         .arg(&roots.root)

@@ -4,7 +4,7 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns, unshare};
@@ -12,7 +12,8 @@ use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::credentials::{self, Identity};
 use super::{
-    Channel, InitError, JoinChild, LaunchChild, Stdio, files, has_namespace, mounts, namespace_path, terminal, users,
+    Channel, InitError, JoinChild, LaunchChild, Stdio, files, has_namespace, launcher, mounts, namespace_path,
+    terminal, users,
 };
 use crate::runtime::network::sandbox;
 use crate::runtime::sys;
@@ -36,6 +37,7 @@ fn at<T>(step: &str, result: io::Result<T>) -> Result<T, InitError> {
 fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<Infallible, InitError> {
     let spec = request.spec;
     let process = process(spec)?;
+    at("hide the engine's arguments", sys::hide_arguments())?;
     at("wait for the starter", go(channel))?;
     at("out-of-memory score", credentials::set_oom_score(process))?;
     at("lead a session", session())?;
@@ -75,6 +77,7 @@ fn try_join(
     channel: &Channel,
 ) -> Result<Infallible, InitError> {
     let process = exec_process(request)?;
+    at("hide the engine's arguments", sys::hide_arguments())?;
     at("wait for the starter", go(channel))?;
     at("out-of-memory score", credentials::set_oom_score(&process))?;
     at("lead a session", session())?;
@@ -192,6 +195,7 @@ fn three(stdin: &OwnedFd, stdout: &OwnedFd, stderr: &OwnedFd) -> io::Result<()> 
 }
 
 /// Which process of the container the program becomes.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     First,
     BehindReaper,
@@ -213,11 +217,10 @@ fn become_program(
     at("signals", credentials::reset_signals())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     credentials::drop_privileges(process, identity, super::spec::is_confined(spec))?;
-    match place {
-        Place::BehindReaper => at("process 1", super::reaper::split(channel.errors.as_raw_fd()))?,
+    if place != Place::Further {
         // After the change of user, which would clear it again.
-        Place::First => at("end with the supervisor", credentials::die_with_parent())?,
-        Place::Further => {}
+        at("end with the supervisor", credentials::die_with_parent())?;
     }
-    files::exec(process, identity, channel)
+    let mode = if place == Place::BehindReaper { launcher::Mode::Reap } else { launcher::Mode::Exec };
+    files::exec(process, identity, channel, mode)
 }

@@ -7,11 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{OFlag, open};
-use nix::sys::stat::{Mode, SFlag, makedev, mknodat};
+use nix::sys::stat::{Mode as Permissions, SFlag, makedev, mknodat};
 use nix::unistd::{Gid, Uid, fchownat, symlinkat};
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Process, Spec};
 
 use super::credentials::Identity;
+use super::launcher::{self, Mode};
 use super::{Channel, InitError, has_namespace, mounts, namespace_path};
 use crate::runtime::sys;
 
@@ -52,9 +53,9 @@ pub fn make_devices(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), InitError> 
 /// In a user namespace nobody may make nodes: the host's own is bound there.
 fn node(spec: &Spec, directory: BorrowedFd<'_>, name: &Path, kind: SFlag, mode: u32, device: u64) -> io::Result<()> {
     if !has_namespace(spec, LinuxNamespaceType::User) {
-        return Ok(mknodat(directory, name, kind, Mode::from_bits_truncate(mode), device)?);
+        return Ok(mknodat(directory, name, kind, Permissions::from_bits_truncate(mode), device)?);
     }
-    let source = open(&Path::new("/dev").join(name), OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+    let source = open(&Path::new("/dev").join(name), OFlag::O_PATH | OFlag::O_CLOEXEC, Permissions::empty())?;
     if nix::sys::stat::fstat(&source)?.st_rdev != device {
         return Err(io::Error::other("the host's device of this name is another one"));
     }
@@ -97,7 +98,7 @@ pub fn make_console(root: BorrowedFd<'_>, terminal: BorrowedFd<'_>) -> io::Resul
 /// The null device of the container. An image that puts something else there would have masks show that
 /// (CVE-2025-31133), so what was opened is checked to be it.
 pub fn null_path() -> io::Result<OwnedFd> {
-    let null = open("/dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    let null = open("/dev/null", OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Permissions::empty())?;
     let found = nix::sys::stat::fstat(&null)?;
     let is_null = found.st_mode & libc::S_IFMT == libc::S_IFCHR && found.st_rdev == makedev(1, 3);
     if is_null { Ok(null) } else { Err(io::Error::other("/dev/null is not the null device")) }
@@ -107,7 +108,7 @@ pub fn null_path() -> io::Result<OwnedFd> {
 pub fn open_null() -> io::Result<OwnedFd> {
     let null = null_path()?;
     let path = format!("/proc/self/fd/{}", null.as_raw_fd());
-    Ok(open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?)
+    Ok(open(path.as_str(), OFlag::O_RDWR | OFlag::O_CLOEXEC, Permissions::empty())?)
 }
 
 /// Host and domain name, where the container has names of its own.
@@ -167,14 +168,14 @@ pub fn make_directory(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
 /// Enters the working directory, and makes sure that it is inside the root: a descriptor to the host's file system
 /// that leaked would let `/proc/self/fd/N` be one (CVE-2024-21626), so such links are not followed at all.
 pub fn enter(path: &Path) -> io::Result<()> {
-    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Permissions::empty())?;
     let directory = sys::open_in_root(root.as_fd(), path, libc::O_PATH | libc::O_DIRECTORY, 0)?;
     nix::unistd::fchdir(&directory)?;
     std::env::current_dir().map(drop)
 }
 
-/// Becomes the program; returns only why not.
-pub fn exec(process: &Process, identity: &Identity, channel: &Channel) -> Result<Infallible, InitError> {
+/// Becomes the launcher, which becomes the program; returns only why not.
+pub fn exec(process: &Process, identity: &Identity, channel: &Channel, mode: Mode) -> Result<Infallible, InitError> {
     let args = process.args().clone().unwrap_or_default();
     let program = args.first().cloned().unwrap_or_default();
     let mut env = process.env().clone().unwrap_or_default();
@@ -182,26 +183,19 @@ pub fn exec(process: &Process, identity: &Identity, channel: &Channel) -> Result
         env.push(format!("HOME={}", identity.home));
     }
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH).to_owned();
-    let failed = |reason: String, found| InitError::Exec { program: program.clone(), reason, found };
     let c_strings =
         |texts: &[String]| texts.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();
     let (Ok(args), Ok(env)) = (c_strings(&args), c_strings(&env)) else {
-        return Err(failed("an argument or variable holds a NUL byte".to_owned(), true));
+        let reason = "an argument or variable holds a NUL byte".to_owned();
+        return Err(InitError::Exec { program, reason, found: true });
     };
-    let said = nix::unistd::write(&channel.errors, &[super::EXEC]);
-    said.map_err(|error| InitError::step("announce exec")(error.into()))?;
-    let mut last = nix::Error::ENOENT;
-    for candidate in candidates(&program, &path) {
-        let Ok(candidate) = CString::new(candidate.into_os_string().into_encoded_bytes()) else { continue };
-        let Err(error) = nix::unistd::execve(&candidate, &args, &env);
-        // As execvp(3): what can't be executed is remembered, and the search goes on.
-        if error != nix::Error::ENOENT && error != nix::Error::ENOTDIR {
-            last = error;
-        }
-    }
-    let found = last != nix::Error::ENOENT;
-    let reason = if found { last.desc() } else { "no such file in the container, nor in its PATH" };
-    Err(failed(reason.to_owned(), found))
+    let candidates = candidates(&program, &path).into_iter();
+    let candidates = candidates.filter_map(|path| CString::new(path.into_os_string().into_encoded_bytes()).ok());
+    let words = launcher::arguments(mode, channel.errors.as_raw_fd(), candidates.collect(), args);
+    let words = words.map_err(InitError::step("launcher"))?;
+    sys::keep_on_exec(channel.errors.as_fd()).map_err(InitError::step("launcher"))?;
+    let Err(error) = nix::unistd::execveat(&channel.launcher, c"", &words, &env, nix::fcntl::AtFlags::AT_EMPTY_PATH);
+    Err(InitError::step("launcher")(error.into()))
 }
 
 fn candidates(program: &str, path: &str) -> Vec<PathBuf> {

@@ -22,14 +22,16 @@ use super::sys;
 mod child;
 mod credentials;
 mod files;
+pub mod launcher;
 mod mounts;
 mod process;
-mod reaper;
+mod processors;
 pub mod spec;
 mod terminal;
 mod users;
 
 pub use mounts::{attach, map_ids};
+pub use processors::thermal_counters;
 pub use terminal::{resize, size as terminal_size};
 pub use users::with_files_of_root;
 
@@ -40,6 +42,8 @@ pub struct Launch<'a> {
     pub rootfs: &'a Path,
     pub cgroup: &'a Cgroup,
     pub stdio: Stdio,
+    /// The file of [`launcher::ensure`].
+    pub launcher: &'a Path,
     /// Name or id, and group: `app`, `1000:1000`; empty is root. Looked up in the container's own files.
     pub user: &'a str,
     /// Further groups, by name or id.
@@ -62,6 +66,8 @@ pub struct Join<'a> {
     pub pid: i32,
     pub cgroup: &'a Cgroup,
     pub stdio: Stdio,
+    /// The file of [`launcher::ensure`].
+    pub launcher: &'a Path,
     pub args: &'a [String],
     pub env: &'a [String],
     pub cwd: &'a str,
@@ -134,7 +140,9 @@ pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
         groups: launch.groups,
         reaper: launch.reaper,
     };
-    start(launch.cgroup, launch.spec, birth, launch.stdio, |stdio, channel| child::run(request, stdio, channel))
+    let program = first_word(launch.spec.process().as_ref().and_then(|process| process.args().as_deref()));
+    let start = Start { cgroup: launch.cgroup, spec: launch.spec, birth, launcher: launch.launcher, program };
+    start.go(launch.stdio, |stdio, channel| child::run(request, stdio, channel))
 }
 
 /// Starts a further process in a running container; returns when it has become its program.
@@ -154,7 +162,13 @@ pub fn join(join: Join<'_>) -> Result<Launched, InitError> {
         user: join.user,
         groups: join.groups,
     };
-    start(join.cgroup, join.spec, birth, join.stdio, |stdio, channel| child::join(&request, pidfd, stdio, channel))
+    let program = first_word(Some(join.args));
+    let start = Start { cgroup: join.cgroup, spec: join.spec, birth, launcher: join.launcher, program };
+    start.go(join.stdio, |stdio, channel| child::join(&request, pidfd, stdio, channel))
+}
+
+fn first_word(args: Option<&[String]>) -> String {
+    args.and_then(<[String]>::first).cloned().unwrap_or_default()
 }
 
 /// What the child of [`launch`] works on.
@@ -182,52 +196,59 @@ struct JoinChild<'a> {
 struct Channel {
     /// Says "go on" by one byte, once the ids of a new user namespace are mapped.
     go: OwnedFd,
-    /// Takes [`EXEC`] right before exec, then is closed by it; or takes the error.
+    /// Takes what the launcher says right before the program, then is closed by that; or takes the error.
     errors: OwnedFd,
     /// Takes the terminal.
     terminal: OwnedFd,
+    /// What becomes the program.
+    launcher: OwnedFd,
 }
 
-/// Without it, a child that was killed on its way would look like one whose pipe was closed by exec.
-const EXEC: u8 = b'x';
+/// A process that is to be made.
+struct Start<'a> {
+    cgroup: &'a Cgroup,
+    spec: &'a Spec,
+    birth: process::Birth,
+    launcher: &'a Path,
+    /// What errors are to call the program.
+    program: String,
+}
 
-/// Forks into new namespaces; the child enters the group before it does anything. Waits for exec or the error.
-fn start<F>(
-    cgroup: &Cgroup,
-    spec: &Spec,
-    mut birth: process::Birth,
-    stdio: Stdio,
-    body: F,
-) -> Result<Launched, InitError>
-where
-    F: FnOnce(Stdio, &Channel) -> InitError,
-{
-    // The child is in sight of the container before its first instruction; it must be closed to it by then.
-    credentials::not_dumpable().map_err(InitError::step("protect this process"))?;
-    let mut entrance = cgroup.entrance().map_err(group_failed)?;
-    birth.cgroup = entrance.birth.take();
-    users::give(spec, &stdio).map_err(InitError::step("give the streams to the user namespace"))?;
-    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from);
-    let (go_read, go_write) = pipe().map_err(InitError::step("pipe"))?;
-    let (errors_read, errors_write) = pipe().map_err(InitError::step("pipe"))?;
-    let (terminal, terminal_child) = terminal::channel().map_err(InitError::step("socketpair"))?;
-    let wants_terminal = matches!(stdio, Stdio::Terminal { .. });
-    let Some((pid, pidfd)) = process::fork_into(&birth).map_err(InitError::step("clone into new namespaces"))? else {
-        drop((go_write, errors_read, terminal));
-        let channel = Channel { go: go_read, errors: errors_write, terminal: terminal_child };
-        let error = entrance.enter().map_err(group_failed).map_or_else(|error| error, |()| body(stdio, &channel));
-        process::report_and_exit(&channel.errors, &error);
-    };
-    drop((go_read, errors_write, terminal_child, stdio, entrance));
-    let finished = supervise(go_write, errors_read).and_then(|()| match wants_terminal {
-        true => terminal::receive(terminal.as_fd()).map(Some).map_err(InitError::step("receive the terminal")),
-        false => Ok(None),
-    });
-    match finished {
-        Ok(terminal) => Ok(Launched { pid, pidfd, terminal }),
-        Err(error) => {
-            process::end(&pidfd);
-            Err(error)
+impl Start<'_> {
+    /// Forks into new namespaces; the child enters the group before it does anything. Waits for exec or the error.
+    fn go<F>(mut self, stdio: Stdio, body: F) -> Result<Launched, InitError>
+    where
+        F: FnOnce(Stdio, &Channel) -> InitError,
+    {
+        // The child is in sight of the container before its first instruction; it must be closed to it by then.
+        credentials::not_dumpable().map_err(InitError::step("protect this process"))?;
+        let mut entrance = self.cgroup.entrance().map_err(group_failed)?;
+        self.birth.cgroup = entrance.birth.take();
+        users::give(self.spec, &stdio).map_err(InitError::step("give the streams to the user namespace"))?;
+        let launcher = launcher::open(self.launcher).map_err(InitError::step("seal the launcher"))?;
+        let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(io::Error::from);
+        let (go_read, go_write) = pipe().map_err(InitError::step("pipe"))?;
+        let (errors_read, errors_write) = pipe().map_err(InitError::step("pipe"))?;
+        let (terminal, terminal_child) = terminal::channel().map_err(InitError::step("socketpair"))?;
+        let wants_terminal = matches!(stdio, Stdio::Terminal { .. });
+        let forked = process::fork_into(&self.birth).map_err(InitError::step("clone into new namespaces"))?;
+        let Some((pid, pidfd)) = forked else {
+            drop((go_write, errors_read, terminal));
+            let channel = Channel { go: go_read, errors: errors_write, terminal: terminal_child, launcher };
+            let error = entrance.enter().map_err(group_failed).map_or_else(|error| error, |()| body(stdio, &channel));
+            process::report_and_exit(&channel.errors, &error);
+        };
+        drop((go_read, errors_write, terminal_child, stdio, entrance, launcher));
+        let finished = supervise(go_write, errors_read, &self.program).and_then(|()| match wants_terminal {
+            true => terminal::receive(terminal.as_fd()).map(Some).map_err(InitError::step("receive the terminal")),
+            false => Ok(None),
+        });
+        match finished {
+            Ok(terminal) => Ok(Launched { pid, pidfd, terminal }),
+            Err(error) => {
+                process::end(&pidfd);
+                Err(error)
+            }
         }
     }
 }
@@ -236,17 +257,19 @@ fn group_failed(error: crate::runtime::cgroup::Error) -> InitError {
     InitError::Step { step: "control group".into(), reason: error.to_string() }
 }
 
-fn supervise(go: OwnedFd, errors: OwnedFd) -> Result<(), InitError> {
+fn supervise(go: OwnedFd, errors: OwnedFd, program: &str) -> Result<(), InitError> {
     File::from(go).write_all(b"g").map_err(InitError::step("let the process go on"))?;
     let mut words = Vec::new();
     File::from(errors).read_to_end(&mut words).map_err(InitError::step("wait for the program"))?;
-    let text = words.strip_prefix(&[EXEC]).unwrap_or(&words);
-    if text.is_empty() {
-        let killed = || InitError::Step { step: "start".into(), reason: "the process was killed on its way".into() };
-        return if words.is_empty() { Err(killed()) } else { Ok(()) };
+    if words.is_empty() {
+        // One that was killed is not to look like one whose pipe was closed by exec.
+        return Err(InitError::Step { step: "start".into(), reason: "the process was killed on its way".into() });
+    }
+    if let Some(outcome) = launcher::outcome(&words, program) {
+        return outcome;
     }
     let lost = |error: serde_json::Error| InitError::Step { step: "start".into(), reason: error.to_string() };
-    Err(serde_json::from_slice(text).map_err(lost)?)
+    Err(serde_json::from_slice(&words).map_err(lost)?)
 }
 
 /// The namespaces that the specification asks to be new. The control group's comes later: it must be made from inside
@@ -277,13 +300,14 @@ fn namespace_path(spec: &Spec, kind: LinuxNamespaceType) -> Option<&Path> {
     wanted.into_iter().flatten().find(|namespace| namespace.typ() == kind)?.path().as_deref()
 }
 
-/// The engine's own binary behind a read-only mount of its own, which is attached nowhere: what a shim is to be executed
-/// from (`/proc/self/fd/N`), so that no container can write to the engine through `/proc/PID/exe` (CVE-2019-5736).
+/// The engine's own binary behind a read-only mount of its own, which is attached nowhere: what a shim is executed from
+/// (`/proc/self/fd/N`), so that not even a container that may look into the engine's processes can write to the engine
+/// through `/proc/PID/exe` (CVE-2019-5736).
 ///
 /// # Errors
 /// Where the kernel refuses to clone the mount, as without CAP_SYS_ADMIN.
-pub fn sealed_engine() -> io::Result<OwnedFd> {
-    let binary = sys::clone_mount(Path::new("/proc/self/exe"))?;
+pub fn sealed_engine(program: &Path) -> io::Result<OwnedFd> {
+    let binary = sys::clone_mount(program)?;
     sys::restrict_mount(binary.as_fd(), mounts::READ_ONLY, true)?;
     Ok(binary)
 }

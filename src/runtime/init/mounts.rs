@@ -15,9 +15,9 @@ use crate::runtime::cgroup::Cgroup;
 use crate::runtime::sys;
 
 pub const READ_ONLY: u64 = 0x1;
-const NO_SUID: u64 = 0x2;
-const NO_DEV: u64 = 0x4;
-const NO_EXEC: u64 = 0x8;
+pub const NO_SUID: u64 = 0x2;
+pub const NO_DEV: u64 = 0x4;
+pub const NO_EXEC: u64 = 0x8;
 /// `PROC_SUPER_MAGIC` of statfs(2).
 const PROC_MAGIC: i64 = 0x9fa0;
 

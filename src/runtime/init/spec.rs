@@ -4,7 +4,7 @@
 //! The defaults are stricter than usual ones where common images still run; each has a field that lifts it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,9 @@ pub struct Request {
     pub no_new_privileges: bool,
     pub seccomp_unconfined: bool,
     pub systempaths_unconfined: bool,
+    /// What this host shows of itself below /proc and /sys and others do not, to be masked like what all show.
+    #[serde(skip)]
+    pub hidden: Vec<PathBuf>,
     /// Name without `RLIMIT_` in lower case → soft and hard.
     pub ulimits: BTreeMap<String, (i64, i64)>,
     pub mounts: Vec<Mount>,
@@ -286,12 +289,21 @@ pub fn is_confined(spec: &Spec) -> bool {
     !spec.annotations().as_ref().is_some_and(|notes| notes.contains_key(UNCONFINED))
 }
 
+/// Whether processes of this container may look into others that they see, whoever those are.
+pub fn may_trace(request: &Request) -> bool {
+    capabilities(request).is_ok_and(|all| all.contains("CAP_SYS_PTRACE"))
+}
+
 fn unmasked(request: &Request) -> bool {
     request.privileged || request.systempaths_unconfined
 }
 
-fn masked_paths(request: &Request) -> Vec<&'static str> {
-    if unmasked(request) { Vec::new() } else { MASKED_PATHS.into_iter().chain([MASKED_SYS]).collect() }
+fn masked_paths(request: &Request) -> Vec<&Path> {
+    if unmasked(request) {
+        return Vec::new();
+    }
+    let always = MASKED_PATHS.into_iter().chain([MASKED_SYS]).map(Path::new);
+    always.chain(request.hidden.iter().map(PathBuf::as_path)).collect()
 }
 
 /// `net_admin`, `NET_ADMIN` and `CAP_NET_ADMIN` are one.

@@ -8,6 +8,8 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock};
 
+use crate::runtime::roots::Roots;
+
 use super::spec::{Mount, MountSource, Namespace, Request, build};
 use super::*;
 
@@ -125,8 +127,10 @@ impl Case {
     /// Runs in a process with one thread. Returns the exit code of the process that counts.
     fn help(&self, spec: &Spec, cgroup: &Cgroup, out: OwnedFd) -> i32 {
         let users = self.request.users.map(|ids| crate::runtime::userns::create(ids).unwrap());
+        let launcher = launcher::ensure(&Roots::new(&self.folder, &self.folder)).unwrap();
         let launched = launch(Launch {
             spec,
+            launcher: &launcher,
             rootfs: &self.root(),
             cgroup,
             stdio: if self.exec.is_some() { silent() } else { self.stdio(&out) },
@@ -143,6 +147,7 @@ impl Case {
         let Some(args) = &self.exec else { return finish(first, out) };
         let joined = join(Join {
             spec,
+            launcher: &launcher,
             pidfd: &first.pidfd,
             pid: first.pid,
             cgroup,

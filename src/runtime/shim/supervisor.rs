@@ -142,6 +142,7 @@ impl Supervisor {
 
     fn specification(&self) -> Result<(Spec, Joined), InitError> {
         let mut request = self.config.request.clone();
+        request.hidden = init::thermal_counters();
         let joined = joined::resolve(&self.roots, &mut request)?;
         if let Some(netns) = &self.start.netns {
             request.network = Namespace::Path(netns.clone());
@@ -179,6 +180,7 @@ impl Supervisor {
             rootfs: &self.paths.rootfs,
             cgroup: &self.cgroup,
             stdio,
+            launcher: &init::launcher::ensure(&self.roots).map_err(|error| step("launcher", error))?,
             user: &self.config.user,
             groups: &self.config.groups,
             reaper: self.config.init,

@@ -1,0 +1,277 @@
+//! What a container may not do, and that nothing of its protection is optional.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::statvfs::{FsFlags, statvfs};
+
+use crate::support::{Output, World, finish};
+
+/// Runs a container whose `nth` call of this name fails, in whichever process of the engine makes it.
+fn with_failing(world: &World, call: &str, nth: usize) -> Output {
+    let program = world.roots.program.to_str().unwrap();
+    let inject = format!("inject={call}:error=EPERM:when={nth}");
+    let words = [program, "run", "--rm", "--network", "none", "builtin:whoami", "echo", "ran"];
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject]).args(words);
+    command.env("STACK_ROOT", &world.roots.root).env("STACK_RUN_ROOT", &world.roots.run).current_dir(&world.directory);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    finish(command.spawn().expect("strace, which tests/run.sh installs"), &words)
+}
+
+/// The step that an error names: `error: container "it": STEP: Operation not permitted (os error 1)`.
+fn step(said: &str) -> Option<String> {
+    let rest = said.split_once("error: container \"")?.1.split_once("\": ")?.1;
+    Some(rest.split_once(": Operation not permitted")?.0.to_owned())
+}
+
+#[test]
+fn a_security_call_that_fails_ends_the_start_and_says_which() {
+    let world = World::new();
+    // The images's own files, so that the calls that are counted are those of the start.
+    world.ok(&["run", "--rm", "--network", "none", "builtin:whoami", "true"]);
+    let mut steps = BTreeSet::new();
+    let mut fail = |call: &str, nth: usize| {
+        let output = with_failing(&world, call, nth);
+        if output.code == 0 && output.stdout == "ran\n" {
+            return false;
+        }
+        let step = step(&output.stderr).unwrap_or_else(|| panic!("{call} {nth}: {output:?}"));
+        assert!(output.code == 125 && output.stdout.is_empty(), "{call} {nth}: {output:?}");
+        steps.insert(step);
+        true
+    };
+    // Until there is no further call of the name, and the program runs.
+    for call in ["seccomp", "capset", "setgroups", "setresgid", "setresuid", "pivot_root", "move_mount"] {
+        let failed = (1..60).take_while(|nth| fail(call, *nth)).count();
+        assert!((1..59).contains(&failed), "{call}: {failed}");
+    }
+    // Of each kind one: protecting the process, the bounding set, keeping what the filter needs, ending with the
+    // supervisor.
+    let last: usize = fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap();
+    let dropped = last + 1 - 11;
+    for nth in [1, 2, dropped + 1, dropped + 2] {
+        assert!(fail("prctl", nth), "prctl {nth}");
+    }
+    for nth in (2..16).step_by(4) {
+        assert!(fail("mount_setattr", nth), "mount_setattr {nth}");
+    }
+    let expected = [
+        "bounding capabilities",
+        "capabilities",
+        "change the root directory",
+        "end with the supervisor",
+        "hide /proc/kcore",
+        "hide /proc/timer_list",
+        "keep capabilities",
+        "mount /dev",
+        "mount /proc",
+        "mount /sys",
+        "mount /sys/fs/cgroup",
+        "protect this process",
+        "system call filter",
+        "user and groups",
+        "write-protect /proc/sys",
+        "write-protect /proc/sysrq-trigger",
+    ];
+    // Not every kernel has all of these.
+    let is_there =
+        |step: &&str| step.split_once(" /proc/").is_none_or(|(_, name)| Path::new("/proc").join(name).exists());
+    let missing: Vec<_> = expected.into_iter().filter(is_there).filter(|step| !steps.contains(*step)).collect();
+    assert!(missing.is_empty(), "{missing:?} are not among {steps:?}");
+}
+
+const PROBE: &str = r#"
+echo "caps $(grep CapBnd /proc/self/status | cut -f2)"
+echo "inherited $(grep CapInh /proc/self/status | cut -f2)"
+echo "filter $(grep Seccomp: /proc/self/status | cut -f2)"
+echo "ping $(cat /proc/sys/net/ipv4/ping_group_range | tr '\t' ' ')"
+grep 'core file' /proc/self/limits | tr -s ' '
+grep 'open files' /proc/self/limits | tr -s ' '
+echo "shm $(grep ' /dev/shm ' /proc/self/mountinfo | sed 's/.*\(size=[0-9a-z]*\).*/\1/')"
+for file in interrupts kcore keys latency_stats timer_list timer_stats sched_debug; do
+    echo "$file $(head -c 9 /proc/$file 2>/dev/null | wc -c)"
+done
+for directory in /proc/acpi /proc/asound /proc/scsi /sys/firmware /sys/devices/virtual/powercap; do
+    echo "$directory $(ls $directory 2>/dev/null | wc -l)"
+done
+ls -d /sys/devices/system/cpu/cpu*/thermal_throttle/* 2>/dev/null
+for path in /proc/bus /proc/fs /proc/irq /proc/sys /proc/sysrq-trigger /sys /sys/fs/cgroup; do
+    echo "$path $(cut -d' ' -f5,6 /proc/self/mountinfo | grep "^$path " | tail -1 | grep -o 'r[ow]' | head -1)"
+done
+echo h > /proc/sysrq-trigger
+echo 1 > /proc/sys/vm/drop_caches
+mount -t tmpfs none /tmp
+mknod /tmp/disk b 8 0
+"#;
+
+/// Threat by threat, what a container is given that asks for nothing: as seen from the inside, and on the host.
+#[test]
+fn what_a_container_has_that_asks_for_nothing() {
+    let world = World::new();
+    world.busybox("root");
+    let script = world.file("root/probe", PROBE);
+    let file = world.file(
+        "stack.yaml",
+        "name: plain\nimages: {shell: {rootfs: ./root}}\ncontainers:\n  box: {image: shell, command: [sh, -c, 'busybox --install -s /bin; exec sleep 10000'], secrets: [key], stop_grace_period: 0s, networks: [net]}\nsecrets: {key: {content: hidden}}\nnetworks: {net: {}}\n",
+    );
+    assert!(script.exists());
+    world.ok(&["apply", file.to_str().unwrap()]);
+    let probed = world.run(&["exec", "-e", "PATH=/bin", "plain-box-1", "/bin/busybox", "sh", "/probe"]);
+    let lines: BTreeSet<&str> = probed.stdout.lines().collect();
+    // Never more than the host lets this very process have.
+    let most = getrlimit(Resource::RLIMIT_NOFILE).unwrap().1;
+    let open_files = format!("Max open files {} {} files ", most.min(65_536), most.min(1 << 20));
+    let sysrq = Path::new("/proc/sysrq-trigger").exists();
+    let expected = [
+        "caps 00000000800405fb",
+        "inherited 0000000000000000",
+        "filter 2",
+        "ping 0 2147483647",
+        "Max core file size 0 0 bytes ",
+        &open_files,
+        "shm size=65536k",
+        "interrupts 0",
+        "kcore 0",
+        "keys 0",
+        "latency_stats 0",
+        "timer_list 0",
+        "timer_stats 0",
+        "sched_debug 0",
+        "/proc/acpi 0",
+        "/proc/asound 0",
+        "/proc/scsi 0",
+        "/sys/firmware 0",
+        "/sys/devices/virtual/powercap 0",
+        "/proc/sys ro",
+        "/proc/bus ro",
+        "/proc/fs ro",
+        "/proc/irq ro",
+        if sysrq { "/proc/sysrq-trigger ro" } else { "/proc/sysrq-trigger " },
+        "/sys ro",
+        "/sys/fs/cgroup ro",
+    ];
+    for line in expected {
+        assert!(lines.contains(line), "no {line:?} in {probed:#?}");
+    }
+    assert_eq!(lines.len(), expected.len(), "{lines:#?}");
+    let refused = ["drop_caches: Read-only", "mount: permission denied", "mknod: /tmp/disk: Operation not permitted"];
+    for refused in refused.into_iter().chain(sysrq.then_some("sysrq-trigger: Read-only")) {
+        assert!(probed.stderr.contains(refused), "no {refused:?} in {probed:#?}");
+    }
+    let pid = world.field("plain-box-1", "pid");
+    let root = format!("/proc/{pid}/root");
+    let secret = |name: &str| fs::metadata(format!("{root}/run/secrets/{name}")).unwrap();
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&secret("key").permissions()) & 0o777, 0o444);
+    assert_eq!(limit(pid.as_i64().unwrap(), "pids", "pids.max"), "4096");
+    for root in [&world.roots.root, &world.roots.run] {
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(root).unwrap().permissions()) & 0o777, 0o700);
+    }
+    // No socket that is reached by its name alone, in whichever network namespace.
+    let sockets = fs::read_to_string("/proc/net/unix").unwrap();
+    assert!(!sockets.lines().any(|line| line.contains('@') && line.contains("stack")), "{sockets}");
+    world.ok(&["destroy", "plain"]);
+}
+
+fn limit(pid: i64, controller: &str, file: &str) -> String {
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let found = groups.lines().find_map(|line| {
+        let (names, path) = line.split_once(':')?.1.split_once(':')?;
+        let place = if names.is_empty() { String::new() } else { format!("/{controller}") };
+        let is = names.is_empty() || names.split(',').any(|name| name == controller);
+        is.then(|| fs::read_to_string(format!("/sys/fs/cgroup{place}{path}/{file}")).ok()).flatten()
+    });
+    found.unwrap_or_else(|| panic!("{file} in {groups}")).trim().to_owned()
+}
+
+/// A library that an image has every program of it load: says what comes of writing to the program that it is loaded by.
+const EVIL: &str = r#"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+__attribute__((constructor)) static void load(void) {
+    char path[64], name[256] = "";
+    int own = open("/proc/self/exe", O_RDONLY);
+    if (own >= 0) {
+        snprintf(path, sizeof path, "/proc/self/fd/%d", own);
+        errno = 0;
+        printf("write %s\n", open(path, O_WRONLY) < 0 ? strerror(errno) : "OPENED");
+    }
+    fflush(stdout);
+    _exit(0);
+}
+"#;
+
+/// CVE-2019-5736: a container has the engine execute itself, with libraries of the container's.
+#[test]
+fn no_container_executes_or_writes_to_the_engine() {
+    let world = World::new();
+    let root = world.busybox("root");
+    fs::create_dir_all(root.join("lib64")).unwrap();
+    let source = world.file("evil.c", EVIL);
+    let built = Command::new("cc").args(["-shared", "-fPIC", "-o"]).arg(root.join("evil.so")).arg(source).status();
+    assert!(built.unwrap().success());
+    let listed = Command::new("ldd").arg(&world.roots.program).output().unwrap();
+    let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let libraries: Vec<&str> = listed.split_whitespace().filter(|word| word.starts_with('/')).collect();
+    assert!(libraries.iter().any(|library| library.contains("libc.so")), "{listed}");
+    for library in libraries {
+        fs::create_dir_all(root.join(&library[1..]).parent().unwrap()).unwrap();
+        fs::copy(library, root.join(&library[1..])).unwrap();
+    }
+    for (name, text) in [("script", "#!/proc/self/exe\n"), ("link", "")] {
+        let path = root.join(name);
+        if text.is_empty() {
+            std::os::unix::fs::symlink("/proc/self/exe", &path).unwrap();
+            continue;
+        }
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    }
+    let archive = world.archive("evil.tar", "root", &serde_json::json!({"Env": ["LD_PRELOAD=/evil.so"]}));
+    world.ok(&["load", "-i", archive.to_str().unwrap()]);
+    let before = stack::reconcile::facts::hash(&fs::read(&world.roots.program).unwrap());
+    for program in ["/script", "/link", "/proc/self/exe"] {
+        let run = world.run(&["run", "--rm", "--network", "none", "--entrypoint", program, "evil.tar"]);
+        assert!(!run.stdout.contains("write"), "{program}: the engine was executed: {run:?}");
+        assert_ne!(run.code, 0, "{program}");
+    }
+    for rights in [&["--cap-add", "SYS_PTRACE"][..], &[]] {
+        let box_ = ["run", "-d", "--name", "box", "--network", "none"];
+        let rest = ["--entrypoint", "/bin/busybox", "-e", "LD_PRELOAD=", "evil.tar", "sleep", "1000"];
+        world.ok(&[&box_[..], rights, &rest].concat());
+        let joined = world.run(&["exec", "-e", "LD_PRELOAD=/evil.so", "box", "/script"]);
+        assert!(!joined.stdout.contains("write"), "the engine was executed: {joined:?}");
+        // Its supervisor, whose children the container sees for a moment, is of a file that nobody can write to.
+        let status = fs::read_to_string(world.roots.run.join("containers/box/status.json")).unwrap();
+        let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+        let mounted = statvfs(format!("/proc/{}/exe", status["shim"]["pid"]).as_str()).unwrap();
+        assert!(mounted.flags().contains(FsFlags::ST_RDONLY), "{mounted:?}");
+        world.ok(&["rm", "-f", "box"]);
+    }
+    assert_eq!(stack::reconcile::facts::hash(&fs::read(&world.roots.program).unwrap()), before);
+}
+
+/// Neither the engine's arguments nor its memory are in a container, also where it has a process 1 of ours.
+#[test]
+fn process_1_shows_nothing_of_the_engine() {
+    let world = World::new();
+    let base = ["run", "--rm", "--network", "none", "-e", "TOKEN=hidden"];
+    for flags in [&["--init"][..], &["--init", "--cap-add", "SYS_PTRACE"], &["--init", "--user", "1000"]] {
+        let show = |file: &str| {
+            let file = format!("/proc/1/{file}");
+            world.run(&[&base[..], flags, &["builtin:whoami", "cat", &file]].concat()).stdout
+        };
+        let line = show("cmdline").replace('\0', " ");
+        assert!(line.starts_with("init ") && line.ends_with("/whoami cat /proc/1/cmdline "), "{line}");
+        assert_eq!(show("comm"), "init\n");
+        let maps = show("maps");
+        assert!(!maps.contains("stack\n") && !maps.contains(&*world.directory.to_string_lossy()), "{maps}");
+    }
+    assert!(Path::new("/proc/1/maps").exists());
+}

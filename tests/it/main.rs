@@ -31,6 +31,7 @@ mod schema;
 mod sharing;
 mod sources;
 mod stacks;
+mod supervising;
 mod support;
 mod sweep;
 mod terminals;

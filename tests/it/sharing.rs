@@ -2,6 +2,9 @@
 
 use std::fs;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
 use crate::support::{World, eventually};
 
 const STACK: &str = r#"
@@ -64,14 +67,41 @@ fn what_shares_follows_its_owner_when_that_is_killed() {
     let file = world.file("stack.yaml", &text);
     world.ok(&["apply", file.to_str().unwrap()]);
     let pid = world.field("pair-owner-1", "pid");
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.as_i64().unwrap() as i32), nix::sys::signal::Signal::SIGKILL)
-        .unwrap();
+    kill(Pid::from_raw(pid.as_i64().unwrap() as i32), Signal::SIGKILL).unwrap();
     eventually("both run again", || {
         let running = |name| world.field(name, "state") == "running";
         running("pair-owner-1") && running("pair-guest-1") && world.field("pair-owner-1", "pid") != pid
     });
     together(&world);
     world.ok(&["destroy", "pair"]);
+}
+
+/// Its policy starts it again: the network namespace that it had is shared by others, and stays.
+#[test]
+fn one_without_networks_keeps_its_namespace_when_it_is_started_again() {
+    for users in ["host", "private"] {
+        let world = World::new();
+        let text = format!(
+            "name: pair\ncontainers:\n  owner: {{image: \"builtin:whoami\", command: [sleep, forever], network_mode: none, \
+             restart: always, userns_mode: {users}, stop_grace_period: 1s}}\n  guest: {{image: \"builtin:whoami\", \
+             command: [serve], network_mode: \"service:owner\", stop_grace_period: 1s}}\n"
+        );
+        let file = world.file("stack.yaml", &text);
+        world.ok(&["apply", file.to_str().unwrap()]);
+        let before = namespace(&world, "pair-guest-1", "net");
+        assert_eq!(namespace(&world, "pair-owner-1", "net"), before);
+        for _ in 0..2 {
+            let pid = world.field("pair-owner-1", "pid").as_i64().unwrap();
+            kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+            let again = || world.field("pair-owner-1", "pid").as_i64().is_some_and(|now| now > 0 && now != pid);
+            eventually("it runs again", || world.field("pair-owner-1", "state") == "running" && again());
+            assert_eq!(namespace(&world, "pair-owner-1", "net"), before, "{users}");
+        }
+        world.ok(&["exec", "pair-owner-1", "/whoami", "health"]);
+        world.ok(&["restart", "-t", "1", "pair-owner-1"]);
+        assert_eq!(namespace(&world, "pair-owner-1", "net"), before, "{users}");
+        world.ok(&["destroy", "pair"]);
+    }
 }
 
 #[test]

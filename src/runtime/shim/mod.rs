@@ -118,7 +118,7 @@ fn prepare() -> Result<OwnedFd, InitError> {
         setsid()?;
         std::env::set_current_dir("/")?;
         nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-        sys::close_on_exec_from(3)?;
+        sys::close_from(3)?;
         let host = File::open("/proc/self/ns/mnt")?;
         // Sees unmounts of the host, but its own mounts are seen by nobody.
         unshare(CloneFlags::CLONE_NEWNS)?;

@@ -1,7 +1,8 @@
 //! The supervisor's loop: waits for whatever happens next, and acts on the state that it sees then.
 
+use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -65,6 +66,8 @@ pub struct Supervisor {
     cgroup: Cgroup,
     /// The user namespace of the container, where it has one.
     users: Option<OwnedFd>,
+    /// The network namespace that its program was born with, where it has no other.
+    network: Option<OwnedFd>,
     status: Status,
     signals: SignalFd,
     listener: UnixListener,
@@ -108,6 +111,7 @@ impl Supervisor {
             host,
             cgroup: container::cgroup(roots, &config),
             users,
+            network: None,
             signals: taken.map_err(|error| step("signals", error.into()))?,
             writer: Writer::new(paths.log.clone(), config.log.clone()),
             clients: Clients::default(),
@@ -144,8 +148,10 @@ impl Supervisor {
         let mut request = self.config.request.clone();
         request.hidden = init::thermal_counters();
         let joined = joined::resolve(&self.roots, &mut request)?;
-        if let Some(netns) = &self.start.netns {
-            request.network = Namespace::Path(netns.clone());
+        match (&self.start.netns, &self.network) {
+            (Some(held), _) => request.network = Namespace::Path(held.clone()),
+            (None, Some(own)) => request.network = Namespace::Path(format!("/proc/self/fd/{}", own.as_raw_fd()).into()),
+            (None, None) => {}
         }
         let texts = [
             ("/etc/hosts", &self.paths.hosts, self.start.hosts.is_empty()),
@@ -187,6 +193,7 @@ impl Supervisor {
             users: self.users.as_ref(),
             mounts: std::mem::take(&mut joined.mounts),
         })?;
+        self.keep_network(&process);
         self.clients.input = input;
         if let Some(terminal) = &process.terminal {
             let copies = terminal.try_clone().and_then(|output| Ok((output, terminal.try_clone()?)));
@@ -207,6 +214,16 @@ impl Supervisor {
         self.save();
         self.tell("start");
         Ok(())
+    }
+
+    /// A network namespace that was born with the program outlives it: others may live in it when the program is started
+    /// again.
+    fn keep_network(&mut self, process: &Launched) {
+        let is_new = self.config.request.network == Namespace::New && self.start.netns.is_none();
+        if is_new && self.network.is_none() {
+            // A program that has ended already had nobody in its namespace.
+            self.network = File::open(format!("/proc/{}/ns/net", process.pid)).ok().map(OwnedFd::from);
+        }
     }
 
     /// The container's ends of its pipes, and ours.
@@ -614,7 +631,7 @@ fn users(config: &Config, start: &Start) -> io::Result<Option<OwnedFd>> {
     match (config.request.users, &start.netns) {
         (None, _) => Ok(None),
         (Some(_), Some(netns)) if !config.request.network_shared => {
-            userns::owner_of(std::fs::File::open(netns)?.as_fd()).map(Some)
+            userns::owner_of(File::open(netns)?.as_fd()).map(Some)
         }
         (Some(ids), _) => userns::create(ids).map(Some),
     }

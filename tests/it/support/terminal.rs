@@ -7,6 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::pty::{Winsize, openpty};
 use nix::sys::signal::{Signal, kill};
@@ -17,7 +18,8 @@ use super::{PATIENCE, World};
 
 pub struct Terminal {
     child: Child,
-    master: File,
+    /// Until it is closed.
+    master: Option<File>,
     /// Kept open, so that the terminal can be looked at when the program has ended.
     slave: OwnedFd,
     /// What was read and not asked for yet.
@@ -35,6 +37,8 @@ impl Terminal {
     pub fn start(mut command: Command) -> Self {
         let size = Winsize { ws_row: 30, ws_col: 100, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(Some(&size), None).unwrap();
+        // Nobody but the test holds that end, or it would not be the last one to close it.
+        fcntl(&pair.master, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         let own = || Stdio::from(pair.slave.try_clone().unwrap());
         command.stdin(own()).stdout(own()).stderr(own()).env("TERM", "xterm");
         let controlling = || {
@@ -49,11 +53,25 @@ impl Terminal {
         let child = unsafe { command.pre_exec(controlling) }.spawn().unwrap();
         // The command holds copies of the terminal until it is dropped.
         drop(command);
-        Self { child, master: File::from(pair.master), slave: pair.slave, seen: String::new() }
+        Self { child, master: Some(File::from(pair.master)), slave: pair.slave, seen: String::new() }
     }
 
     pub fn types(&mut self, text: &str) {
-        self.master.write_all(text.as_bytes()).unwrap();
+        self.master().write_all(text.as_bytes()).unwrap();
+    }
+
+    fn master(&self) -> &File {
+        self.master.as_ref().expect("it is not closed")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// As when its window is closed; waits for the program's end.
+    pub fn close(&mut self) {
+        self.master = None;
+        self.child.wait().unwrap();
     }
 
     /// Reads until this text has come; gives what came up to its end.
@@ -72,13 +90,13 @@ impl Terminal {
 
     /// `false` when the program has ended and all is read.
     fn read_some(&mut self) -> bool {
-        let mut fds = [PollFd::new(self.master.as_fd(), PollFlags::POLLIN)];
+        let mut fds = [PollFd::new(self.master().as_fd(), PollFlags::POLLIN)];
         let ready = poll(&mut fds, PollTimeout::from(100_u16)).unwrap();
         if ready == 0 {
             return self.child.try_wait().unwrap().is_none();
         }
         let mut piece = [0; 4096];
-        let count = self.master.read(&mut piece).unwrap_or(0);
+        let count = self.master().read(&mut piece).unwrap_or(0);
         self.seen.push_str(&String::from_utf8_lossy(&piece[..count]));
         count > 0
     }
@@ -86,7 +104,7 @@ impl Terminal {
     pub fn resize(&self, rows: u16, columns: u16) {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         // SAFETY: the argument points at a winsize that outlives the call.
-        assert_eq!(unsafe { libc::ioctl(self.master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, 0);
+        assert_eq!(unsafe { libc::ioctl(self.master().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }, 0);
     }
 
     pub fn signal(&self, signal: Signal) {

@@ -316,7 +316,7 @@ fn serve(roots: &Roots, mut server: server::Server) -> ExitCode {
 fn leave() -> io::Result<()> {
     setsid()?;
     std::env::set_current_dir("/")?;
-    sys::close_on_exec_from(3)
+    sys::close_from(3)
 }
 
 fn leave_stdout() -> io::Result<()> {

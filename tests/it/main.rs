@@ -1,6 +1,7 @@
 //! Black-box tests: the built binary and the library against real kernels, disks and servers.
 mod applying;
 mod attributes;
+mod beside_docker;
 mod building;
 mod command_line;
 mod completing;

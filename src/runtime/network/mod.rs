@@ -3,6 +3,7 @@
 //! What is asked for is written down first ([`records`]), then the kernel is made to match; every call does the whole
 //! of that, so that one that was killed half way is finished by the next. Concurrent callers queue on a lock.
 
+mod conntrack;
 mod forwarding;
 mod links;
 mod lost;
@@ -76,6 +77,10 @@ pub enum Error {
     Container(String),
     #[error(transparent)]
     State(#[from] state::Error),
+    #[error(
+        "firewall table {table}: {source}\n  help: this kernel has no nf_tables: `modprobe nf_tables`, or see `stack doctor`; `network_mode: none` and `host` do without"
+    )]
+    NoFirewall { table: String, source: io::Error },
     #[error("{what}: {source}")]
     Kernel { what: String, source: io::Error },
     #[error("{path}: {source}")]
@@ -318,7 +323,12 @@ fn apply_rules_for(roots: &Roots, networks: &[Network], attachments: &[Attachmen
             None if nft::exists(&mut socket, &name)? => socket.batch(&nft::encode_removal(&name)),
             None => Ok(()),
         });
-    applied.map_err(kernel(format!("firewall table {name}")))
+    match applied {
+        // Where there can be no table there is none.
+        Err(error) if is_unknown(&error) && networks.is_empty() => Ok(()),
+        Err(source) if is_unknown(&source) => Err(Error::NoFirewall { table: name, source }),
+        other => other.map_err(kernel(format!("firewall table {name}"))),
+    }
 }
 
 /// Removes the network. One that is not there is fine.
@@ -387,6 +397,7 @@ pub fn connect(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
     }
     build(roots, &attachment, connect.users)?;
     apply_rules(roots)?;
+    lead_anew(&attachment.container, conntrack::forget_misled(&attachment))?;
     Ok(attachment)
 }
 
@@ -551,9 +562,27 @@ fn forget(roots: &Roots, container: &str) -> Result<(), Error> {
         return Ok(());
     }
     // The record goes last: while it is there, the next call knows that something may be left.
-    let others: Vec<Attachment> = attachments(roots)?.into_iter().filter(|one| one.container != container).collect();
+    let (own, others): (Vec<Attachment>, Vec<Attachment>) =
+        attachments(roots)?.into_iter().partition(|one| one.container == container);
     apply_rules_for(roots, &list(roots)?, &others)?;
+    for gone in own {
+        lead_anew(container, conntrack::forget_all(&gone))?;
+    }
     remove_file(&file)
+}
+
+/// A kernel that does not tell of its connections keeps them as long as they like.
+fn lead_anew(container: &str, forgotten: io::Result<()>) -> Result<(), Error> {
+    match forgotten {
+        Err(error) if is_unknown(&error) => Ok(()),
+        other => other.map_err(kernel(format!("network of container {container}: forget its connections"))),
+    }
+}
+
+/// What a kernel without a part of netfilter says when that is asked something.
+fn is_unknown(error: &io::Error) -> bool {
+    let said = error.raw_os_error().unwrap_or_default();
+    [libc::EPROTONOSUPPORT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP, libc::EINVAL].contains(&said)
 }
 
 /// What a container has of the network is another name's from now on; nothing of it changes for the container. One that

@@ -1,7 +1,8 @@
 //! `watch`: converges whenever the file or the host changes, until told to stop. Containers run on after it.
 
-use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +20,7 @@ use crate::reconcile::controller::{self, Source, SourceError, WatchEvent, WatchO
 use crate::reconcile::desired::Desired;
 use crate::reconcile::resource::ImageSource;
 use crate::runtime::roots::Roots;
-use crate::spec::{self, LoadOptions};
+use crate::spec::{self, Diagnostics, LoadOptions, Loaded};
 
 pub fn watch(roots: &Roots, arguments: &Watch, quiet: bool) -> Result<ExitCode, Failure> {
     let display = Display::new(quiet);
@@ -85,12 +86,14 @@ impl Known {
     }
 }
 
-/// The stack's files, and the directories that they are in: editors replace a file rather than write it.
+/// The stack's files, and the directories that they are in: editors replace a file rather than write it, and whoever rolls
+/// out a new version replaces a directory, or a link to one.
 struct Files {
     options: LoadOptions,
     engine: Arc<Native>,
     watcher: notify::RecommendedWatcher,
-    directories: BTreeSet<PathBuf>,
+    /// What is watched, by path, as device and inode: another directory may have the path by now.
+    directories: BTreeMap<PathBuf, (u64, u64)>,
     trees: BTreeSet<PathBuf>,
     known: Arc<std::sync::Mutex<Known>>,
     changes: mpsc::Receiver<()>,
@@ -111,18 +114,27 @@ impl Files {
                 sender.try_send(()).ok();
             }
         })?;
-        let (directories, trees) = (BTreeSet::new(), BTreeSet::new());
+        let (directories, trees) = (BTreeMap::new(), BTreeSet::new());
         Ok(Self { options, engine, watcher, directories, trees, known, changes })
     }
 
-    fn follow(&mut self, files: &[PathBuf]) {
-        for directory in files.iter().filter_map(|file| file.parent()) {
-            if self.directories.insert(directory.to_owned()) {
-                // One that can't be watched is still looked at on the timer.
-                drop(self.watcher.watch(directory, notify::RecursiveMode::NonRecursive));
+    /// Whether there is a directory that was not watched when the files were read.
+    fn follow(&mut self, files: &[PathBuf]) -> bool {
+        let mut steps = BTreeSet::new();
+        files.iter().for_each(|file| walk(file, &mut steps, MOST_LINKS));
+        let wanted: BTreeSet<&Path> = steps.iter().filter_map(|step| step.parent()).collect();
+        let mut more = false;
+        for directory in wanted {
+            let Ok(found) = std::fs::metadata(directory) else { continue };
+            let id = (found.dev(), found.ino());
+            if self.directories.insert(directory.to_owned(), id) != Some(id) {
+                // What had the path before is gone, or watched elsewhere. What can't be watched is looked at on the timer.
+                drop(self.watcher.unwatch(directory));
+                more |= self.watcher.watch(directory, notify::RecursiveMode::NonRecursive).is_ok();
             }
         }
-        self.known().files = files.iter().cloned().collect();
+        self.known().files = steps;
+        more
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
@@ -149,21 +161,57 @@ fn directories(source: &ImageSource) -> Vec<PathBuf> {
     }
 }
 
+/// As many symbolic links on the way to a file as the kernel follows.
+const MOST_LINKS: u32 = 40;
+
+/// Everything on the way to a file that can be replaced by another: the file, directories, and links with all on the way
+/// to where they lead.
+fn walk(path: &Path, steps: &mut BTreeSet<PathBuf>, links: u32) {
+    let mut at = PathBuf::new();
+    let mut rest = path.components();
+    while let Some(component) = rest.next() {
+        match component {
+            Component::ParentDir => drop(at.pop()),
+            Component::CurDir => {}
+            other => at.push(other),
+        }
+        steps.insert(at.clone());
+        if let Ok(target) = std::fs::read_link(&at)
+            && links > 0
+        {
+            let directory = at.parent().unwrap_or(Path::new("/"));
+            return walk(&directory.join(target).join(rest.as_path()), steps, links - 1);
+        }
+    }
+}
+
+impl Files {
+    /// Read again where directories are watched from now on only: what happened in them until then went unheard.
+    fn read(&mut self) -> Result<Loaded, Diagnostics> {
+        loop {
+            let read = spec::load(&self.options);
+            let files = match &read {
+                Ok(loaded) => &loaded.files,
+                Err(diagnostics) => &diagnostics.files,
+            };
+            if !self.follow(files) {
+                return read;
+            }
+        }
+    }
+}
+
 impl Source for Files {
     async fn load(&mut self) -> Result<Desired, SourceError> {
         let wrong = |diagnostics: String| SourceError { diagnostics };
-        match spec::load(&self.options) {
+        match self.read() {
             Ok(loaded) => {
-                self.follow(&loaded.files);
                 let lowered = stack_file::lower(&loaded, &self.engine);
                 let mut desired = lowered.map_err(|failure| wrong(failure.to_string()))?;
                 self.follow_trees(&mut desired);
                 Ok(desired)
             }
-            Err(diagnostics) => {
-                self.follow(&diagnostics.files);
-                Err(wrong(diagnostics.render(view::color())))
-            }
+            Err(diagnostics) => Err(wrong(diagnostics.render(view::color()))),
         }
     }
 
@@ -171,5 +219,26 @@ impl Source for Files {
         if self.changes.recv().await.is_none() {
             std::future::pending::<()>().await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_on_the_way_to_a_file_counts() {
+        let directory = std::env::temp_dir().join(format!("stack-walk-{}", std::process::id()));
+        let below = |names: &[&str]| names.iter().map(|name| directory.join(name)).collect::<Vec<_>>();
+        std::fs::create_dir_all(directory.join("v1")).unwrap();
+        std::os::unix::fs::symlink("v1", directory.join("now")).unwrap();
+        std::os::unix::fs::symlink("now/../now/stack.yaml", directory.join("link")).unwrap();
+        std::os::unix::fs::symlink("loop", directory.join("loop")).unwrap();
+        let mut steps = BTreeSet::new();
+        walk(&directory.join("link"), &mut steps, MOST_LINKS);
+        let found: Vec<_> = steps.into_iter().filter(|step| step.parent() >= Some(&directory)).collect();
+        assert_eq!(found, below(&["link", "now", "v1", "v1/stack.yaml"]));
+        walk(&directory.join("loop"), &mut BTreeSet::new(), MOST_LINKS);
+        std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -142,13 +142,26 @@ pub async fn watch<E: Engine + 'static, S: Source>(
     let mut watcher =
         Watcher { engine, options, report, stop: stop.clone(), rests: Rests::default(), told: Told::Nothing };
     let mut desired: Option<Desired> = None;
+    let mut wrong: Option<SourceError> = None;
     let mut wake = Wake::Files;
     while !*stop.borrow() {
-        if wake == Wake::Files {
+        // A file that changed unheard is found on the timer.
+        if matches!(wake, Wake::Files | Wake::Time) {
             match source.load().await {
-                Ok(loaded) => desired = Some(loaded),
-                Err(error) => report(WatchEvent::Invalid(&error)),
+                Ok(loaded) => {
+                    let same = wrong.take().is_none() && desired.as_ref() == Some(&loaded);
+                    wake = if wake == Wake::Time && same { Wake::Host } else { Wake::Files };
+                    desired = Some(loaded);
+                }
+                Err(error) => {
+                    if wake == Wake::Files || wrong.as_ref() != Some(&error) {
+                        report(WatchEvent::Invalid(&error));
+                    }
+                    wrong = Some(error);
+                }
             }
+        }
+        if wake == Wake::Files {
             watcher.rests = Rests::default();
             watcher.told = Told::Nothing;
         }
@@ -168,6 +181,7 @@ pub async fn watch<E: Engine + 'static, S: Source>(
 enum Wake {
     Files,
     Host,
+    Time,
     Stop,
 }
 
@@ -180,8 +194,9 @@ async fn wait<S: Source, H: Stream<Item = ()> + Unpin>(
     retry: Option<Instant>,
 ) -> Wake {
     let timer = Instant::now() + options.interval;
-    let first = next_wake(stop, source, hints, retry.map_or(timer, |retry| retry.min(timer))).await;
-    let Some(mut wake) = first else { return Wake::Host };
+    let until = retry.map_or(timer, |retry| retry.min(timer));
+    let first = next_wake(stop, source, hints, until).await;
+    let Some(mut wake) = first else { return if until == timer { Wake::Time } else { Wake::Host } };
     while wake != Wake::Stop {
         match next_wake(stop, source, hints, Instant::now() + options.debounce).await {
             None => break,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::fs::symlink;
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
@@ -273,4 +274,98 @@ fn a_watched_stack_follows_its_file_and_mends_what_is_broken() {
     assert!(watcher.wait().unwrap().success());
     assert_eq!(world.field("hello-counter-1", "state"), "running");
     world.ok(&["destroy", "hello"]);
+}
+
+/// However files come to have another content: written in place, replaced, gone for a moment, behind links that are
+/// swapped, in a directory that is another one by now. The timer is far away.
+#[test]
+fn a_watched_stack_follows_every_way_of_saving() {
+    let world = World::new();
+    let text = |value: &str| {
+        format!(
+            "name: w\ninclude: [other.yaml]\nservices:\n  a: {{image: \"builtin:whoami\", network_mode: none, command: [sleep, \
+             forever], stop_grace_period: 1s, env_file: [a.env], environment: {{V: \"{value}\"}}, configs: [c]}}\n\
+             configs: {{c: {{file: ./c.txt}}}}\n"
+        )
+    };
+    let other = |value: &str| {
+        format!(
+            "services:\n  b: {{image: \"builtin:whoami\", network_mode: none, command: [sleep, forever], \
+             stop_grace_period: 1s, environment: {{I: \"{value}\"}}}}\n"
+        )
+    };
+    let write = |name: &str, text: &str| world.file(&format!("w/{name}"), text);
+    for version in ["..v1", "..v2"] {
+        write(&format!("{version}/stack.yaml"), &text(version));
+    }
+    write("a.env", "A=1\n");
+    write("c.txt", "one\n");
+    write("other.yaml", &other("1"));
+    let directory = world.directory.join("w");
+    let file = directory.join("stack.yaml");
+    symlink("..v1", directory.join("..data")).unwrap();
+    symlink("..data/stack.yaml", &file).unwrap();
+    let words = ["watch", "w/stack.yaml", "--interval", "3600"];
+    let mut watcher = world.command(&words).stderr(Stdio::piped()).spawn().unwrap();
+    let mut told = std::io::BufRead::lines(std::io::BufReader::new(watcher.stderr.take().unwrap()));
+    let mut hears = |what: &str| while !told.next().unwrap().unwrap().contains(what) {};
+    let has = |name: &str, variable: &str| {
+        let shown = world.run(&["exec", name, "/whoami", "env"]).stdout;
+        assert!(shown.lines().any(|line| line == variable), "no {variable} in {shown}");
+    };
+    hears("converged");
+    has("w-a-1", "V=..v1");
+    symlink("..v2", directory.join("..new")).unwrap();
+    fs::rename(directory.join("..new"), directory.join("..data")).unwrap();
+    hears("converged");
+    has("w-a-1", "V=..v2");
+    fs::remove_file(&file).unwrap();
+    hears("no file");
+    fs::write(&file, text("back")).unwrap();
+    hears("± container/a-1");
+    hears("converged");
+    has("w-a-1", "V=back");
+    // In place; as vim does; as `sed -i` does.
+    fs::write(&file, text("written")).unwrap();
+    hears("± container/a-1");
+    hears("converged");
+    fs::rename(&file, directory.join("stack.yaml~")).unwrap();
+    fs::write(&file, text("renamed")).unwrap();
+    hears("environment.V: written -> renamed");
+    hears("converged");
+    write("sedXYZ", &text("replaced"));
+    fs::rename(directory.join("sedXYZ"), &file).unwrap();
+    hears("environment.V: renamed -> replaced");
+    hears("converged");
+    // What it is made of.
+    write("a.env", "A=2\n");
+    hears("environment.A: 1 -> 2");
+    hears("converged");
+    write("other.yaml", &other("2"));
+    hears("environment.I: 1 -> 2");
+    hears("converged");
+    write("c.txt", "two\n");
+    hears("content changed");
+    hears("converged");
+    assert_eq!(world.ok(&["exec", "w-a-1", "/whoami", "cat", "/c"]), "two\n");
+    let pid = world.field("w-a-1", "pid");
+    write("stack.yaml", "name: w\nservices: [\n");
+    hears("the last good version stays in force");
+    assert_eq!(world.field("w-a-1", "pid"), pid);
+    // Another directory of the same name.
+    let before = world.directory.join("before");
+    fs::rename(&directory, &before).unwrap();
+    assert!(Command::new("cp").arg("-a").arg(&before).arg(&directory).status().unwrap().success());
+    write("stack.yaml", &text("moved"));
+    hears("environment.V: replaced -> moved");
+    hears("converged");
+    write("stack.yaml", &text("last"));
+    hears("environment.V: moved -> last");
+    hears("converged");
+    has("w-a-1", "V=last");
+    signal(watcher.id() as i32, Signal::SIGTERM);
+    hears("stopped watching w; its containers run on");
+    assert!(watcher.wait().unwrap().success());
+    assert_eq!(world.field("w-a-1", "state"), "running");
+    world.ok(&["destroy", "w"]);
 }

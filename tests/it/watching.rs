@@ -203,6 +203,21 @@ async fn a_refused_plan_is_told_once_and_nothing_is_done() {
 }
 
 #[tokio::test]
+async fn a_file_that_changed_unheard_is_found_on_the_timer() {
+    let quick = WatchOptions { interval: Duration::from_millis(20), ..options() };
+    let mut watch = Watch::begin(world(), &stack([("web", container())]), quick);
+    watch.hears("converged").await;
+    watch.world.stop_by_hand("shop-web-1");
+    *watch.files.lock().unwrap() = Err(SourceError { diagnostics: "a slip".to_owned() });
+    watch.hears("invalid: a slip").await;
+    *watch.files.lock().unwrap() = Ok(desired(&stack([("web", container()), ("db", container())])));
+    watch.hears("plan: 1 to create, 1 to start").await;
+    watch.hears("converged").await;
+    assert_eq!(watch.running().await, ["db-1", "web-1"]);
+    watch.end().await;
+}
+
+#[tokio::test]
 async fn it_looks_on_its_timer_without_any_hint() {
     let quick = WatchOptions { interval: Duration::from_millis(20), ..options() };
     let world = world();

@@ -1,5 +1,7 @@
 //! `apply`, `plan`, `destroy`, `status`: what a stack's file asks of the host.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +22,7 @@ use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{Engine, Observed, StackName};
 use crate::reconcile::execute::{Event, ExecuteOptions, Report, execute};
 use crate::reconcile::plan::{self, DestroyOptions, Plan, PlanOptions, SavedPlan};
-use crate::reconcile::resource::label;
+use crate::reconcile::resource::{Config, MountSource, label};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{Contention, Durability, Error as StateError, Lock, replace};
 use crate::runtime::{container, network};
@@ -132,6 +134,21 @@ fn plan_options(arguments: &Apply) -> PlanOptions {
     }
 }
 
+/// Sources of bind mounts that are made, since nothing forbids it; more often than not the path is a slip.
+fn missing_sources(desired: &Desired) -> BTreeSet<(String, PathBuf)> {
+    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
+        Config::Container(container) => Some(container),
+        _ => None,
+    });
+    let sources = containers.flat_map(|container| {
+        container.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Bind { source, create: true, .. } => Some((container.service.clone(), source.clone())),
+            _ => None,
+        })
+    });
+    sources.filter(|(_, source)| !source.exists()).collect()
+}
+
 async fn apply_now(
     engine: &Arc<Native>,
     desired: Desired,
@@ -140,6 +157,10 @@ async fn apply_now(
 ) -> Result<bool, Failure> {
     for note in &desired.not_honoured {
         display.insist(&format!("warning: not honoured yet: {note}"));
+    }
+    for (container, source) in missing_sources(&desired) {
+        let source = source.display();
+        display.insist(&format!("warning: container {container}: {source} is not there: an empty directory is made"));
     }
     let options = execute_options(arguments, display)?;
     if !arguments.target.is_empty() {

@@ -40,4 +40,5 @@ mod tour;
 mod transient;
 mod users;
 mod vm;
+mod volumes;
 mod watching;

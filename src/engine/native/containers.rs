@@ -86,7 +86,8 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<I
         match &mount.source {
             MountSource::Volume { volume, nocopy, subpath } => {
                 let name = volume.clone().unwrap_or_else(|| names::anonymous_volume(&wanted.name, &mount.target));
-                let data = volumes::provide(roots, &name, volume.is_none(), image, (!nocopy).then_some(&mount.target))?;
+                let labels = if volume.is_none() { volumes::anonymous_labels(wanted) } else { BTreeMap::new() };
+                let data = volumes::provide(roots, &name, labels, image, (!nocopy).then_some(&mount.target))?;
                 volumes.insert(mount.target.clone(), volumes::subpath(&data, subpath.as_deref())?);
             }
             MountSource::Bind { source, create: true, .. } if !source.exists() => {
@@ -102,7 +103,8 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<I
     for target in own.into_iter().flatten().filter(|target| !wanted.mounts.iter().any(|mount| mount.target == **target))
     {
         let name = names::anonymous_volume(&wanted.name, target);
-        image_volumes.insert(target.clone(), volumes::provide(roots, &name, true, image, Some(target))?);
+        let labels = volumes::anonymous_labels(wanted);
+        image_volumes.insert(target.clone(), volumes::provide(roots, &name, labels, image, Some(target))?);
     }
     let mut devices: Vec<Device> = wanted.devices.iter().map(device).collect::<Result<_, _>>()?;
     if wanted.privileged && users.is_none() {

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::containers::Error;
 use super::{declared, names};
-use crate::reconcile::resource::{self, ContainerConfig, MountSource};
+use crate::reconcile::resource::{self, ContainerConfig, MountSource, label};
 use crate::runtime::image::Image;
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
@@ -84,17 +84,25 @@ fn mounts(container: &str, mount: &resource::Mount, name: &str) -> bool {
     }
 }
 
-/// The volume's directory, made where it is missing and filled from the image where it is empty.
+/// What is said of a volume that only a mount of this container asks for: it is of the container's stack.
+pub fn anonymous_labels(wanted: &ContainerConfig) -> BTreeMap<String, String> {
+    let stack = wanted
+        .labels
+        .get(label::STACK)
+        .filter(|_| wanted.labels.get(label::ONEOFF).is_none_or(|oneoff| oneoff != "True"));
+    let stack = stack.map(|stack| (label::STACK.to_owned(), stack.clone()));
+    stack.into_iter().chain([(ANONYMOUS.to_owned(), String::new())]).collect()
+}
+
+/// The volume's directory, made with these labels where it is missing and filled from the image where it is empty.
 pub fn provide(
     roots: &Roots,
     name: &str,
-    anonymous: bool,
+    labels: BTreeMap<String, String>,
     image: &Image,
     fill_from: Option<&String>,
 ) -> Result<PathBuf, Error> {
     if volume::get(roots, name)?.is_none() {
-        let label = anonymous.then(|| (ANONYMOUS.to_owned(), String::new()));
-        let labels: BTreeMap<String, String> = label.into_iter().collect();
         let wanted = resource::VolumeConfig { name: name.to_owned(), labels, ..Default::default() };
         create(roots, &wanted)?;
     }

@@ -425,6 +425,10 @@ pub(super) fn uses_network(container: &ContainerConfig, name: &str) -> bool {
 }
 
 pub(super) fn uses_volume(container: &ContainerConfig, name: &str) -> bool {
+    // One without a name is called after its container; that it is there the image may have asked for.
+    if name.strip_prefix(&container.name).is_some_and(|rest| rest.starts_with('.')) {
+        return true;
+    }
     let named = |mount: &MountSource| matches!(mount, MountSource::Volume { volume: Some(it), .. } if it == name);
     container.mounts.iter().any(|mount| named(&mount.source))
 }

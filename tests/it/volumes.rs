@@ -1,0 +1,98 @@
+//! Volumes, bind mounts and what becomes of them, through the command line.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+
+use crate::support::World;
+
+fn volume(world: &World, name: &str) -> PathBuf {
+    world.roots.root.join("volumes").join(name).join("_data")
+}
+
+fn attribute(path: &Path) -> Option<Vec<u8>> {
+    let path = std::ffi::CString::new(path.to_str().unwrap()).unwrap();
+    let mut value = vec![0; 64];
+    // SAFETY: both names are NUL-terminated and the buffer's length is passed.
+    let length =
+        unsafe { libc::lgetxattr(path.as_ptr(), c"user.note".as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    usize::try_from(length).ok().map(|length| value[..length].to_vec())
+}
+
+#[test]
+fn a_new_volume_has_what_the_image_has_there_and_keeps_what_it_is_given() {
+    let world = World::new();
+    let root = world.busybox("root");
+    let data = root.join("data");
+    fs::create_dir_all(data.join("deep")).unwrap();
+    fs::write(data.join("deep/file"), "from the image").unwrap();
+    fs::hard_link(data.join("deep/file"), data.join("again")).unwrap();
+    symlink("/etc/passwd", data.join("link")).unwrap();
+    chown(data.join("deep/file"), Some(70), Some(71)).unwrap();
+    fs::set_permissions(data.join("deep/file"), fs::Permissions::from_mode(0o4750)).unwrap();
+    chown(&data, Some(33), Some(34)).unwrap();
+    fs::set_permissions(&data, fs::Permissions::from_mode(0o1733)).unwrap();
+    let name = std::ffi::CString::new(data.join("deep/file").to_str().unwrap()).unwrap();
+    // SAFETY: both names are NUL-terminated and the value's length is passed.
+    assert_eq!(unsafe { libc::setxattr(name.as_ptr(), c"user.note".as_ptr(), b"kept".as_ptr().cast(), 4, 0) }, 0);
+    let file = world.file(
+        "stack.yaml",
+        r#"
+name: v
+images: {shell: {rootfs: ./root}}
+containers:
+  first: {image: shell, command: [sleep, "10000"], network_mode: none, volumes: ["filled:/data"], stop_grace_period: 0s}
+  plain: {image: shell, command: [sleep, "10000"], network_mode: none, volumes: ["bare:/data:nocopy"], stop_grace_period: 0s}
+volumes: {filled: {}, bare: {}}
+"#,
+    );
+    let file = file.to_str().unwrap();
+    world.ok(&["apply", file]);
+    let filled = volume(&world, "v_filled");
+    let stat = |name: &str| fs::symlink_metadata(filled.join(name)).unwrap();
+    let (top, copy) = (stat(""), stat("deep/file"));
+    assert_eq!((top.uid(), top.gid(), top.mode() & 0o7777), (33, 34, 0o1733));
+    assert_eq!((copy.uid(), copy.gid(), copy.mode() & 0o7777, copy.nlink()), (70, 71, 0o4750, 2));
+    assert_eq!(stat("again").ino(), copy.ino());
+    assert_eq!(fs::read_link(filled.join("link")).unwrap(), Path::new("/etc/passwd"));
+    assert_eq!(attribute(&filled.join("deep/file")).as_deref(), Some(&b"kept"[..]));
+    assert_eq!(fs::read_dir(volume(&world, "v_bare")).unwrap().count(), 0);
+    // Once only: what was taken away stays away.
+    fs::remove_file(filled.join("again")).unwrap();
+    world.ok(&["destroy", "v"]);
+    world.ok(&["apply", file]);
+    assert!(!filled.join("again").exists() && filled.join("deep/file").exists());
+    world.ok(&["destroy", "v", "--volumes", "--yes=volumes"]);
+    assert_eq!(world.ok(&["volume", "ls", "-q"]), "");
+}
+
+#[test]
+fn a_volume_without_a_name_goes_with_its_stack_and_no_sooner() {
+    let world = World::new();
+    let text = |variable: u8| {
+        format!(
+            "name: v\ncontainers:\n  a: {{image: \"builtin:whoami\", command: [sleep, forever], network_mode: none, \
+             environment: {{X: \"{variable}\"}}, volumes: [/kept, \"./made:/m\"], stop_grace_period: 1s}}\n"
+        )
+    };
+    let file = world.file("stack.yaml", &text(1));
+    let file = file.to_str().unwrap();
+    let first = world.run(&["apply", file]);
+    let made = world.directory.join("made");
+    let warning = format!("warning: container a: {} is not there: an empty directory is made", made.display());
+    assert!(first.code == 0 && first.stderr.contains(&warning) && made.is_dir(), "{first:?}");
+    let again = world.run(&["apply", file]);
+    assert!(again.stderr.contains("nothing to do") && !again.stderr.contains("warning"), "{again:?}");
+    world.ok(&["exec", "v-a-1", "/whoami", "write", "/kept/word", "hello"]);
+    world.file("stack.yaml", &text(2));
+    world.ok(&["apply", file]);
+    assert_eq!(world.ok(&["exec", "v-a-1", "/whoami", "cat", "/kept/word"]), "hello\n");
+    assert_eq!(world.ok(&["volume", "ls", "-q"]).lines().count(), 1);
+    let said = world.fails(1, &["destroy", "v", "--volumes"]);
+    assert!(said.contains("data would be lost"), "{said}");
+    assert_eq!(world.field("v-a-1", "state"), "running");
+    world.ok(&["destroy", "v"]);
+    assert_eq!(world.ok(&["volume", "ls", "-q"]).lines().count(), 1);
+    world.ok(&["destroy", "v", "--volumes", "--yes=volumes"]);
+    assert_eq!(world.ok(&["volume", "ls", "-q"]), "");
+}

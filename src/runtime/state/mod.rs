@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -125,13 +125,12 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
     serde_json::from_slice(&text).map(Some).map_err(|source| Error::Text { path: path.to_owned(), source })
 }
 
-/// Makes a directory that only root may enter, and those above it.
+/// Makes a directory that only root may enter; those above it that are missing are such, too.
 pub fn make_directory(path: &Path) -> Result<(), Error> {
     if path.is_dir() {
         return Ok(());
     }
-    fs::create_dir_all(path).map_err(io_at(path))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700)).map_err(io_at(path))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_at(path))
 }
 
 /// A lock on a file, held until dropped or the process ends. The file says who holds it.

@@ -121,6 +121,7 @@ fn is_port(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -174,5 +175,24 @@ mod tests {
         assert!(other("linux", 1).contains("0 layers, the manifest 1"));
         let large = json!({"config": {"Labels": {"x": "y".repeat(10 << 20)}}}).to_string();
         assert!(parse(large.as_bytes(), 0, &Limits::default()).unwrap_err().contains("larger"));
+    }
+
+    proptest! {
+        #[test]
+        fn any_words_are_read_or_refused(user in ".*", directory in ".*", signal in ".*", port in ".*", word in ".*") {
+            let words = json!({"User": user, "WorkingDir": directory, "StopSignal": signal, "ExposedPorts": {port: {}},
+                "Env": [word], "Cmd": [word]});
+            if parse_with(words).is_ok() {
+                prop_assert!(directory.is_empty() || directory.starts_with('/'));
+                prop_assert!(!word.contains('\0') && !user.contains('\n'));
+                let number = user.split(':').next().unwrap_or_default().parse::<i128>();
+                prop_assert!(number.is_err() || number.is_ok_and(|id| (0..1 << 31).contains(&id)));
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_or_refused_too(text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            drop(parse(&text, 1, &Limits::default()));
+        }
     }
 }

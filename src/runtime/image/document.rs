@@ -236,6 +236,8 @@ impl Index {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn blob(kind: &str, digit: char) -> serde_json::Value {
@@ -325,5 +327,25 @@ mod tests {
         }
         let error = index.choose(&Platform::parse("linux/s390x").unwrap(), &image).unwrap_err().to_string();
         assert!(error.contains("linux/arm/v7") && error.contains("linux/s390x"), "{error}");
+    }
+
+    proptest! {
+        /// A good document with some bytes of another kind is read or refused, and never taken for two things.
+        #[test]
+        fn any_document_is_read_or_refused(noise in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..4),
+                                           tail in proptest::collection::vec(any::<u8>(), 0..40)) {
+            let layers = serde_json::json!([blob(LAYERS[1], 'b')]);
+            let good = serde_json::json!({"schemaVersion": 2, "config": blob(OCI_CONFIG, 'a'), "layers": layers});
+            let mut text = good.to_string().into_bytes();
+            for (at, byte) in noise {
+                let length = text.len();
+                text[at % length] = byte;
+            }
+            text.extend(tail);
+            if let Ok(Document::Manifest(manifest)) = parse(&text, &Limits::default()) {
+                prop_assert_eq!(manifest.layers.len(), 1);
+            }
+            drop(parse(&text[..text.len() / 2], &Limits::default()));
+        }
     }
 }

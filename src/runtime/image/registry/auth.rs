@@ -252,6 +252,8 @@ fn parameters(mut text: &str) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -299,6 +301,14 @@ mod tests {
         ] {
             let found = belongs(name, &origin(registry), &origin(realm), &Settings::default());
             assert_eq!(found, expected, "{registry} {realm}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_challenge_is_read_or_refused(header in ".*", realm in "[a-z:/.\"=, ]*") {
+            drop(parse(&header));
+            drop(parse(&format!("Bearer realm={realm},service=\"{header}")));
         }
     }
 }

@@ -423,4 +423,23 @@ mod tests {
             assert!(resolve(&base, bad).is_none(), "{bad}");
         }
     }
+
+    #[test]
+    fn a_piece_says_where_it_begins() {
+        let piece = |status: u16, range: &str| {
+            let response = Response::builder().status(status).header("content-range", range);
+            part(&response.body(Body::builder().data(Vec::new())).unwrap())
+        };
+        for (status, range, expected) in [
+            (200, "bytes 5-9/10", None),
+            (206, "bytes 5-9/10", Some((5, Some(10)))),
+            (206, "bytes 5-9/*", Some((5, None))),
+            (206, "bytes */10", Some((u64::MAX, None))),
+            (206, "bytes -5-9/10", Some((u64::MAX, None))),
+            (206, "5-9/10", Some((u64::MAX, None))),
+            (206, "", Some((u64::MAX, None))),
+        ] {
+            assert_eq!(piece(status, range), expected, "{status} {range}");
+        }
+    }
 }

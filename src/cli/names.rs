@@ -69,7 +69,14 @@ pub fn several(roots: &Roots, here: &Here, wanted: &[String]) -> Result<Vec<Cont
     }
     let mut found: Vec<Container> = Vec::new();
     for name in wanted {
-        found.extend(of_word(roots, here, name, &[label::SERVICE, label::STACK])?);
+        found.extend(match of_word(roots, here, name, &[label::SERVICE, label::STACK]) {
+            // A stack's file stands for the stack, as with `apply`.
+            Err(_) if stack_file::looks_like_file(name) => {
+                let file = FileArguments { files: vec![name.into()], ..here.file.clone() };
+                of_stack_here(roots, &Here { file })?
+            }
+            other => other?,
+        });
     }
     let mut seen = BTreeSet::new();
     found.retain(|one| seen.insert(one.config.name.clone()));

@@ -54,11 +54,13 @@ fn when(holds: bool, found: impl Into<String>, otherwise: impl Into<String>) -> 
 /// All facts about this host, for an engine at these roots.
 pub fn probe(roots: &Roots) -> Vec<Fact> {
     let root = nix::unistd::geteuid();
+    // What such a root may do is seen by what it tries.
+    let is_host = read("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"]);
     let mut facts = vec![
         fact(
             "root",
             true,
-            when(root.is_root(), "uid 0", format!("uid {root}")),
+            when(root.is_root(), if is_host { "uid 0" } else { "uid 0 of a user namespace" }, format!("uid {root}")),
             "only root may make containers, mounts and firewall rules; without root is not there yet",
             "`sudo stack …`",
         ),
@@ -132,7 +134,7 @@ fn overlayfs(roots: &Roots) -> Fact {
             (Err("the kernel has no overlayfs".to_owned()), module)
         }
         // Only root may try.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
+        Err(error) if error.raw_os_error() == Some(libc::EPERM) && !nix::unistd::geteuid().is_root() => {
             let listed =
                 read("/proc/filesystems").lines().any(|line| line.split_whitespace().last() == Some("overlay"));
             (when(listed, "the kernel has it", "the kernel does not list it"), module)

@@ -52,6 +52,8 @@ fn services_are_named_in_the_folder_of_their_stack() {
     assert_eq!(lines(&ok(&["kill", "web"])), ["shop-web-1", "shop-web-2"]);
     assert_eq!(ok(&["wait", "web"]), "137\n137\n");
     assert_eq!(ok(&["rm", "web"]), "web\n");
+    assert!(world.ok(&["logs", "shop/stack.yaml"]).contains("shop-db-1 listens"));
+    assert!(world.fails(1, &["logs", "shop/none.yaml"]).contains("there is no file shop/none.yaml"));
     assert_eq!(lines(&world.ok(&["stop", "-t", "0", "shop"])), ["shop"]);
     let said = world.fails(1, &["restart"]);
     assert!(said.contains("no stack file") && said.contains("name a container"), "{said}");

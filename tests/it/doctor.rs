@@ -133,6 +133,23 @@ fn a_host_that_is_mounted_otherwise_is_told() {
     }
 }
 
+/// Root of a user namespace alone is not root of this host.
+#[test]
+fn root_of_a_user_namespace_is_told() {
+    let world = World::new();
+    std::fs::create_dir_all(&world.roots.root).unwrap();
+    let run = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["-Ur"]).arg(&world.roots.program).args(words);
+        command.env("STACK_ROOT", &world.roots.root).env("STACK_RUN_ROOT", &world.roots.run);
+        output(command)
+    };
+    let (code, fact) = diagnosis(&world, "overlayfs", &run);
+    assert_eq!((code, &fact["ok"]), (1, &false.into()), "{fact}");
+    let (_, fact) = diagnosis(&world, "root", &run);
+    assert_eq!(fact["found"], "uid 0 of a user namespace");
+}
+
 /// In a control group that allows few processes, and with few open files: told, and no reason to say that nothing runs.
 #[test]
 fn low_limits_are_told() {

@@ -32,7 +32,7 @@ pub struct Ps {
 
 #[derive(Clone, Debug, Args)]
 pub struct Logs {
-    /// Containers, services, or stacks; all of this folder's stack when there is none
+    /// Containers, services, stacks or their files; all of this folder's stack when there is none
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Go on as more is written, until all of them have ended
@@ -115,7 +115,7 @@ pub struct PortArguments {
 
 #[derive(Clone, Debug, Args)]
 pub struct Start {
-    /// Containers, services, or stacks; all of this folder's stack when there is none
+    /// Containers, services, stacks or their files; all of this folder's stack when there is none
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Show what it writes until it ends, and exit with its code
@@ -131,7 +131,7 @@ pub struct Start {
 
 #[derive(Clone, Debug, Args)]
 pub struct Stop {
-    /// Containers, services, or stacks; all of this folder's stack when there is none
+    /// Containers, services, stacks or their files; all of this folder's stack when there is none
     #[arg(value_name = "NAME")]
     pub names: Vec<String>,
     /// Seconds before the container is killed

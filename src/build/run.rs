@@ -91,7 +91,7 @@ pub fn run<'a>(
     let made = container::create(roots, &config(program, &name))?;
     ran.upper = container::Paths::of(roots, &name).upper;
     let start = connect(workshop, program, &name)?;
-    container::start(roots, &made, &start, container::Supervision::Anew)?;
+    container::start(roots, &made, &start, container::Supervision::Anew, || ())?;
     started(&name);
     ran.code = listen(workshop, &name, output)?;
     Ok(ran)

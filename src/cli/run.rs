@@ -20,7 +20,7 @@ use super::{containers as verbs, names, stack_file, view};
 use crate::engine::native::{DEFAULT_NETWORK, containers, ensure_default_network, ensure_image};
 use crate::reconcile::resource::{ContainerConfig, ImageConfig, ImageSource, NetworkMode, PullPolicy};
 use crate::runtime::container::{self, Container, Removal, Supervision, exec, logs};
-use crate::runtime::image::{self, Image};
+use crate::runtime::image::{self, Image, Lease};
 use crate::runtime::init::{self, Stdio, spec};
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client;
@@ -45,13 +45,13 @@ pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
     let wanted = wanted(arguments).map_err(before_program)?;
     let id_file = arguments.cidfile.as_deref().map(new_file).transpose().map_err(before_program)?;
     containers::sweep(roots).map_err(|error| before_program(error.into()))?;
-    let made = prepare(roots, arguments, wanted).map_err(before_program)?;
+    let (made, lease) = prepare(roots, arguments, wanted).map_err(before_program)?;
     let (name, id) = (made.config.name.as_str(), made.config.id.as_str());
     if let Some(mut file) = id_file {
         file.write_all(id.as_bytes())?;
     }
     let supervision = if arguments.detach { Supervision::Anew } else { Supervision::Forked };
-    if let Err(error) = containers::start_under(roots, &made, supervision) {
+    if let Err(error) = containers::start_under(roots, &made, supervision, || drop(lease)) {
         if arguments.rm {
             verbs::remove(roots, name, true, true)?;
         }
@@ -127,7 +127,7 @@ fn random_name(image: &str) -> Result<String, Failure> {
 }
 
 /// Makes the container, and what it needs.
-fn prepare(roots: &Roots, arguments: &Run, wanted: ContainerConfig) -> Result<Container, Failure> {
+fn prepare(roots: &Roots, arguments: &Run, wanted: ContainerConfig) -> Result<(Container, Lease), Failure> {
     let pull_policy = match arguments.pull {
         Some(PullWhen::Always) => PullPolicy::Always,
         Some(PullWhen::Never) => PullPolicy::Never,
@@ -155,7 +155,7 @@ fn prepare(roots: &Roots, arguments: &Run, wanted: ContainerConfig) -> Result<Co
             wanted.ports.extend(more);
         }
         rounds += 1;
-        match containers::create_with(roots, &wanted, |config| container::Config { removal, ..config }) {
+        match containers::create_leased(roots, &wanted, |config| container::Config { removal, ..config }) {
             // Somebody removed the image between its coming and the container.
             Err(containers::Error::Image(image::Error::NotFound(_))) if rounds < MOST_ROUNDS => {}
             made => return Ok(made?),

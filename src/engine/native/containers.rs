@@ -11,7 +11,7 @@ use super::translate::{Facts, TranslateError, translate};
 use super::{declared, devices, files, hooks, images, names, networks, users, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
-use crate::runtime::image::{self, Image, Store};
+use crate::runtime::image::{self, Image, Lease, Store};
 use crate::runtime::init::spec::Device;
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
@@ -62,6 +62,15 @@ pub fn create_with(
     wanted: &ContainerConfig,
     last: impl FnOnce(Config) -> Config,
 ) -> Result<Container, Error> {
+    create_leased(roots, wanted, last).map(|(made, _)| made)
+}
+
+/// As [`create_with`]. The lease is needed no longer; letting go of it takes the disk a moment.
+pub fn create_leased(
+    roots: &Roots,
+    wanted: &ContainerConfig,
+    last: impl FnOnce(Config) -> Config,
+) -> Result<(Container, Lease), Error> {
     let store = Store::open(roots);
     // Until the container is written down nobody else knows that its layers are needed.
     let lease = store.lease()?;
@@ -69,7 +78,7 @@ pub fn create_with(
     store.touch(&image)?;
     let (users, _held) = users::allocate(roots, wanted)?;
     let config = last(config(roots, wanted, &image, users)?);
-    Ok(container::create(roots, &config)?)
+    Ok((container::create(roots, &config)?, lease))
 }
 
 fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<IdRange>) -> Result<Config, Error> {
@@ -124,11 +133,16 @@ pub(super) fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
 
 /// Starts the container with the networks and ports that it is declared with.
 pub fn start(roots: &Roots, name: &str) -> Result<(), Error> {
-    start_under(roots, &container::get(roots, name)?, Supervision::Anew)
+    start_under(roots, &container::get(roots, name)?, Supervision::Anew, || ())
 }
 
-/// As [`start`], under a supervisor that comes from there.
-pub fn start_under(roots: &Roots, found: &Container, supervision: Supervision) -> Result<(), Error> {
+/// As [`start`], under a supervisor that comes from there. While it works, `meanwhile` is done.
+pub fn start_under(
+    roots: &Roots,
+    found: &Container,
+    supervision: Supervision,
+    meanwhile: impl FnOnce(),
+) -> Result<(), Error> {
     if found.is_running() {
         return Ok(());
     }
@@ -139,7 +153,7 @@ pub fn start_under(roots: &Roots, found: &Container, supervision: Supervision) -
     hooks::before_start(roots, &wanted)?;
     let start = prepare(roots, &wanted, &found.config)?;
     hooks::note_start(roots, &wanted)?;
-    container::start(roots, found, &start, supervision)?;
+    container::start(roots, found, &start, supervision, meanwhile)?;
     hooks::after_start(roots, &wanted)
 }
 

@@ -27,11 +27,17 @@ pub enum Supervision {
 }
 
 /// Starts the container under a supervisor of its own; returns when its program runs. One that runs already is left
-/// alone.
+/// alone. While the supervisor works, `meanwhile` is done.
 ///
 /// # Errors
 /// [`Error::Start`] says which step failed, or that the program is not there.
-pub fn start(roots: &Roots, container: &Container, start: &Start, supervision: Supervision) -> Result<(), Error> {
+pub fn start(
+    roots: &Roots,
+    container: &Container,
+    start: &Start,
+    supervision: Supervision,
+    meanwhile: impl FnOnce(),
+) -> Result<(), Error> {
     let name = container.config.name.as_str();
     let paths = Paths::of(roots, name);
     let _lock = lock(&paths)?;
@@ -59,8 +65,8 @@ pub fn start(roots: &Roots, container: &Container, start: &Start, supervision: S
     let lost =
         |source: io::Error| Error::Supervisor { name: name.to_owned(), reason: format!("can't be started: {source}") };
     let words = match supervision {
-        Supervision::Forked if is_alone() && !spec::may_trace(request) => fork(roots, name),
-        Supervision::Forked | Supervision::Anew => spawn(roots, name),
+        Supervision::Forked if is_alone() && !spec::may_trace(request) => fork(roots, name, meanwhile),
+        Supervision::Forked | Supervision::Anew => spawn(roots, name, meanwhile),
     };
     hear(name, &words.map_err(lost)?)
 }
@@ -99,9 +105,10 @@ fn end(pid: i32) -> Result<(), Error> {
 }
 
 /// Forks the supervisor off this process, and reads what it says of the start.
-fn fork(roots: &Roots, name: &str) -> io::Result<String> {
+fn fork(roots: &Roots, name: &str, meanwhile: impl FnOnce()) -> io::Result<String> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     shim::fork_off(roots, name, write)?;
+    meanwhile();
     let mut text = String::new();
     File::from(read).read_to_string(&mut text)?;
     Ok(text)
@@ -109,7 +116,7 @@ fn fork(roots: &Roots, name: &str) -> io::Result<String> {
 
 /// Runs this program as the supervisor, and reads what it says of the start on its standard output. The supervisor's
 /// children are in sight of the container.
-fn spawn(roots: &Roots, name: &str) -> io::Result<String> {
+fn spawn(roots: &Roots, name: &str, meanwhile: impl FnOnce()) -> io::Result<String> {
     let sealed = init::sealed_engine(&roots.program)?;
     let mut child = Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()))
         .arg0("stack")
@@ -123,6 +130,7 @@ fn spawn(roots: &Roots, name: &str) -> io::Result<String> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()?;
+    meanwhile();
     let mut text = String::new();
     if let Some(mut output) = child.stdout.take() {
         output.read_to_string(&mut text)?;

@@ -70,7 +70,7 @@ pub fn restart(roots: &Roots, name: &str, how: &Stop) -> Result<(), Error> {
     stop(roots, name, how)?;
     let container = get(roots, name)?;
     let start = state::read_json::<Start>(&Paths::of(roots, &container.config.name).start)?.unwrap_or_default();
-    super::start(roots, &container, &start, Supervision::Anew)
+    super::start(roots, &container, &start, Supervision::Anew, || ())
 }
 
 /// Applies what may change while it runs: limits, labels, policies, the check, and what is declared. All other fields

@@ -155,8 +155,9 @@ mod tests {
     #[test]
     fn the_text_reads_as_the_files_that_it_is_made_from() {
         let base = "services:\n  web:\n    image: 'nginx:${TAG}'\n    environment: {A: 010, B: '1.50', C: yes, D: \"on\", \
-                    E: '', F: , G: 'a$$b', H: \"x\\ny: #\"}\n    command: [sh, -c, 'echo $$HOME']\n    ports: ['80:80', 81]\n";
-        let over = "services: {web: {tty: true, ports: [{target: 9, published: '90'}], labels: [a=b]}, db: {extends: {service: web}, ports: !reset []}}";
+                    E: '', F: , G: 'a$$b', H: \"x\\ny: #\"}\n    command: [sh, -c, 'echo $$HOME']\n    ports: ['80:80', 81]\n  \
+                    db: {extends: {service: web}}\n";
+        let over = "services: {web: {tty: true, ports: [{target: 9, published: '90'}], labels: [a=b]}, db: {ports: !reset []}}";
         let files = [("compose.yaml", base), ("compose.override.yaml", over)];
         let text = resolved(&files);
         let comparable = |text: &[(&str, &str)]| {

@@ -372,6 +372,22 @@ mod tests {
         ["stack"].into_iter().chain(line.split(' ')).map(OsString::from).collect()
     }
 
+    /// The words of a line as a shell reads them: what stands in quotes is no place to split at.
+    fn words(line: &str) -> Vec<String> {
+        let mut words = vec![String::new()];
+        let mut quote = None;
+        for c in line.chars() {
+            match (quote, c) {
+                (Some(open), c) if c == open => quote = None,
+                (None, '\'' | '"') => quote = Some(c),
+                (None, c) if c.is_whitespace() => words.push(String::new()),
+                (_, c) => words.last_mut().unwrap().push(c),
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words
+    }
+
     /// Every command shows how it is used, and what it shows is understood.
     #[test]
     fn examples_are_understood() {
@@ -387,10 +403,9 @@ mod tests {
             for line in lines.iter().flat_map(|line| line.split("||")).flat_map(|line| line.split(" | ")) {
                 // What comes after two spaces is the remark.
                 let line = line.trim().split("  ").next().unwrap_or_default();
-                let line = line.split(['<', '>']).next().unwrap_or_default().replace('\'', "");
-                let line = line.trim_end();
+                let line = line.split(['<', '>']).next().unwrap_or_default().trim_end();
                 if line.starts_with("stack ")
-                    && let Err(error) = Arguments::try_parse_from(line.split_whitespace())
+                    && let Err(error) = Arguments::try_parse_from(words(line))
                 {
                     panic!("{line}: {error}");
                 }

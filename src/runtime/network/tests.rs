@@ -114,7 +114,8 @@ impl World {
         let mut found = Vec::new();
         below(&self.directory.join("root"), &mut found);
         below(&self.directory.join("run"), &mut found);
-        found.retain(|path| !path.ends_with("locks/network"));
+        // The lock stays for the next, and the journal says what became of the networks.
+        found.retain(|path| !path.ends_with("locks/network") && !path.ends_with("events/journal"));
         found
     }
 }

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{self, SigHandler, Signal};
 use stack::runtime::roots::Roots;
 
 pub mod archive;
@@ -56,8 +57,18 @@ pub struct Output {
     pub stderr: String,
 }
 
+/// Ctrl-C means to the programs under test what it means on a terminal, also where the tests run in the background of a
+/// shell, which has its children ignore it.
+fn interruptible() {
+    for signal in [Signal::SIGINT, Signal::SIGQUIT] {
+        // SAFETY: no handler is installed; the default action is.
+        unsafe { signal::signal(signal, SigHandler::SigDfl) }.unwrap();
+    }
+}
+
 impl World {
     pub fn new() -> Self {
+        interruptible();
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let directory = std::env::temp_dir().join(format!("stk{}-{number}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();

@@ -31,6 +31,8 @@ impl Places {
         match check {
             Check::PortsFree { container, .. } => Some(format!("containers.{}.ports", container.service)),
             Check::SourcesReadable { container } => Some(of_sources(container)),
+            Check::UserKnown { container } => Some(of_user(container)),
+            Check::ProgramPresent { container } => Some(of_program(container)),
             Check::External { kind: Kind::Network, name } => {
                 let found = stack.networks.iter().find(|(_, network)| network.external && network.name == *name);
                 found.map(|(key, _)| format!("networks.{key}"))
@@ -52,4 +54,19 @@ fn of_sources(container: &ContainerConfig) -> String {
         _ => "",
     };
     format!("containers.{}{section}", container.service)
+}
+
+fn of_user(container: &ContainerConfig) -> String {
+    let key = if container.user.is_some() { "user" } else { "group_add" };
+    format!("containers.{}.{key}", container.service)
+}
+
+/// The key that names the program, where it is not the image that does.
+fn of_program(container: &ContainerConfig) -> String {
+    let key = match (&container.entrypoint, &container.command) {
+        (Some(words), _) if !words.is_empty() => ".entrypoint",
+        (_, Some(words)) if !words.is_empty() => ".command",
+        _ => "",
+    };
+    format!("containers.{}{key}", container.service)
 }

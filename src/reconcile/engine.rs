@@ -187,6 +187,10 @@ pub enum Check {
     PortsFree { container: Box<ContainerConfig>, freed: Vec<String> },
     /// Sources of bind mounts exist, files of configs and secrets can be read, and devices are devices.
     SourcesReadable { container: Box<ContainerConfig> },
+    /// The container's image, which is present by now, knows its user and its groups.
+    UserKnown { container: Box<ContainerConfig> },
+    /// The container's image, which is present by now, has the program that the container is to run.
+    ProgramPresent { container: Box<ContainerConfig> },
     /// A network or volume that somebody else keeps is there.
     External { kind: Kind, name: String },
 }

@@ -108,10 +108,11 @@ fn a_new_image_replaces_and_stops_first_for_the_port() {
     expect![[r#"
         0 pull image/nginx:1.28
         1 check ports of container/web-1
-        2 stop container/web-1 <- 0 1
-        3 remove container/web-1 <- 2
-        4 create container/web-1 <- 0 1 3
-        5 start container/web-1 <- 0 1 4
+        2 check program of container/web-1 <- 0
+        3 stop container/web-1 <- 0 1 2
+        4 remove container/web-1 <- 3
+        5 create container/web-1 <- 0 1 2 4
+        6 start container/web-1 <- 0 1 2 5
     "#]]
     .assert_eq(&steps(&applied(&before), &after, &PlanOptions::default()));
 }
@@ -131,12 +132,13 @@ fn start_first_runs_both_for_a_moment() {
     );
     expect![[r#"
         0 pull image/nginx:1.28
-        1 rename container/web-1 to shop-web-1.old <- 0
-        2 create container/web-1 <- 0 1
-        3 start container/web-1 <- 0 2
-        4 wait for container/web-1 healthy <- 3
-        5 stop container/web-1.old <- 3 4
-        6 remove container/web-1.old <- 5
+        1 check program of container/web-1 <- 0
+        2 rename container/web-1 to shop-web-1.old <- 0 1
+        3 create container/web-1 <- 0 1 2
+        4 start container/web-1 <- 0 1 3
+        5 wait for container/web-1 healthy <- 4
+        6 stop container/web-1.old <- 4 5
+        7 remove container/web-1.old <- 6
     "#]]
     .assert_eq(&steps(&applied(&before), &after, &PlanOptions::default()));
     let (before, after) = ([before, after]).map(|it| with_port(it.containers["web"].clone(), 80)).into();
@@ -156,20 +158,23 @@ fn replicas_give_way_one_after_another() {
     let after = stack([("web", checked(replicas(image(container(), "nginx:1.28"), 3)))]);
     expect![[r#"
         0 pull image/nginx:1.28
-        1 stop container/web-1 <- 0
-        2 remove container/web-1 <- 1
-        3 create container/web-1 <- 0 2
-        4 start container/web-1 <- 0 3
-        5 wait for container/web-1 healthy <- 4
-        6 stop container/web-2 <- 0 5
-        7 remove container/web-2 <- 6
-        8 create container/web-2 <- 0 7
-        9 start container/web-2 <- 0 8
-        10 wait for container/web-2 healthy <- 9
-        11 stop container/web-3 <- 0 10
-        12 remove container/web-3 <- 11
-        13 create container/web-3 <- 0 12
-        14 start container/web-3 <- 0 13
+        1 check program of container/web-1 <- 0
+        2 check program of container/web-2 <- 0
+        3 check program of container/web-3 <- 0
+        4 stop container/web-1 <- 0 1 (2) (3)
+        5 remove container/web-1 <- 4
+        6 create container/web-1 <- 0 1 5
+        7 start container/web-1 <- 0 1 6
+        8 wait for container/web-1 healthy <- 7
+        9 stop container/web-2 <- 0 (1) 2 (3) 8
+        10 remove container/web-2 <- 9
+        11 create container/web-2 <- 0 2 10
+        12 start container/web-2 <- 0 2 11
+        13 wait for container/web-2 healthy <- 12
+        14 stop container/web-3 <- 0 (1) (2) 3 13
+        15 remove container/web-3 <- 14
+        16 create container/web-3 <- 0 3 15
+        17 start container/web-3 <- 0 3 16
     "#]]
     .assert_eq(&steps(&applied(&before), &after, &PlanOptions::default()));
 }
@@ -204,13 +209,14 @@ fn what_is_no_longer_declared_goes_but_volumes_stay() {
     "#]],
     );
     expect![[r#"
-        0 create container/other-1
-        1 start container/other-1 <- 0
-        2 stop container/web-1
-        3 stop container/db-1 <- (2)
-        4 remove container/db-1 <- 3
-        5 remove container/web-1 <- 2
-        6 remove network/back <- 4 5
+        0 check program of container/other-1
+        1 create container/other-1 <- 0
+        2 start container/other-1 <- 0 1
+        3 stop container/web-1 <- (0)
+        4 stop container/db-1 <- (0) (3)
+        5 remove container/db-1 <- 4
+        6 remove container/web-1 <- 3
+        7 remove network/back <- (0) 5 6
     "#]]
     .assert_eq(&steps(&applied(&before), &after, &PlanOptions::default()));
 }
@@ -229,12 +235,13 @@ fn a_network_that_changes_takes_its_containers_along() {
     "#]],
     );
     expect![[r#"
-        0 stop container/web-1
-        1 remove container/web-1 <- 0
-        2 remove network/back <- 1
-        3 create network/back <- 2
-        4 create container/web-1 <- 1 3
-        5 start container/web-1 <- 3 4
+        0 check program of container/web-1
+        1 stop container/web-1 <- 0
+        2 remove container/web-1 <- 1
+        3 remove network/back <- (0) 2
+        4 create network/back <- 3
+        5 create container/web-1 <- 0 2 4
+        6 start container/web-1 <- 0 4 5
     "#]]
     .assert_eq(&steps(&applied(&before), &after, &PlanOptions::default()));
 }
@@ -295,14 +302,15 @@ fn dependents_restart_only_where_they_ask_for_it() {
     );
     expect![[r#"
         0 pull image/postgres:17
-        1 stop container/restarts-1 <- 0
-        2 stop container/shares-1 <- 0
-        3 stop container/db-1 <- 0 (1) (2)
-        4 remove container/db-1 <- 3
-        5 create container/db-1 <- 0 4
-        6 start container/db-1 <- 0 5
-        7 start container/restarts-1 <- 1 6
-        8 start container/shares-1 <- 2 6
+        1 check program of container/db-1 <- 0
+        2 stop container/restarts-1 <- 0 1
+        3 stop container/shares-1 <- 0 1
+        4 stop container/db-1 <- 0 1 (2) (3)
+        5 remove container/db-1 <- 4
+        6 create container/db-1 <- 0 1 5
+        7 start container/db-1 <- 0 1 6
+        8 start container/restarts-1 <- 2 7
+        9 start container/shares-1 <- 3 7
     "#]]
     .assert_eq(&steps(&applied(&edge("postgres:16")), &edge("postgres:17"), &PlanOptions::default()));
 }
@@ -458,15 +466,17 @@ fn ports_pass_from_one_container_to_another() {
     );
     expect![[r#"
         0 check ports of container/a-1
-        1 check ports of container/b-1
-        2 stop container/a-1 <- 0 (1)
-        3 remove container/a-1 <- 2
-        4 create container/a-1 <- 0 3
-        5 stop container/b-1 <- (0) 1
-        6 start container/a-1 <- 0 4 5
-        7 remove container/b-1 <- 5
-        8 create container/b-1 <- 1 7
-        9 start container/b-1 <- 1 2 8
+        1 check program of container/a-1
+        2 check ports of container/b-1
+        3 check program of container/b-1
+        4 stop container/a-1 <- 0 1 (2) (3)
+        5 remove container/a-1 <- 4
+        6 create container/a-1 <- 0 1 5
+        7 stop container/b-1 <- (0) (1) 2 3
+        8 start container/a-1 <- 0 1 6 7
+        9 remove container/b-1 <- 7
+        10 create container/b-1 <- 2 3 9
+        11 start container/b-1 <- 2 3 4 10
     "#]]
     .assert_eq(&steps(&applied(&before), &after, &PlanOptions::default()));
 }
@@ -610,11 +620,12 @@ fn what_gave_way_goes_when_its_successor_runs() {
     "#]],
     );
     expect![[r#"
-        0 create container/web-1
-        1 start container/web-1 <- 0
-        2 wait for container/web-1 healthy <- 1
-        3 stop container/web-1.old <- 2
-        4 remove container/web-1.old <- 3
+        0 check program of container/web-1
+        1 create container/web-1 <- 0
+        2 start container/web-1 <- 0 1
+        3 wait for container/web-1 healthy <- 2
+        4 stop container/web-1.old <- (0) 3
+        5 remove container/web-1.old <- 4
     "#]]
     .assert_eq(&steps(&observed, &shop, &PlanOptions::default()));
 }

@@ -70,6 +70,30 @@ fn what_can_be_known_beforehand_stops_nothing() {
             &["device /etc/hostname: it is not a device", "help: correct the path"],
         ),
         (", platform: linux/s390x", "", "stack.yaml:3:", &["for linux/"]),
+        (
+            ", user: stranger",
+            "",
+            "stack.yaml:3:",
+            &["\"stranger\": no such user", "help: name one that builtin:whoami has"],
+        ),
+        (", user: \"1:staff\"", "", "stack.yaml:3:", &["no group \"staff\"", "help: name one"]),
+        (", group_add: [video]", "", "stack.yaml:3:", &["group_add: no group \"video\"", "help: name one"]),
+        (
+            ", entrypoint: [/none]",
+            "",
+            "stack.yaml:3:",
+            &["program /none: no such file in builtin:whoami", "help: correct"],
+        ),
+        (
+            ", entrypoint: [none]",
+            "",
+            "stack.yaml:3:",
+            &["program none: no such file", "nor in its PATH", "help: correct"],
+        ),
+        (", entrypoint: [etc/none], working_dir: /", "", "stack.yaml:3:", &["program etc/none: no such file"]),
+        (", entrypoint: [/etc]", "", "stack.yaml:3:", &["program /etc of builtin:whoami: it is a directory"]),
+        (", entrypoint: [/etc/passwd]", "", "stack.yaml:3:", &["it is not executable"]),
+        (", entrypoint: []", "", "stack.yaml:3:", &["names no program", "help: give `command:`"]),
         (", logging: {options: {max-size: much}}", "", "stack.yaml:3:", &["max-size", "such as 10m"]),
         (", userns_mode: private, pid: host", "", "stack.yaml:3:", &["userns_mode"]),
     ];
@@ -95,4 +119,56 @@ fn what_can_be_known_beforehand_stops_nothing() {
     world.ok(&["apply", file]);
     assert!(ids().iter().zip(&before).all(|(now, before)| now != before), "nothing stood in its way any more");
     world.ok(&["destroy", "pre"]);
+}
+
+/// An image whose program is reached through links, one without a program, and what mounts lay over both.
+#[test]
+fn what_a_mount_covers_is_not_missed_in_the_image() {
+    let world = World::new();
+    let root = world.busybox("root");
+    std::os::unix::fs::symlink("bin", root.join("programs")).unwrap();
+    std::os::unix::fs::symlink("/programs/sh", root.join("sh")).unwrap();
+    std::os::unix::fs::symlink("loop", root.join("loop")).unwrap();
+    world.archive("bare", "root", &serde_json::json!({"Env": ["PATH=/programs"]}));
+    std::fs::copy("/bin/busybox", world.directory.join("sh")).unwrap();
+    world.file("passwd", "root:x:0:0::/:/bin/sh\nguest:x:7:7::/:/bin/sh\n");
+    let file = |keys: &str| {
+        let text = format!(
+            "name: pre\nimages: {{bare: {{archive: ./bare}}}}\ncontainers:\n  web: {{image: bare, stop_grace_period: 0s, \
+             healthcheck: {{disable: true}}{keys}}}\nvolumes: {{data: {{}}}}\n"
+        );
+        world.file("stack.yaml", &text).to_str().unwrap().to_owned()
+    };
+    let loops = "while test -d /; do sleep 1; done";
+    world.ok(&["apply", &file(&format!(", command: [sh, -c, \"{loops}\"]"))]);
+    let refused: &[(&str, &str)] = &[
+        ("", "image pre-bare names no program, and neither does the container"),
+        (", command: [/loop]", "program /loop: no such file in pre-bare"),
+        (", command: [wget]", "program wget: no such file in pre-bare, nor in its PATH (/programs)"),
+        (", command: [/opt/tools/sh], volumes: [\"data:/opt/tools/more\"]", "program /opt/tools/sh: no such file"),
+        (", command: [sh, -c, x], user: guest", "no such user"),
+    ];
+    let before = identity(&world, "pre-web-1");
+    for (keys, words) in refused {
+        let said = world.fails(1, &["apply", &file(keys)]);
+        assert!(said.contains(words), "{keys}: {said}");
+        assert_eq!(identity(&world, "pre-web-1"), before, "{keys}: {said}");
+    }
+    let taken = [
+        format!(", command: [/sh, -c, \"{loops}\"]"),
+        format!(", command: [../bin/sh, -c, \"{loops}\"], working_dir: /tmp"),
+        format!(", command: [sh, -c, \"{loops}\"], user: guest, volumes: [\"./passwd:/etc/passwd\"]"),
+        format!(", command: [/opt/sh, -c, \"{loops}\"], volumes: [\"./sh:/opt/sh\"]"),
+        format!(", command: [/opt/x/sh, -c, \"{loops}\"], volumes: [\".:/opt/x\"]"),
+        // What the link leads to is covered.
+        format!(", command: [/programs/more/sh, -c, \"{loops}\"], volumes: [\".:/bin/more\"]"),
+    ];
+    let mut last = before;
+    for keys in &taken {
+        world.ok(&["apply", &file(keys)]);
+        let now = identity(&world, "pre-web-1");
+        assert_ne!(now, last, "{keys}");
+        last = now;
+    }
+    world.ok(&["destroy", "pre", "--volumes", "--yes=volumes"]);
 }

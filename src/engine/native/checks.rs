@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 
-use super::{containers, networks};
+use super::{containers, networks, of_image};
 use crate::reconcile::engine::{Check, EngineError};
 use crate::reconcile::resource::{ContainerConfig, FileSource, Kind, MountSource, NetworkMode};
 use crate::runtime::roots::Roots;
@@ -14,11 +14,13 @@ pub fn check(roots: &Roots, check: &Check) -> Result<(), EngineError> {
     match check {
         Check::PortsFree { container, freed } => ports(roots, container, freed),
         Check::SourcesReadable { container } => sources(container),
+        Check::UserKnown { container } => of_image::user(roots, container),
+        Check::ProgramPresent { container } => of_image::program(roots, container),
         Check::External { kind, name } => external(roots, *kind, name),
     }
 }
 
-fn refused(subject: &str, reason: String, help: &str) -> EngineError {
+pub(super) fn refused(subject: &str, reason: String, help: &str) -> EngineError {
     EngineError::Refused { subject: subject.to_owned(), reason, help: Some(help.to_owned()) }
 }
 

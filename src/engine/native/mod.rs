@@ -33,6 +33,7 @@ mod names;
 mod naming;
 mod networks;
 mod observe;
+mod of_image;
 mod translate;
 mod unsupported;
 mod users;

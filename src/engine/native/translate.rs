@@ -130,7 +130,7 @@ pub fn private_users(wanted: &ContainerConfig) -> Result<bool, TranslateError> {
 }
 
 /// Docker's rule: an entrypoint of the container's own takes the image's command away.
-fn args(wanted: &ContainerConfig, image: &Image) -> Result<Vec<String>, TranslateError> {
+pub(super) fn args(wanted: &ContainerConfig, image: &Image) -> Result<Vec<String>, TranslateError> {
     let own = image.config.config().as_ref();
     let from_image = |words: Option<&Vec<String>>| words.cloned().unwrap_or_default();
     let image_command = || from_image(own.and_then(|own| own.cmd().as_ref()));
@@ -146,7 +146,7 @@ fn args(wanted: &ContainerConfig, image: &Image) -> Result<Vec<String>, Translat
 }
 
 /// The image's variables, ours where it has none, and the container's over both.
-fn environment(wanted: &ContainerConfig, image: &Image, hostname: &str) -> Vec<String> {
+pub(super) fn environment(wanted: &ContainerConfig, image: &Image, hostname: &str) -> Vec<String> {
     let own = image.config.config().as_ref().and_then(|own| own.env().as_ref());
     let terminal = wanted.tty.then(|| "TERM=xterm".to_owned());
     let ours = [DEFAULT_PATH.to_owned(), format!("HOSTNAME={hostname}")].into_iter().chain(terminal);

@@ -305,6 +305,8 @@ impl World {
                     None => Ok(()),
                 }
             }
+            // Images of this world are names only.
+            Check::UserKnown { .. } | Check::ProgramPresent { .. } => Ok(()),
             Check::External { kind, name } if self.external.contains(&(*kind, name.clone())) => Ok(()),
             Check::External { kind, name } => Err(refused(name, &format!("there is no such {kind}"))),
         }

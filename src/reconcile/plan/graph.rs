@@ -18,6 +18,8 @@ pub(super) enum Do {
     CheckPorts,
     CheckSources,
     CheckExternal,
+    CheckUser,
+    CheckProgram,
     Repair,
     Rename,
     Stop,

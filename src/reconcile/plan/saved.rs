@@ -139,9 +139,13 @@ fn files_of(action: &mut Action) -> &mut [FileMount] {
         Action::Create { config: Config::Container(config), .. }
         | Action::Update { config: Config::Container(config), .. }
         | Action::Repair { config: Config::Container(config), .. } => Some(config),
-        Action::Check { check: Check::PortsFree { container, .. } | Check::SourcesReadable { container } } => {
-            Some(container)
-        }
+        Action::Check {
+            check:
+                Check::PortsFree { container, .. }
+                | Check::SourcesReadable { container }
+                | Check::UserKnown { container }
+                | Check::ProgramPresent { container },
+        } => Some(container),
         _ => None,
     };
     container.map_or(&mut [], |config| &mut config.files)

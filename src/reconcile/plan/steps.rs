@@ -22,6 +22,9 @@ use crate::reconcile::resource::{
 /// The first step that takes something away from what runs.
 const DISRUPTION: [Do; 3] = [Do::Rename, Do::Stop, Do::Remove];
 
+/// What a container's own steps wait for.
+const CHECKS: [Do; 4] = [Do::CheckPorts, Do::CheckSources, Do::CheckUser, Do::CheckProgram];
+
 struct Planner<'a> {
     desired: &'a Desired,
     observed: &'a Observed,
@@ -68,6 +71,7 @@ impl Planner<'_> {
             let check = Check::SourcesReadable { container: config.clone() };
             self.graph.add(id, Do::CheckSources, Action::Check { check });
         }
+        self.image_check_nodes(id, decision, config);
         for (kind, name) in self.desired.external.iter().filter(|(kind, name)| uses(config, *kind, name)) {
             let id = external_id(*kind, name);
             if self.graph.get(&id, Do::CheckExternal).is_none() {
@@ -75,6 +79,21 @@ impl Planner<'_> {
                 self.graph.add(&id, Do::CheckExternal, Action::Check { check });
             }
         }
+    }
+
+    /// Only where something that runs is stopped: else the making and the start of the container say the same.
+    fn image_check_nodes(&mut self, id: &ResourceId, decision: &Decision, config: &ContainerConfig) {
+        let is_made = matches!(decision.fate, Fate::Create | Fate::Replace { .. });
+        if !is_made || !self.decisions.values().any(Decision::disrupts) {
+            return;
+        }
+        let container = || Box::new(config.clone());
+        if config.user.is_some() || !config.group_add.is_empty() {
+            let check = Check::UserKnown { container: container() };
+            self.graph.add(id, Do::CheckUser, Action::Check { check });
+        }
+        let check = Check::ProgramPresent { container: container() };
+        self.graph.add(id, Do::CheckProgram, Action::Check { check });
     }
 
     /// Names of the containers that give up their ports in this plan.
@@ -202,7 +221,11 @@ impl Planner<'_> {
                 let check = self.graph.get(&external_id(*kind, name), Do::CheckExternal);
                 self.graph.require(self.graph.get(&id, Do::Create), check);
             }
-            for check in [Do::CheckPorts, Do::CheckSources] {
+            let image = self.graph.get(&ResourceId::new(Kind::Image, &config.image), Do::Create);
+            for check in [Do::CheckUser, Do::CheckProgram] {
+                self.graph.require(self.graph.get(&id, check), image);
+            }
+            for check in CHECKS {
                 let check = self.graph.get(&id, check);
                 self.graph.require(self.graph.get(&id, Do::Create), check);
                 self.graph.require(self.graph.get(&id, Do::Start), check);
@@ -314,7 +337,7 @@ impl Planner<'_> {
         let mut looks: BTreeMap<&ResourceId, Vec<NodeIndex>> = BTreeMap::new();
         for (id, resource) in self.desired.resources.iter().filter(|(id, _)| id.kind == Kind::Container) {
             let Config::Container(config) = &resource.config else { continue };
-            let own = [Do::CheckPorts, Do::CheckSources].into_iter().filter_map(|what| self.graph.get(id, what));
+            let own = CHECKS.into_iter().filter_map(|what| self.graph.get(id, what));
             let images = self.desired.resources.keys().filter(|other| other.kind == Kind::Image);
             let images = images.filter(|other| uses(config, Kind::Image, &other.name));
             let images: Vec<NodeIndex> = images.filter_map(|image| self.graph.get(image, Do::Create)).collect();

@@ -234,6 +234,8 @@ pub(super) fn check_word(check: &Check) -> String {
     match check {
         Check::PortsFree { container, .. } => format!("ports of {}", container.id()),
         Check::SourcesReadable { container } => format!("files of {}", container.id()),
+        Check::UserKnown { container } => format!("user of {}", container.id()),
+        Check::ProgramPresent { container } => format!("program of {}", container.id()),
         Check::External { kind, name } => format!("external {kind}/{name}"),
     }
 }

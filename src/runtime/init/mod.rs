@@ -320,6 +320,14 @@ pub fn ids_of(root: std::os::fd::BorrowedFd<'_>, user: &str) -> Result<(u32, u32
     credentials::lookup(root, user, &[], None).map(|identity| (identity.uid, identity.gid))
 }
 
+/// Whether `user[:group]` and the further groups are known to the files of this root, as for a container's process.
+///
+/// # Errors
+/// [`InitError::User`].
+pub fn knows(root: std::os::fd::BorrowedFd<'_>, user: &str, groups: &[String]) -> Result<(), InitError> {
+    credentials::lookup(root, user, groups, None).map(drop)
+}
+
 /// A signal to the process, for callers that hold a [`Launched`].
 ///
 /// # Errors

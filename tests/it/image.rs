@@ -7,6 +7,7 @@ mod proxy;
 mod registries;
 pub mod server;
 mod storing;
+mod sweeping;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -5,7 +5,7 @@
 //! of all K is tried; with the variable `STACK_SWEEP=all` every one, which takes ten minutes.
 
 use std::fs;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -54,52 +54,20 @@ networks: {{front: {{}}}}
         Self { world, port }
     }
 
-    /// Runs the program under strace to its end; what it started goes on without.
-    fn traced(&self, rule: &str, calls: &str, words: &[&str]) -> Output {
-        let log = self.world.directory.join("trace");
-        let plain = self.world.command(words);
-        let mut command = std::process::Command::new("strace");
-        command.args(["-D", "-I2", "-f", "-qq", "-o"]).arg(&log).arg("-e").arg(format!("trace={calls}"));
-        if !rule.is_empty() {
-            command.arg("-e").arg(format!("inject={calls}:{rule}"));
-        }
-        command.arg(plain.get_program()).args(words).current_dir(&self.world.directory);
-        command.envs(plain.get_envs().filter_map(|(key, value)| Some((key, value?))));
-        // Not pipes: strace holds them too, for as long as what was started runs.
-        let said = self.world.directory.join("said");
-        let child = command.stdout(Stdio::null()).stderr(fs::File::create(&said).unwrap()).spawn().expect("strace");
-        let output = Output {
-            code: finish(child, words).code,
-            stdout: String::new(),
-            stderr: fs::read_to_string(&said).unwrap(),
-        };
-        // With `-D` strace is not our child: it is known by the log that only this world has.
-        let log = log.display().to_string();
-        let tracers = || processes().into_iter().filter(|(_, line)| line.starts_with("strace ") && line.contains(&log));
-        for (pid, _) in tracers() {
-            kill(Pid::from_raw(pid as i32), Signal::SIGTERM).ok();
-        }
-        eventually("strace has let go", || tracers().next().is_none());
-        output
-    }
-
-    /// How many of these calls the busiest thread makes.
-    fn most(&self, calls: &str, words: &[&str]) -> usize {
-        assert_eq!(self.traced("", calls, words).code, 0);
-        let log = fs::read_to_string(self.world.directory.join("trace")).unwrap();
-        let begun = log.lines().filter(|line| !["<...", "+++", "---"].iter().any(|mark| line.contains(mark)));
-        let mut count = std::collections::BTreeMap::<&str, usize>::new();
-        for thread in begun.filter_map(|line| line.split(' ').next()) {
-            *count.entry(thread).or_default() += 1;
-        }
-        count.into_values().max().expect("some calls were made")
-    }
-
     fn apply(&self) {
         self.world.ok(&["apply"]);
         self.world.ok(&["status"]);
         // It runs, which is not yet that it listens: it has no health check.
         eventually("it answers", || get(self.port, "/").is_ok_and(|page| page.contains("name: ")));
+    }
+
+    fn traced(&self, rule: &str, calls: &str, words: &[&str]) -> Output {
+        traced(&self.world, &self.world.command(words), rule, calls)
+    }
+
+    /// How many of these calls the busiest thread makes.
+    fn most(&self, calls: &str, words: &[&str]) -> usize {
+        most(&self.world, &self.world.command(words), calls)
     }
 
     /// Back to nothing at all.
@@ -111,8 +79,54 @@ networks: {{front: {{}}}}
     }
 }
 
+/// Runs the program under strace to its end; what it started goes on without.
+pub fn traced(world: &World, plain: &Command, rule: &str, calls: &str) -> Output {
+    let log = world.directory.join("trace");
+    let mut command = Command::new("strace");
+    command.args(["-D", "-I2", "-f", "-qq", "-o"]).arg(&log).arg("-e").arg(format!("trace={calls}"));
+    if !rule.is_empty() {
+        command.arg("-e").arg(format!("inject={calls}:{rule}"));
+    }
+    command.arg(plain.get_program()).args(plain.get_args()).current_dir(&world.directory);
+    for (key, value) in plain.get_envs() {
+        match value {
+            Some(value) => command.env(key, value),
+            None => command.env_remove(key),
+        };
+    }
+    // Not pipes: strace holds them too, for as long as what was started runs.
+    let said = world.directory.join("said");
+    let child = command.stdout(Stdio::null()).stderr(fs::File::create(&said).unwrap()).spawn().expect("strace");
+    let output = Output {
+        code: finish(child, &["under strace"]).code,
+        stdout: String::new(),
+        stderr: fs::read_to_string(&said).unwrap(),
+    };
+    // With `-D` strace is not our child: it is known by the log that only this world has.
+    let log = log.display().to_string();
+    let tracers = || processes().into_iter().filter(|(_, line)| line.starts_with("strace ") && line.contains(&log));
+    for (pid, _) in tracers() {
+        kill(Pid::from_raw(pid as i32), Signal::SIGTERM).ok();
+    }
+    eventually("strace has let go", || tracers().next().is_none());
+    output
+}
+
+/// How many of these calls the busiest thread makes.
+pub fn most(world: &World, plain: &Command, calls: &str) -> usize {
+    let output = traced(world, plain, "", calls);
+    assert_eq!(output.code, 0, "{output:?}");
+    let log = fs::read_to_string(world.directory.join("trace")).unwrap();
+    let begun = log.lines().filter(|line| !["<...", "+++", "---"].iter().any(|mark| line.contains(mark)));
+    let mut count = std::collections::BTreeMap::<&str, usize>::new();
+    for thread in begun.filter_map(|line| line.split(' ').next()) {
+        *count.entry(thread).or_default() += 1;
+    }
+    count.into_values().max().expect("some calls were made")
+}
+
 /// So many of `1..=most`, evenly. When all are asked for, more than anybody waits for are still thinned out.
-fn some(most: usize, count: usize) -> impl Iterator<Item = usize> {
+pub fn some(most: usize, count: usize) -> impl Iterator<Item = usize> {
     let all = std::env::var("STACK_SWEEP").is_ok_and(|word| word == "all");
     (1..=most).step_by(most.div_ceil(if all { 500 } else { count }))
 }

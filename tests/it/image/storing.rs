@@ -21,7 +21,7 @@ use crate::support::terminal::Terminal;
 use crate::support::{World, eventually, finish};
 
 /// What can't be compressed, the same each time.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     let word =
         |n: u64| (n ^ seed).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     (0..length as u64 / 8).flat_map(|n| word(n).to_le_bytes()).collect()

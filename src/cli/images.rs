@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{IsTerminal, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -304,7 +305,7 @@ pub fn save(roots: &Roots, arguments: &Save) -> Result<ExitCode, Failure> {
     written(arguments.output.as_deref(), |to| Ok(archive::save(&store, &images, format, to)?))
 }
 
-/// To a file, which is there whole or not at all, or to standard output, which must not be a terminal.
+/// To a file for its owner alone, which is there whole or not at all, or to standard output, which must not be a terminal.
 fn written(
     path: Option<&Path>,
     write: impl FnOnce(&mut dyn Write) -> Result<(), Failure>,
@@ -326,7 +327,7 @@ fn written(
     name.push(format!(".{}.part", std::process::id()));
     let temporary = path.with_file_name(name);
     let done = (|| {
-        let mut file = File::create_new(&temporary).map_err(at)?;
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&temporary).map_err(at)?;
         write(&mut file)?;
         std::fs::rename(&temporary, path).map_err(at)
     })();

@@ -10,14 +10,14 @@ use nix::unistd::Pid;
 use crate::support::island::{HERE, ask, on_an_island, sh};
 use crate::support::{World, eventually};
 
-/// Debian's daemon, with everything of it in a directory of its own.
-struct Docker {
-    directory: PathBuf,
+/// Debian's daemon, with everything of it in a directory of its own; to be started on an island.
+pub struct Docker {
+    pub directory: PathBuf,
     daemon: Child,
 }
 
 impl Docker {
-    fn start(world: &World) -> Self {
+    pub fn start(world: &World) -> Self {
         let directory = world.directory.join("d");
         fs::create_dir_all(directory.join("run")).unwrap();
         let log = fs::File::create(directory.join("log")).unwrap();
@@ -38,7 +38,7 @@ impl Docker {
         docker
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command.arg("-H").arg(format!("unix://{}/s", self.directory.display())).args(words);
         command
@@ -50,7 +50,7 @@ impl Docker {
     }
 
     #[track_caller]
-    fn ok(&self, words: &[&str]) -> String {
+    pub fn ok(&self, words: &[&str]) -> String {
         let output = self.command(words).output().unwrap();
         assert!(output.status.success(), "docker {words:?}: {output:?}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()

@@ -1,6 +1,7 @@
 //! Images against a real registry (Debian's `docker-registry`) on loopback, and against one that misbehaves.
 
 mod authority;
+mod exchanging;
 mod faults;
 mod hostile;
 mod proxy;

@@ -4,6 +4,7 @@ mod authority;
 mod exchanging;
 mod faults;
 mod hostile;
+mod memory;
 mod proxy;
 mod registries;
 pub mod server;

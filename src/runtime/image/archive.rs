@@ -209,7 +209,7 @@ impl Load<'_> {
         let limits = self.store.limits();
         let text = self.files.read("manifest.json", limits.manifest_bytes)?;
         let unreadable = |reason: String| self.files.wrong(format!("manifest.json: {reason}"));
-        strict::check(&text, limits.json_depth).map_err(unreadable)?;
+        strict::check(&text, limits).map_err(unreadable)?;
         let images: Vec<DockerImage> = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
         let mut tags: Vec<&String> = images.iter().flat_map(|image| image.repo_tags.iter().flatten()).collect();
         tags.sort_unstable();
@@ -232,7 +232,7 @@ impl Load<'_> {
         let limits = self.store.limits();
         let text = self.files.read("index.json", limits.manifest_bytes)?;
         let unreadable = |reason: String| self.files.wrong(format!("index.json: {reason}"));
-        strict::check(&text, limits.json_depth).map_err(unreadable)?;
+        strict::check(&text, limits).map_err(unreadable)?;
         let index: OciIndex = serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
         let manifests = self.wanted(index.manifests)?;
         self.check_count(manifests.len())?;

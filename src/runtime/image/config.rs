@@ -50,7 +50,7 @@ pub fn parse(text: &[u8], layers: usize, limits: &Limits) -> Result<Checked, Str
     if text.len() as u64 > limits.config_bytes {
         return Err(format!("it is larger than {} bytes", limits.config_bytes));
     }
-    strict::check(text, limits.json_depth)?;
+    strict::check(text, limits)?;
     let own: Own = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let config = serde_json::from_slice(text).map_err(|error: serde_json::Error| error.to_string())?;
     let diff_ids = own.rootfs.diff_ids.unwrap_or_default();

@@ -102,7 +102,7 @@ pub fn parse(text: &[u8], limits: &Limits) -> Result<Document, String> {
     if text.len() as u64 > limits.manifest_bytes {
         return Err(format!("it is larger than {} bytes", limits.manifest_bytes));
     }
-    strict::check(text, limits.json_depth)?;
+    strict::check(text, limits)?;
     let raw: Raw = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if raw.schema_version == 1 || raw.fs_layers.is_some() {
         return Err("it is of schema version 1, which names layers by nothing that can be verified; push the image \
@@ -346,6 +346,30 @@ mod tests {
                 prop_assert_eq!(manifest.layers.len(), 1);
             }
             drop(parse(&text[..text.len() / 2], &Limits::default()));
+        }
+
+        /// The same for an index; what is chosen of it is for the platform that was asked for, or alone and for any.
+        #[test]
+        fn any_index_is_read_or_refused(platforms in proptest::collection::vec("(linux|windows|\\PC{0,6})/(amd64|arm64|\\PC{0,6})", 0..4),
+                                        noise in proptest::collection::vec((any::<usize>(), any::<u8>()), 0..3)) {
+            let entry = |platform: &String| {
+                let (os, architecture) = platform.split_once('/').unwrap();
+                let mut entry = blob(OCI_MANIFEST, 'c');
+                entry["platform"] = serde_json::json!({"os": os, "architecture": architecture});
+                entry
+            };
+            let manifests: Vec<_> = platforms.iter().map(entry).collect();
+            let mut text = serde_json::json!({"schemaVersion": 2, "manifests": manifests}).to_string().into_bytes();
+            for (at, byte) in noise {
+                let length = text.len();
+                text[at % length] = byte;
+            }
+            let wanted = Platform::parse("linux/amd64").unwrap();
+            let Ok(Document::Index(index)) = parse(&text, &Limits::default()) else { return Ok(()) };
+            match index.choose(&wanted, &ImageReference::parse("x").unwrap()) {
+                Ok(found) => prop_assert!(found.platform.as_ref().is_none_or(|platform| wanted.suits(platform))),
+                Err(error) => prop_assert!(!error.to_string().replace('\n', "").contains(char::is_control)),
+            }
         }
     }
 }

@@ -12,6 +12,9 @@ pub struct Limits {
     pub config_bytes: u64,
     /// How deep the JSON of either may be nested.
     pub json_depth: usize,
+    /// Values in the JSON of either: numbers, texts, lists, objects. What is read of one can be fifty times as long as
+    /// its text.
+    pub json_values: usize,
     /// Layers of one image.
     pub layers: usize,
     /// Entries of all layers of one image.
@@ -42,6 +45,7 @@ impl Default for Limits {
             manifest_bytes: 4 << 20,
             config_bytes: 4 << 20,
             json_depth: 64,
+            json_values: 100_000,
             layers: 500,
             entries: 2_000_000,
             path_bytes: 4095,

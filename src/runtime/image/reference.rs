@@ -156,6 +156,8 @@ fn is_tag(tag: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -176,6 +178,46 @@ mod tests {
         assert_eq!(ImageReference::parse(&pinned).unwrap().tag, None);
         for text in ["", "Nginx", "a b", "a//b", "a:-x", "a@sha256:12", "../x", "a/../b"] {
             assert!(ImageReference::parse(text).is_err(), "{text}");
+        }
+    }
+
+    /// What is accepted becomes a URL and a key: it has nothing in it that could mean more than a name.
+    fn check_parsed(text: &str) -> Result<(), TestCaseError> {
+        let Ok(parsed) = ImageReference::parse(text) else { return Ok(()) };
+        let full = parsed.to_string();
+        prop_assert!(full.chars().all(|c| c.is_ascii_alphanumeric() || "._-/:@".contains(c)), "{full:?}");
+        prop_assert!(parsed.repository.split('/').all(|part| !part.is_empty() && part != "." && part != ".."));
+        prop_assert!(!parsed.registry.is_empty() && !parsed.registry.contains(['/', '@']));
+        prop_assert_eq!(ImageReference::parse(&full), Ok(parsed.clone()));
+        prop_assert_eq!(ImageReference::parse(&parsed.familiar()), Ok(parsed));
+        Ok(())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2000))]
+
+        #[test]
+        fn any_reference_is_one_name_or_refused(text in ".*", words in "[a-zA-Z0-9._:/@-]{0,40}") {
+            check_parsed(&text)?;
+            check_parsed(&words)?;
+        }
+
+        #[test]
+        fn a_name_of_good_parts_is_one_name(host in "([a-z]{1,5}\\.[a-z]{2}|localhost|docker\\.io)?(:[0-9]{1,4})?",
+                                            path in "[a-z0-9]{1,4}(/[a-z0-9.]{1,4}){0,3}", tag in "(:[a-zA-Z0-9_.-]{1,6})?",
+                                            digest in "(@sha256:[0-9a-f]{64})?") {
+            let slash = if host.is_empty() { "" } else { "/" };
+            check_parsed(&format!("{host}{slash}{path}{tag}{digest}"))?;
+        }
+
+        #[test]
+        fn any_digest_is_one_or_refused(text in ".*", hex in "(sha256|sha512|md5):[0-9a-fA-F]{60,66}") {
+            for text in [text, hex] {
+                if let Ok(digest) = Digest::parse(&text) {
+                    prop_assert_eq!(digest.hex().len(), 64);
+                    prop_assert!(digest.hex().bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+                }
+            }
         }
     }
 }

@@ -1,7 +1,6 @@
 //! What the store keeps whoever works with it at once, whatever is killed, and how much memory and screen that takes.
 
 use std::fs;
-use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -11,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use sha2::{Digest as _, Sha256};
 use stack::runtime::image::Digest;
 
 use super::proxy::{End, Proxy, Request};
@@ -27,7 +25,7 @@ pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     (0..length as u64 / 8).flat_map(|n| word(n).to_le_bytes()).collect()
 }
 
-fn layer(name: &str, length: usize) -> Vec<u8> {
+pub fn layer(name: &str, length: usize) -> Vec<u8> {
     let seed = name.bytes().fold(1_u64, |all, byte| all * 257 + u64::from(byte));
     layer_tar(&[(name, 0o644, &noise(length, seed))])
 }
@@ -407,77 +405,6 @@ fn a_full_disk_is_relieved_of_what_was_not_used_for_longest() {
     }
     assert!(Command::new("umount").arg(&small).status().unwrap().success());
     drop(registry);
-}
-
-/// Writes, and hashes what it writes.
-struct Hashed<W>(W, Sha256);
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.0.write(bytes)?;
-        self.1.update(&bytes[..count]);
-        Ok(count)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-/// A tar of one file of zeros, written to `packer`.
-fn zeros<W: Write>(packer: W, length: u64) -> (W, Digest) {
-    let mut tar = tar::Builder::new(Hashed(packer, Sha256::new()));
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o644);
-    header.set_size(length);
-    tar.append_data(&mut header, "zeros", io::repeat(0).take(length)).unwrap();
-    let Hashed(packer, hasher) = tar.into_inner().unwrap();
-    let hex: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    (packer, Digest::parse(&format!("sha256:{hex}")).unwrap())
-}
-
-/// The largest that the program was while it did this, in KiB.
-fn peak(user: &User<'_>, words: &[&str]) -> u64 {
-    let mut child = user.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let status = format!("/proc/{}/status", child.id());
-    let mut most = 0;
-    while child.try_wait().unwrap().is_none() {
-        let text = fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let now = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0);
-        most = most.max(now);
-        std::thread::sleep(std::time::Duration::from_millis(1));
-    }
-    assert!(child.wait().unwrap().success(), "{words:?}");
-    most
-}
-
-#[test]
-fn a_large_layer_takes_no_more_memory_than_a_small_one() {
-    const LARGE: u64 = 400 << 20;
-    const ROOM: u64 = 64 << 10;
-    let world = World::new();
-    let user = User { world: &world };
-    let registry = Registry::start(&world.directory, None);
-    registry.push("app", "small", &[layer("small", 1000)], None);
-    let (packer, by_gzip) = zeros(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()), LARGE);
-    registry.push_packed("app", "gzip", &packer.finish().unwrap(), "gzip", &by_gzip);
-    let mut packer = zstd::Encoder::new(Vec::new(), 1).unwrap();
-    // The largest window that everybody must read.
-    packer.window_log(23).unwrap();
-    let (packer, by_zstd) = zeros(packer, LARGE / 2);
-    registry.push_packed("app", "zstd", &packer.finish().unwrap(), "zstd", &by_zstd);
-    registry.push("app", "noise", &[layer("noise", 24 << 20)], None);
-
-    let image = |tag: &str| format!("{}/app:{tag}", registry.address);
-    let base = peak(&user, &["pull", &image("small")]);
-    assert!(base > 1000, "it was measured: {base}");
-    for tag in ["gzip", "zstd", "noise"] {
-        let most = peak(&user, &["pull", &image(tag)]);
-        assert!(most < base + ROOM, "{tag}: {most} KiB, for a small one {base}");
-    }
-    let most = peak(&user, &["push", &image("noise"), &image("again")]);
-    assert!(most < base + ROOM, "push: {most} KiB, for a small one {base}");
 }
 
 #[test]

@@ -172,12 +172,17 @@ struct Answer {
 }
 
 fn ask(helper: &str, server: &str) -> Result<Option<Credentials>, CredentialsError> {
-    let failed = |reason: String| CredentialsError::Helper { name: helper.to_owned(), reason };
     let (succeeded, text) = run_helper(helper, "get", server)?;
+    understand(helper, succeeded, &text)
+}
+
+/// What a helper has answered.
+fn understand(helper: &str, succeeded: bool, text: &str) -> Result<Option<Credentials>, CredentialsError> {
+    let failed = |reason: String| CredentialsError::Helper { name: helper.to_owned(), reason };
     if !succeeded {
-        return if text.contains("not found") { Ok(None) } else { Err(failed(clean(&text))) };
+        return if text.contains("not found") { Ok(None) } else { Err(failed(clean(text))) };
     }
-    let answer: Answer = serde_json::from_str(&text).map_err(|_| failed("its answer is not understood".into()))?;
+    let answer: Answer = serde_json::from_str(text).map_err(|_| failed("its answer is not understood".into()))?;
     Ok(match answer.username.as_str() {
         _ if answer.secret.is_empty() => None,
         "<token>" => Some(Credentials::IdentityToken(answer.secret)),
@@ -307,6 +312,8 @@ fn change(path: &Path, edit: impl FnOnce(&mut serde_json::Map<String, Value>)) -
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn file(value: Value) -> File {
@@ -348,6 +355,39 @@ mod tests {
     fn a_helpers_name_is_no_path() {
         for name in ["../../bin/sh", "a/b", "a b", "a;b"] {
             assert!(run_helper(name, "get", "x").unwrap_err().to_string().contains("not a name"), "{name}");
+        }
+    }
+
+    proptest! {
+        /// A helper is a program of the host's, and may be anything all the same; what it says is never shown as it is.
+        #[test]
+        fn any_answer_of_a_helper_is_read_or_refused(user in ".*", secret in ".*", noise in ".*", at in 0_usize..80) {
+            let good = json!({"ServerURL": "r.example", "Username": user, "Secret": secret}).to_string();
+            match understand("test", true, &good) {
+                Ok(None) => prop_assert!(secret.is_empty()),
+                Ok(Some(Credentials::IdentityToken(found))) => prop_assert!(user == "<token>" && found == secret),
+                Ok(Some(Credentials::Password { user: found, password })) => {
+                    prop_assert!(found == user && password == secret);
+                }
+                Err(error) => prop_assert!(false, "{}", error),
+            }
+            let cut: String = good.chars().take(at.min(good.chars().count() - 1)).collect();
+            for (succeeded, text) in [(true, cut.as_str()), (true, &noise), (false, &noise), (false, &good)] {
+                if let Err(error) = understand("test", succeeded, text) {
+                    let said = error.to_string().replace('\n', "");
+                    prop_assert!(!said.chars().any(char::is_control) && said.len() < 1500, "{said:?}");
+                }
+            }
+        }
+
+        #[test]
+        fn any_file_of_passwords_is_read_or_refused(key in ".*", auth in ".*", place in "[a-z.:/0-9]{1,30}") {
+            for auth in [auth.clone(), STANDARD.encode(&auth)] {
+                let text = json!({"auths": {key.clone(): {"auth": auth}}, "credHelpers": {key.clone(): "one"}}).to_string();
+                if let Ok(file) = serde_json::from_str::<File>(&text) {
+                    drop((find(&file, &place), helper_of(&file, &place).map(str::len)));
+                }
+            }
         }
     }
 }

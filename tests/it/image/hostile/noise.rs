@@ -1,0 +1,66 @@
+//! Archives of images with some bytes of another kind: each is taken as what it is, or refused, whole.
+
+use std::fs;
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use stack::runtime::image::Digest;
+use stack::runtime::image::archive::{LoadOptions, load};
+
+use super::World;
+use super::tar_of::Tar;
+
+const CASES: u32 = 300;
+
+fn docker(layer: &[u8], config: &str) -> Vec<u8> {
+    let manifest = serde_json::json!([{"Config": "config.json", "RepoTags": ["app:1"], "Layers": ["layer.tar"]}]);
+    let tar = Tar::new().file("manifest.json", manifest.to_string().as_bytes()).file("config.json", config.as_bytes());
+    tar.file("layer.tar", layer).end()
+}
+
+fn oci(layer: &[u8], config: &str) -> Vec<u8> {
+    let name = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
+    let descriptor = |kind: &str, bytes: &[u8]| serde_json::json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": Digest::of(bytes), "size": bytes.len()});
+    let manifest = serde_json::json!({"schemaVersion": 2, "config": descriptor("config.v1+json", config.as_bytes()),
+        "layers": [descriptor("layer.v1.tar", layer)]})
+    .to_string();
+    let index =
+        serde_json::json!({"schemaVersion": 2, "manifests": [descriptor("manifest.v1+json", manifest.as_bytes())]});
+    let tar = Tar::new().file("index.json", index.to_string().as_bytes());
+    let blobs = [layer, config.as_bytes(), manifest.as_bytes()];
+    blobs.iter().fold(tar, |tar, bytes| tar.file(&name(bytes), bytes)).end()
+}
+
+#[test]
+fn any_archive_of_images_is_taken_or_refused_whole() {
+    let world = World::new();
+    let layer = Tar::new().file("f", b"x").end();
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer)]}})
+    .to_string();
+    let path = world.directory.join("image.tar");
+    let noise = proptest::collection::vec((any::<usize>(), any::<u8>(), any::<bool>()), 0..3);
+    let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
+    let tried = runner.run(&(any::<bool>(), noise, proptest::option::of(any::<usize>())), |(is_docker, noise, cut)| {
+        let mut archive = if is_docker { docker(&layer, &config) } else { oci(&layer, &config) };
+        for (at, byte, text) in noise {
+            let length = archive.len();
+            // Half of them where there is text.
+            let texts: Vec<usize> = (0..length).filter(|at| archive[*at] != 0).collect();
+            archive[if text { texts[at % texts.len()] } else { at % length }] = byte;
+        }
+        archive.truncate(cut.map_or(usize::MAX, |at| at % archive.len()));
+        fs::write(&path, archive).unwrap();
+        if let Ok(images) = load(&world.store, &path, LoadOptions::default()) {
+            // The layer is what the configuration's digest of it says.
+            prop_assert_eq!(images.len(), 1);
+            prop_assert_eq!(fs::read(images[0].layers[0].join("f")).unwrap(), b"x");
+        }
+        for image in world.store.list().unwrap() {
+            world.remove(image.id.as_str());
+        }
+        prop_assert_eq!(world.everything(), Vec::<String>::new());
+        Ok(())
+    });
+    tried.unwrap();
+}

@@ -10,6 +10,7 @@ mod registries;
 pub mod server;
 mod storing;
 mod sweeping;
+mod unpacking;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;

@@ -57,7 +57,7 @@ fn inodes(directory: &Path) -> Vec<u64> {
     all
 }
 
-fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
+pub fn attribute(path: &Path, name: &str) -> Option<Vec<u8>> {
     let (file, name) = (File::open(path).unwrap(), std::ffi::CString::new(name).unwrap());
     let mut value = vec![0; 4096];
     // SAFETY: the name ends with a NUL, and the buffer is as long as is said.
@@ -345,7 +345,7 @@ fn whiteouts(canary: &Path) -> Vec<Row> {
 }
 
 /// `vfs_ns_cap_data`, revision 3: CAP_NET_BIND_SERVICE for the root of user id 1000.
-const CAPABILITY: [u8; 24] = {
+pub const CAPABILITY: [u8; 24] = {
     let mut bytes = [0; 24];
     (bytes[3], bytes[0], bytes[5], bytes[20], bytes[21]) = (3, 1, 4, 0xe8, 3);
     bytes

@@ -407,6 +407,51 @@ fn a_full_disk_is_relieved_of_what_was_not_used_for_longest() {
     drop(registry);
 }
 
+/// A disk that is always too full: every pull collects what no container is made from, also what another process is just
+/// about to start.
+#[test]
+fn a_full_disk_is_relieved_beside_pulls_and_runs() {
+    let world = World::new();
+    let user = User { world: &world };
+    world.file("etc/stack/images.toml", "[collect]\nhigh_percent = 1\nlow_percent = 0\n");
+    let served = World::new();
+    let registry = Registry::start(&served.directory, None);
+    let busybox = fs::read("/bin/busybox").unwrap();
+    let tools = layer_tar(&[("bin/busybox", 0o755, &busybox)]);
+    for tag in ["kept", "a", "b", "c"] {
+        registry.push("app", tag, &[tools.clone(), layer(tag, 100_000)], None);
+    }
+    let image = |tag: &str| format!("{}/app:{tag}", registry.address);
+    let kept = ["run", "-d", "--name", "one", "--network", "none", "--stop-signal", "KILL", &image("kept")];
+    user.ok(&[&kept[..], &["/bin/busybox", "sleep", "1000"]].concat());
+    let collected = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for tag in ["a", "b", "c"] {
+            let (user, image, collected) = (&user, image(tag), &collected);
+            scope.spawn(move || {
+                for round in 0..5 {
+                    user.ok(&["pull", "-q", &image]);
+                    let words = ["run", "--rm", "--network", "none", &image, "/bin/busybox", "echo", "alive"];
+                    assert_eq!(user.ok(&words), "alive\n", "{tag}, round {round}");
+                    let all = user.ok(&["images", "--format", "{{.Tag}}"]);
+                    assert!(all.lines().any(|tag| tag == "kept"), "{all}");
+                    collected.fetch_or(all.lines().count() < 4, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    assert!(collected.load(Ordering::SeqCst), "something was collected meanwhile");
+    user.ok(&["pull", "-q", &image("a")]);
+    let mut left: Vec<String> = user.ok(&["images", "--format", "{{.Tag}}"]).lines().map(str::to_owned).collect();
+    left.sort();
+    assert_eq!(left, ["a", "kept"], "what is used, and what was just fetched");
+    assert_eq!(names(&images(&world, "layers")).len(), 3);
+    user.ok(&["image", "verify"]);
+    user.ok(&["restart", "one"]);
+    user.ok(&["rm", "-f", "one"]);
+    drop(registry);
+}
+
 #[test]
 fn progress_is_bars_on_a_terminal_and_lines_or_json_elsewhere() {
     let world = World::new();

@@ -8,10 +8,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, unshare};
+
 use super::registries::User;
 use super::server::{Registry, layer_tar};
 use super::storing::noise;
-use crate::support::{Output, World, finish};
+use crate::support::{Output, World, eventually, finish};
 use crate::sweep::{most, some, traced};
 
 /// What changes files and their names, where a process can be killed before it.
@@ -209,8 +212,10 @@ impl Disk {
         run(Command::new("mount").args(["-o", "loop"]).arg(&self.file).arg(&self.at));
     }
 
+    /// What another thread of the tests has just started holds open files of all until it is another program.
     fn unmount(&self) {
-        run(Command::new("umount").arg(&self.at));
+        let unmounts = || Command::new("umount").arg(&self.at).stderr(Stdio::null()).status().unwrap().success();
+        eventually("nobody is on the disk any more", unmounts);
     }
 
     /// From now on nothing reaches the disk, not even what its journal has not written yet.
@@ -260,6 +265,16 @@ fn pull_and_cut(user: &User<'_>, image: &str, disk: &Disk, cut: Cut) -> Output {
 
 #[test]
 fn a_power_cut_at_any_moment_of_a_pull_leaves_the_old_image_or_the_new() {
+    // Where no container of another test has the disk among its mounts.
+    let rounds = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNS).unwrap();
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        cut_the_power_during_pulls();
+    });
+    rounds.join().unwrap();
+}
+
+fn cut_the_power_during_pulls() {
     /// Whose moments cover a pull.
     const WITHIN: u32 = 24;
     const AFTER: u32 = 4;

@@ -143,6 +143,11 @@ impl Bars {
     }
 }
 
+/// `0123456789ab: waiting for process 12 (stack pull), which fetches layers`.
+pub fn waits(layer: &Digest, holder: &str) -> String {
+    format!("{}: waiting for {holder}, which fetches layers", &layer.hex()[..12])
+}
+
 /// `, 12.3MB at 4.56MB/s`, of what came over the network now.
 fn rate(layer: &Layer) -> String {
     let bytes = layer.bar.as_ref().map_or(layer.said, ProgressBar::position).saturating_sub(layer.bytes);
@@ -162,6 +167,11 @@ impl Watcher for Bars {
             }
             Progress::Resolved { layers, .. } => self.line(&format!("{image}: {layers} layers")),
             Progress::Present { layer } => self.state(image, layer, "is here", true),
+            Progress::Waiting { layer, holder } if self.show == Show::Programs => {
+                let (layer, state) = (layer.as_str(), "waiting");
+                self.program(&json!({"image": image, "layer": layer, "state": state, "for": holder}));
+            }
+            Progress::Waiting { layer, holder } => self.line(&waits(layer, holder)),
             Progress::Downloading { layer, received, size } => self.step(image, layer, "downloading", received, size),
             Progress::Unpacking { layer } => self.state(image, layer, "unpacking", false),
             Progress::Unpacked { layer } => self.state(image, layer, "done", true),

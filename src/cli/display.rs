@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::bars::{Bars, Show};
+use super::bars::{Bars, Show, waits};
 use super::places::Places;
 use super::view;
 use crate::engine::native::Watcher;
@@ -226,6 +226,9 @@ impl Live {
     }
 
     fn pull(&self, reference: &str, progress: Progress<'_>) {
+        if let Progress::Waiting { layer, holder } = progress {
+            return self.print(&format!("{reference}: {}", waits(layer, holder)));
+        }
         let Progress::Downloading { layer, received, size } = progress else { return };
         for running in self.running().values_mut().filter(|one| one.reference.as_deref() == Some(reference)) {
             if running.layers.is_empty() {

@@ -8,6 +8,7 @@ mod memory;
 mod proxy;
 mod registries;
 pub mod server;
+mod stacks;
 mod storing;
 mod sweeping;
 mod unpacking;

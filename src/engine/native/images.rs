@@ -1,8 +1,10 @@
 //! Images as they are declared.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::reconcile::resource::{HostContent, ImageConfig, ImageSource, PullPolicy};
+use super::failed;
+use crate::reconcile::engine::EngineError;
+use crate::reconcile::resource::{HostContent, ImageConfig, ImageSource, PullPolicy, ResourceId};
 use crate::runtime::image::archive::{LoadOptions, load};
 use crate::runtime::image::registry::credentials;
 use crate::runtime::image::settings::Collect;
@@ -149,6 +151,63 @@ pub fn held(store: &Store, lease: &Lease, get: impl Fn() -> Result<Image, Error>
         }
     }
     Err(Error::Busy("images are removed as fast as they come".to_owned()))
+}
+
+/// The images that an engine works with: nobody else collects them meanwhile.
+#[derive(Debug, Default)]
+pub struct Held(Mutex<Option<Arc<Lease>>>);
+
+impl Held {
+    /// Those of these that are here, and nothing else any more.
+    pub fn anew<'a>(&self, roots: &Roots, references: impl Iterator<Item = &'a str>) -> Result<(), Error> {
+        let store = Store::open(roots);
+        let mut lease = None;
+        for reference in references.filter(|reference| !reference.starts_with(BUILTIN)) {
+            // One that is damaged is not held, but fetched again.
+            let Ok(Some(image)) = store.get(reference) else { continue };
+            let lease = match &mut lease {
+                Some(lease) => lease,
+                none => none.insert(store.lease()?),
+            };
+            store.hold(lease, &image)?;
+        }
+        // The old one goes after the new one is there.
+        *self.lock() = lease.map(Arc::new);
+        Ok(())
+    }
+
+    /// Makes the image and holds it.
+    pub fn hold(
+        &self,
+        roots: &Roots,
+        id: &ResourceId,
+        make: impl Fn() -> Result<Image, EngineError>,
+    ) -> Result<(), EngineError> {
+        let store = Store::open(roots);
+        for _ in 0..ROUNDS {
+            let image = make()?;
+            if image.reference.starts_with(BUILTIN) {
+                return Ok(());
+            }
+            let held = self.lease(&store).and_then(|lease| store.hold(&lease, &image));
+            if held.map_err(|error| failed(id, error))? {
+                return Ok(());
+            }
+        }
+        Err(failed(id, Error::Busy("images are removed as fast as they come".to_owned())))
+    }
+
+    fn lease(&self, store: &Store) -> Result<Arc<Lease>, Error> {
+        let mut own = self.lock();
+        if let Some(lease) = own.as_ref() {
+            return Ok(lease.clone());
+        }
+        Ok(own.insert(Arc::new(store.lease()?)).clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Arc<Lease>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 fn make_room(store: &Store, when: Collect) -> Result<(), Error> {

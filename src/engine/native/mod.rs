@@ -13,10 +13,10 @@ use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{
     Action, Capabilities, Condition, Engine, EngineError, Ignored, Observed, StackName, linux_change,
 };
-use crate::reconcile::resource::{Config, ContainerConfig, ImageSource, ResourceId};
+use crate::reconcile::resource::{Config, ContainerConfig, ImageConfig, ImageSource, ResourceId};
 use crate::runtime::cgroup::Abilities;
 use crate::runtime::container;
-use crate::runtime::image::{Platform, Store};
+use crate::runtime::image::{Image, Platform, Store};
 use crate::runtime::roots::Roots;
 use crate::spec::Fault;
 
@@ -69,6 +69,8 @@ pub struct Native {
     watcher: SharedWatcher,
     /// Hears of what builds do.
     listener: Option<builds::Listener>,
+    /// Keeps the images that a stack is made from, until it is.
+    held: Arc<images::Held>,
 }
 
 impl Native {
@@ -79,6 +81,7 @@ impl Native {
             capabilities: Arc::new(Self::capabilities_on(Abilities::of_host())),
             watcher: Arc::new(images::Silent),
             listener: None,
+            held: Arc::default(),
         }
     }
 
@@ -102,6 +105,19 @@ impl Native {
     /// Fills in what the stack's images are made from on this host. Returns all that is wrong with it.
     pub fn look(&self, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wrong>) {
         look::look(&self.roots, desired)
+    }
+
+    /// From now on nobody who makes room takes away what the stack's images are here, until this engine goes or holds
+    /// another stack. Images that come later by its own actions stay as well.
+    ///
+    /// # Errors
+    /// Where the store can't be written to.
+    pub fn hold(&self, desired: &Desired) -> Result<(), EngineError> {
+        let references = desired.resources.values().filter_map(|resource| match &resource.config {
+            Config::Image(image) => Some(image.reference.as_str()),
+            _ => None,
+        });
+        self.held.anew(&self.roots, references).map_err(|error| failed("images", error))
     }
 
     /// The same engine, whose builds are heard of.
@@ -137,8 +153,14 @@ impl Engine for Native {
 
     async fn perform(&self, action: &Action) -> Result<(), EngineError> {
         let (roots, action, watcher) = (self.roots.clone(), action.clone(), self.watcher.clone());
-        let listener = self.listener.clone();
-        blocking(move || perform(&roots, &action, &*watcher, listener.as_ref())).await
+        let (listener, held) = (self.listener.clone(), self.held.clone());
+        blocking(move || match &action {
+            Action::Create { id, config: Config::Image(image) } => {
+                held.hold(&roots, id, || make_image(&roots, id, image, &*watcher, listener.as_ref()))
+            }
+            action => perform(&roots, action, &*watcher),
+        })
+        .await
     }
 
     fn hints(&self, _stack: &StackName) -> impl Stream<Item = ()> + Send {
@@ -146,16 +168,24 @@ impl Engine for Native {
     }
 }
 
-fn perform(
+fn make_image(
     roots: &Roots,
-    action: &Action,
+    id: &ResourceId,
+    image: &ImageConfig,
     watcher: &dyn Watcher,
     listener: Option<&builds::Listener>,
-) -> Result<(), EngineError> {
-    match action {
-        Action::Create { id, config: Config::Image(image) } if let ImageSource::Build(wanted) = &image.source => {
-            builds::build(roots, image, wanted, listener).map(drop).map_err(|error| failed(id, error))
+) -> Result<Image, EngineError> {
+    match &image.source {
+        ImageSource::Build(wanted) => {
+            let built = builds::build(roots, image, wanted, listener);
+            built.map(|built| built.image).map_err(|error| failed(id, error))
         }
+        _ => images::ensure(roots, image, watcher).map_err(|error| failed(id, error)),
+    }
+}
+
+fn perform(roots: &Roots, action: &Action, watcher: &dyn Watcher) -> Result<(), EngineError> {
+    match action {
         Action::Create { id, config } => create(roots, id, config, watcher),
         Action::Update { id, config, .. } => update(roots, id, config, watcher),
         Action::Repair { id, config } => repair(roots, id, config, watcher),

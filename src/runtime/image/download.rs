@@ -7,6 +7,9 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::thread;
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 
@@ -17,6 +20,9 @@ use super::store::{Layer, Lease, unpack_to};
 use super::unpack::Budget;
 use super::{Digest, Error, Store, io_at};
 use crate::runtime::state::{self, Contention, Lock};
+
+/// A wait that is no news.
+const MOMENT: Duration = Duration::from_secs(1);
 
 /// Where layers are fetched to, and from whom.
 pub(super) struct Downloads<'a> {
@@ -118,7 +124,7 @@ impl Downloads<'_> {
         let directory = self.store.directory().join("downloads");
         state::make_directory(&directory)?;
         let digest = &blob.digest;
-        let _lock = Lock::take(&directory.join("locks").join(&digest.hex()[..2]), Contention::Wait)?;
+        let _lock = self.lock(&directory.join("locks").join(&digest.hex()[..2]), digest)?;
         let whole = directory.join(digest.hex());
         if self.store.blob(digest).exists() {
             return Ok(self.store.blob(digest));
@@ -155,6 +161,25 @@ impl Downloads<'_> {
             }
             fresh = true;
         }
+    }
+
+    /// Says whom it waits for, where that takes more than a moment.
+    fn lock(&self, path: &Path, layer: &Digest) -> Result<Lock, Error> {
+        let holder = match Lock::take(path, Contention::Refuse) {
+            Err(state::Error::Held { holder, .. }) => holder,
+            other => return Ok(other?),
+        };
+        let (taken, waits) = mpsc::channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                if waits.recv_timeout(MOMENT) == Err(RecvTimeoutError::Timeout) {
+                    (self.progress)(Progress::Waiting { layer, holder: &holder });
+                }
+            });
+            let lock = Lock::take(path, Contention::Wait);
+            drop(taken);
+            Ok(lock?)
+        })
     }
 
     /// Fetches a blob whatever the store has, to a path of the caller's.

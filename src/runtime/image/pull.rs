@@ -42,6 +42,11 @@ pub enum Progress<'a> {
     Present {
         layer: &'a Digest,
     },
+    /// Another process fetches layers of which this may be one; told after a moment of waiting for it.
+    Waiting {
+        layer: &'a Digest,
+        holder: &'a str,
+    },
     Downloading {
         layer: &'a Digest,
         received: u64,

@@ -3,6 +3,7 @@
 
 mod auth;
 pub mod credentials;
+mod lookup;
 mod pushing;
 mod transport;
 mod waiting;
@@ -380,9 +381,8 @@ impl<'a> Client<'a> {
                     let pause = waiting::asked_for(&response).unwrap_or_else(|| backoff(attempt));
                     self.say(&format!("it answered HTTP {}", response.status().as_u16()), pause)
                 }
-                Err(error @ RegistryError::Unreachable { tls: false, .. }) if !last => {
-                    tracing::debug!(%error, attempt, "asking again");
-                    self.say("it did not answer", backoff(attempt))
+                Err(RegistryError::Unreachable { tls: false, reason, .. }) if !last => {
+                    self.say(&reason, backoff(attempt))
                 }
                 Err(error) => return Err(error),
             };

@@ -10,9 +10,11 @@ use std::time::Duration;
 
 use ureq::http::{self, Method, Response, Uri};
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig};
+use ureq::unversioned::transport::DefaultConnector;
 use ureq::{Agent, Body, SendBody};
 
 use super::RegistryError;
+use super::lookup::{self, Lookup};
 use crate::runtime::image::settings::{Settings, bare_host};
 
 const MOST_REDIRECTS: u32 = 5;
@@ -147,6 +149,7 @@ impl<'a> Transport<'a> {
             .max_idle_connections_per_host(MOST_IDLE)
             .user_agent(concat!("stack/", env!("CARGO_PKG_VERSION")))
             .accept_encoding("identity")
+            .timeout_resolve(Some(CONNECT.min(stall)))
             .timeout_connect(Some(CONNECT.min(stall)))
             .timeout_recv_response(Some(stall))
             .timeout_per_read(Some(stall))
@@ -157,7 +160,7 @@ impl<'a> Transport<'a> {
         if let Some(tls) = tls {
             config = config.tls_config(tls);
         }
-        let agent: Agent = config.build().into();
+        let agent = Agent::with_parts(config.build(), DefaultConnector::default(), Lookup::default());
         agents.insert(trust, agent.clone());
         Ok(agent)
     }
@@ -330,7 +333,9 @@ fn unreachable(uri: &Uri, error: &ureq::Error, settings: &Settings) -> RegistryE
         _ => false,
     };
     let help = match error {
-        ureq::Error::HostNotFound => "check the registry's name and this host's DNS (/etc/resolv.conf)",
+        error if lookup::is_of_name(error) => {
+            "check the registry's name, this host's DNS servers (/etc/resolv.conf) and any proxy (HTTPS_PROXY)"
+        }
         _ if tls => {
             "its certificate must be valid for this name and of an authority that this host trusts (or of one in \
              certs.d); a registry without TLS has to be declared `insecure` in images.toml"
@@ -339,7 +344,10 @@ fn unreachable(uri: &Uri, error: &ureq::Error, settings: &Settings) -> RegistryE
         _ => "check that the registry runs, and the network and any proxy between here and there",
     };
     let reason = match error {
+        ureq::Error::Timeout(ureq::Timeout::Resolve) => "its name can't be looked up: no DNS server answers".to_owned(),
         ureq::Error::Timeout(_) => format!("no answer within {} s", settings.stall().as_secs()),
+        ureq::Error::Io(error) => error.to_string(),
+        ureq::Error::Other(error) => error.to_string(),
         other => other.to_string(),
     };
     RegistryError::Unreachable { url, reason, help, tls }

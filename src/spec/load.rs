@@ -254,7 +254,7 @@ fn read_stack(options: &LoadOptions, cx: &mut Context<'_>, look: &mut dyn FnMut(
     let documents = loader.read_all(&found, options)?;
     let format = loader.format?;
     cx.format = format;
-    cx.project = project_name(options, &found.directory, &documents, cx)?;
+    cx.project = project_name(options, &found.directory, &documents, cx);
     cx.environment.insert("COMPOSE_PROJECT_NAME".into(), cx.project.clone());
     let tree = Loader::with_format(cx, format).combine_all(documents)?;
     look(&tree);
@@ -330,8 +330,11 @@ pub fn read_env_file(path: &Path, before: &BTreeMap<String, String>, cx: &mut Co
     assignments.into_iter().filter_map(|one| one.value.map(|value| (one.name, value))).collect()
 }
 
+/// The name of a stack whose own is wrong, which has been said; so that what else is wrong is said, too.
+const STAND_IN: &str = "fault";
+
 /// `-p`, then `COMPOSE_PROJECT_NAME`, then `name:` of the last file that has one, then the directory's name.
-fn project_name(options: &LoadOptions, directory: &Path, documents: &[Node], cx: &mut Context<'_>) -> Option<String> {
+fn project_name(options: &LoadOptions, directory: &Path, documents: &[Node], cx: &mut Context<'_>) -> String {
     let given = options
         .project_name
         .clone()
@@ -344,10 +347,10 @@ fn project_name(options: &LoadOptions, directory: &Path, documents: &[Node], cx:
         (None, Some(node)) => {
             let environment = cx.environment.clone();
             let lookup = |name: &str| environment.get(name).cloned();
-            let text = cx.text(node)?;
+            let text = cx.text(node).unwrap_or(STAND_IN.into());
             let name = super::interpolate::interpolate(&text, &lookup, &mut Vec::new());
             // A fault is reported when the whole tree is interpolated.
-            (name.unwrap_or("fault".into()), Some(node.span))
+            (name.unwrap_or(STAND_IN.into()), Some(node.span))
         }
         (None, None) => {
             let name = directory.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -355,7 +358,7 @@ fn project_name(options: &LoadOptions, directory: &Path, documents: &[Node], cx:
         }
     };
     if is_project_name(&name) {
-        return Some(name);
+        return name;
     }
     // A name that is written in a Compose file is mended, as Compose does.
     let mended = normalise_name(&name);
@@ -364,7 +367,7 @@ fn project_name(options: &LoadOptions, directory: &Path, documents: &[Node], cx:
         && is_project_name(&mended)
     {
         cx.diagnostics.push(Diagnostic::warning(format!("the stack is called `{mended}`"), span));
-        return Some(mended);
+        return mended;
     }
     let message = match name.as_str() {
         "" => "the stack has no name: the directory's name has no letters or digits".to_owned(),
@@ -376,7 +379,7 @@ fn project_name(options: &LoadOptions, directory: &Path, documents: &[Node], cx:
         better => format!("names have lower case letters, digits, `-` and `_`, such as `{better}`"),
     };
     cx.diagnostics.push(Diagnostic::error(message, span).help(help));
-    None
+    STAND_IN.to_owned()
 }
 
 fn is_project_name(name: &str) -> bool {

@@ -743,6 +743,16 @@ services: {}
     .assert_eq(&faults);
 }
 
+#[test]
+fn a_wrong_name_of_the_stack_hides_nothing_else() {
+    for (name, said) in [("!!", "`!!` is not a good name"), ("[x]", "expected"), ("${Q?}", "`Q` must be set")] {
+        let text = format!("name: \"{name}\"\ncontainers: {{a: {{}}}}\n").replace("\"[x]\"", "[x]");
+        let faults = faults_of(&[("stack.yaml", &text)]);
+        assert!(faults.contains(said) && faults.contains("container `a` has no image"), "{name}: {faults}");
+        assert_eq!(faults.matches("error: ").count(), 2, "{name}: {faults}");
+    }
+}
+
 /// All at once; what nobody uses may be made later.
 #[test]
 fn archives_and_root_file_systems_are_there() {

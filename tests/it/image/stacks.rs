@@ -17,9 +17,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A registry that sends none of these layers before the gate is open.
 struct Gate {
-    state: Arc<(Mutex<(BTreeSet<String>, bool)>, Condvar)>,
+    state: Arc<(Mutex<Passage>, Condvar)>,
     proxy: Proxy,
     _registry: Registry,
+}
+
+#[derive(Default)]
+struct Passage {
+    asked: BTreeSet<String>,
+    open: bool,
 }
 
 impl Gate {
@@ -37,7 +43,7 @@ impl Gate {
                 held.insert(Digest::of(&gzip(&own)).to_string());
             }
         }
-        let state = Arc::new((Mutex::new((BTreeSet::new(), false)), Condvar::new()));
+        let state = Arc::<(Mutex<Passage>, Condvar)>::default();
         let shared = Arc::clone(&state);
         let proxy = Proxy::start(&registry.address, move |_, request, _| {
             let Some(layer) = held.iter().find(|layer| request.is_blob() && request.path.ends_with(*layer)) else {
@@ -45,9 +51,9 @@ impl Gate {
             };
             let (lock, changed) = &*shared;
             let mut state = lock.lock().unwrap();
-            state.0.insert(layer.clone());
+            state.asked.insert(layer.clone());
             changed.notify_all();
-            drop(changed.wait_timeout_while(state, PATIENCE, |(_, open)| !*open).unwrap());
+            drop(changed.wait_timeout_while(state, PATIENCE, |state| !state.open).unwrap());
         });
         Self { state, proxy, _registry: registry }
     }
@@ -59,13 +65,13 @@ impl Gate {
     /// Returns when so many layers have been asked for and none was sent.
     fn wait_for(&self, count: usize) {
         let (lock, changed) = &*self.state;
-        let few = |state: &mut (BTreeSet<String>, bool)| state.0.len() < count;
+        let few = |state: &mut Passage| state.asked.len() < count;
         let (state, waited) = changed.wait_timeout_while(lock.lock().unwrap(), PATIENCE, few).unwrap();
-        assert!(!waited.timed_out(), "{} of {count} layers were asked for", state.0.len());
+        assert!(!waited.timed_out(), "{} of {count} layers were asked for", state.asked.len());
     }
 
     fn open(&self) {
-        self.state.0.lock().unwrap().1 = true;
+        self.state.0.lock().unwrap().open = true;
         self.state.1.notify_all();
     }
 }

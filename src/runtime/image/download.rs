@@ -248,7 +248,10 @@ impl Downloads<'_> {
             let room = usize::try_from(blob.size - part.received).unwrap_or(usize::MAX).min(buffer.len());
             match body.read(&mut buffer[..room]) {
                 Ok(0) => return Ok(Err("the connection was closed".into())),
-                Ok(count) => part.append(&buffer[..count]).map_err(io_at(&part.path))?,
+                Ok(count) => {
+                    part.append(&buffer[..count]).map_err(io_at(&part.path))?;
+                    self.budget.wrote(count as u64);
+                }
                 Err(error) => return Ok(Err(client.why(&error))),
             }
             let (layer, received) = (&blob.digest, part.received);

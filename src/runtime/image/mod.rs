@@ -10,6 +10,7 @@ mod config;
 mod content;
 mod document;
 mod download;
+mod early;
 mod emulation;
 mod healthcheck;
 mod limits;

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::document::Platform;
 use super::download::Downloads;
+use super::early::written_early;
 use super::registry::{Access, Client, RegistryError, Resolved};
 use super::store::Publication;
 use super::unpack::Budget;
@@ -100,10 +101,13 @@ impl Store {
         let lease = self.lease()?;
         self.protect(&lease, checked.diff_ids.iter().chain(manifest.layers.iter().map(|layer| &layer.digest)))?;
         let size = manifest.layers.iter().map(|layer| layer.size).fold(0, u64::saturating_add);
-        let budget = Budget::new(self.limits(), size);
-        let downloads = Downloads { store: self, lease: &lease, clients, progress: options.progress, budget: &budget };
         let wanted = manifest.layers.into_iter().zip(checked.diff_ids).collect::<Vec<_>>();
-        let layers = each(&wanted, |(blob, diff_id), stop| downloads.layer(blob, diff_id, stop))?;
+        let layers = written_early(self.directory(), |early| {
+            let budget = Budget::new(self.limits(), size).written_early(early);
+            let (progress, lease) = (options.progress, &lease);
+            let downloads = Downloads { store: self, lease, clients, progress, budget: &budget };
+            each(&wanted, |(blob, diff_id), stop| downloads.layer(blob, diff_id, stop))
+        })?;
         let place = Some(format!("{}/{}", place.registry, place.repository));
         let publication = Publication {
             name: Some(name),

@@ -11,17 +11,19 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::FileExt;
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat};
 use nix::sys::stat::{
-    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstatat, futimens, makedev, mkdirat, mknodat,
+    FchmodatFlags, Mode, SFlag, UtimensatFlags, fchmod, fchmodat, fstat, fstatat, futimens, makedev, mkdirat, mknodat,
     utimensat,
 };
 use nix::sys::time::TimeSpec;
-use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, linkat, symlinkat, unlinkat};
+use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, getegid, geteuid, linkat, symlinkat, unlinkat};
 
+use super::early::Early;
 use super::limits::Limits;
 use super::tarball::{Entry, Kind, Reader};
 use crate::runtime::sys;
@@ -50,17 +52,30 @@ pub struct Budget<'a> {
     limits: &'a Limits,
     entries: AtomicU64,
     bytes: AtomicU64,
+    early: Option<&'a Early>,
 }
 
 impl<'a> Budget<'a> {
     /// For an image whose layers are so many bytes as they came.
     pub fn new(limits: &'a Limits, size: u64) -> Self {
         let bytes = limits.unpacked_bytes.saturating_add(size.saturating_mul(limits.unpacked_factor));
-        Self { limits, entries: AtomicU64::new(limits.entries), bytes: AtomicU64::new(bytes) }
+        Self { limits, entries: AtomicU64::new(limits.entries), bytes: AtomicU64::new(bytes), early: None }
+    }
+
+    /// The same, of what is to be on the disk soon.
+    pub fn written_early(self, early: &'a Early) -> Self {
+        Self { early: Some(early), ..self }
     }
 
     pub fn limits(&self) -> &'a Limits {
         self.limits
+    }
+
+    /// Says that so many bytes have been written.
+    pub fn wrote(&self, bytes: u64) {
+        if let Some(early) = self.early {
+            early.wrote(bytes);
+        }
     }
 
     fn take(&self, bytes: u64) -> Result<(), UnpackError> {
@@ -92,7 +107,9 @@ struct Layer<'a> {
     how: How,
     budget: &'a Budget<'a>,
     /// The directory of the last entry: the next one mostly has the same.
-    last: Option<(PathBuf, OwnedFd)>,
+    last: Option<(PathBuf, Rc<OwnedFd>)>,
+    /// Whose a new file is.
+    own: (Uid, Gid),
     /// Times of directories, set when nothing is written into them any more. In a file, since they can be many.
     times: BufWriter<File>,
     written: u64,
@@ -141,7 +158,7 @@ impl How {
 fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, how: How) -> Result<(), UnpackError> {
     let whiteouts = how.whiteouts;
     let (times, buffer) = (BufWriter::new(nameless_file(&root)?), vec![0; BUFFER]);
-    let mut layer = Layer { root, how, budget, last: None, times, written: 0, buffer };
+    let mut layer = Layer { root, how, budget, last: None, times, own: (geteuid(), getegid()), written: 0, buffer };
     let mut reader = Reader::new(archive, budget.limits);
     while let Some(mut entry) = reader.next()? {
         budget.take(entry.size)?;
@@ -156,6 +173,7 @@ fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, how: How) -> 
             layer.look_at_disk(entry.size)?;
         }
         layer.one(&entry, &mut reader, &inside).map_err(|error| failed(error.to_string()))?;
+        budget.wrote(entry.size);
     }
     layer.finish()?;
     Ok(())
@@ -208,6 +226,12 @@ impl Layer<'_> {
         {
             return whiteout(parent, OsStr::from_bytes(hidden));
         }
+        // Mostly there is nothing of that name yet.
+        if entry.kind == Kind::File
+            && let Some(file) = self.create(entry, parent, name)?
+        {
+            return self.file(entry, content, file);
+        }
         let there = kind_there(parent, name)?;
         let (was, is) = (there == Some(SFlag::S_IFDIR), entry.kind == Kind::Directory);
         if self.how.keeps_kinds && there.is_some() && was != is {
@@ -219,7 +243,10 @@ impl Layer<'_> {
             remove(parent, name)?;
         }
         match entry.kind {
-            Kind::File => self.file(entry, content, parent, name),
+            Kind::File => {
+                let file = self.create(entry, parent, name)?.ok_or(io::ErrorKind::AlreadyExists)?;
+                self.file(entry, content, file)
+            }
             Kind::Directory => self.directory(entry, parent, name, path, there),
             Kind::Symlink if entry.link.as_os_str().is_empty() => Err(io::Error::other("a link without a target")),
             Kind::Symlink => {
@@ -235,14 +262,14 @@ impl Layer<'_> {
     }
 
     /// The directory of an entry; what is missing of its path is made.
-    fn parent(&mut self, path: &Path) -> io::Result<OwnedFd> {
+    fn parent(&mut self, path: &Path) -> io::Result<Rc<OwnedFd>> {
         if let Some((last, fd)) = &self.last
             && last == path
         {
-            return fd.try_clone();
+            return Ok(fd.clone());
         }
-        let found = parent(self.root.as_fd(), path)?;
-        self.last = Some((path.to_owned(), found.try_clone()?));
+        let found = Rc::new(parent(self.root.as_fd(), path)?);
+        self.last = Some((path.to_owned(), found.clone()));
         Ok(found)
     }
 
@@ -258,9 +285,19 @@ impl Layer<'_> {
         if free < size.saturating_add(reserve) { Err(UnpackError::DiskFull(reserve)) } else { Ok(()) }
     }
 
-    fn file(&mut self, entry: &Entry, content: &mut impl Read, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+    /// `None` where something has the name. Until it is somebody else's nobody else may read it.
+    fn create(&self, entry: &Entry, parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<File>> {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let mut file = File::from(openat(parent, name, flags, Mode::from_bits_truncate(0o600))?);
+        let is_own = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid)) == self.own;
+        let mode = if is_own { entry.mode & 0o777 } else { 0o600 };
+        match openat(parent, name, flags, Mode::from_bits_truncate(mode)) {
+            Ok(file) => Ok(Some(file.into())),
+            Err(Errno::EEXIST) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn file(&mut self, entry: &Entry, content: &mut impl Read, mut file: File) -> io::Result<()> {
         match &entry.pieces {
             None => loop {
                 match content.read(&mut self.buffer)? {
@@ -275,9 +312,15 @@ impl Layer<'_> {
                 file.set_len(entry.size)?;
             }
         }
-        fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+        // Most are right as they were made; each change is one of the file system's journal.
+        let made = fstat(&file)?;
+        if (made.st_uid, made.st_gid) != (entry.uid, entry.gid) {
+            fchown(&file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))?;
+        }
         // After the owner, whose change takes set-id bits and capabilities away.
-        fchmod(&file, Mode::from_bits_truncate(entry.mode))?;
+        if made.st_mode & 0o7777 != entry.mode {
+            fchmod(&file, Mode::from_bits_truncate(entry.mode))?;
+        }
         attributes(entry, &by_fd(file.as_fd()))?;
         let time = time(entry);
         Ok(futimens(&file, &time, &time)?)

@@ -1,14 +1,15 @@
 //! A layer's way into the store: its archive is kept as a blob, and unpacked beside.
 
-use std::cell::Cell;
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use sha2::{Digest as _, Sha256};
 
+use super::ahead::read_ahead;
 use super::lease::Lease;
 use crate::runtime::image::document::{Descriptor, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD};
 use crate::runtime::image::limits::Limits;
@@ -27,10 +28,10 @@ pub struct Layer {
     pub(in crate::runtime::image) waiting_tree: Option<PathBuf>,
 }
 
-/// Unpacks an archive, compressed or not, into a new `fs` below `target`. Returns the digest of its uncompressed bytes,
+/// Unpacks an archive, compressed or not, into a new `fs` below `target`; it is read by a thread of its own. Returns the digest of its uncompressed bytes,
 /// which must be `expected` where that is known.
 pub fn unpack_to(
-    archive: impl Read,
+    archive: impl Read + Send,
     expected: Option<&Digest>,
     target: &Path,
     budget: &Budget<'_>,
@@ -41,13 +42,17 @@ pub fn unpack_to(
     fs::set_permissions(&directory, fs::Permissions::from_mode(0o755)).map_err(io_at(&directory))?;
     let named =
         |source: UnpackError| Error::Layer { layer: expected.map_or("new".to_owned(), Digest::to_string), source };
-    let received = Rc::new(Cell::new(0));
+    let received = Arc::new(AtomicU64::new(0));
     let archive = Counting { inner: archive, count: received.clone() };
     let inner = decompress(archive).map_err(|error| named(error.into()))?;
     let mut reader = Hashing { inner, hasher: Sha256::new(), count: 0, received, limits: budget.limits() };
-    unpack(&mut reader, &directory, budget).map_err(named)?;
-    // What follows the archive's end belongs to its digest too.
-    io::copy(&mut reader, &mut io::sink()).map_err(|error| named(error.into()))?;
+    let unpacked = read_ahead(&mut reader, |ahead| {
+        unpack(&mut *ahead, &directory, budget)?;
+        // What follows the archive's end belongs to its digest too.
+        io::copy(ahead, &mut io::sink())?;
+        Ok(())
+    });
+    unpacked.map_err(named)?;
     let found = Digest::finish(reader.hasher);
     match expected {
         Some(expected) if *expected != found => {
@@ -59,7 +64,7 @@ pub fn unpack_to(
 
 /// Keeps an archive and unpacks it, both in the lease's folder. One that is compressed is kept as it is, any other
 /// compressed by gzip, which everybody reads.
-pub fn stage(lease: &Lease, archive: impl Read, budget: &Budget<'_>) -> Result<Layer, Error> {
+pub fn stage(lease: &Lease, archive: impl Read + Send, budget: &Budget<'_>) -> Result<Layer, Error> {
     let mut archive = BufReader::with_capacity(BUFFER, archive);
     let path = lease.temporary("blob")?;
     let failed = |error: io::Error| io_at(&path)(error);
@@ -117,7 +122,7 @@ fn compression(archive: &mut impl io::BufRead) -> io::Result<Compression> {
 const ZSTD_WINDOW: u32 = 23;
 
 /// The uncompressed stream, by the first bytes: gzip, zstd, or as it is.
-pub fn decompress<'a>(archive: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
+pub fn decompress<'a>(archive: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     let mut archive = BufReader::with_capacity(BUFFER, archive);
     Ok(match compression(&mut archive)? {
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(archive)),
@@ -136,7 +141,7 @@ struct Hashing<'a, R> {
     hasher: Sha256,
     count: u64,
     /// How much of the compressed archive that came from.
-    received: Rc<Cell<u64>>,
+    received: Arc<AtomicU64>,
     limits: &'a Limits,
 }
 
@@ -148,13 +153,13 @@ fn is_bomb(received: u64, unpacked: u64, limits: &Limits) -> bool {
 /// Counts what is read of a compressed archive.
 struct Counting<R> {
     inner: R,
-    count: Rc<Cell<u64>>,
+    count: Arc<AtomicU64>,
 }
 
 impl<R: Read> Read for Counting<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.count.set(self.count.get() + count as u64);
+        self.count.fetch_add(count as u64, Ordering::Relaxed);
         Ok(count)
     }
 }
@@ -164,7 +169,7 @@ impl<R: Read> Read for Hashing<'_, R> {
         let count = self.inner.read(buffer)?;
         self.hasher.update(&buffer[..count]);
         self.count += count as u64;
-        if is_bomb(self.received.get(), self.count, self.limits) {
+        if is_bomb(self.received.load(Ordering::Relaxed), self.count, self.limits) {
             return Err(io::Error::other(format!("it expands to more than {} times its size", self.limits.expansion)));
         }
         Ok(count)

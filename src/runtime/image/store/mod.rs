@@ -15,6 +15,7 @@
 //! Publishing is one order of steps: everything is written elsewhere, one syncfs(2), renames, the index. A crash leaves
 //! the old or the new image; what it leaves of the rest is removed by the next collection.
 
+mod ahead;
 mod collect;
 mod index;
 mod layer;
@@ -382,7 +383,7 @@ impl Store {
     }
 
     /// Takes a layer's archive, compressed or not. The layer belongs to the lease until an image has it.
-    pub fn add_layer(&self, lease: &Lease, archive: impl Read) -> Result<Layer, Error> {
+    pub fn add_layer(&self, lease: &Lease, archive: impl Read + Send) -> Result<Layer, Error> {
         let layer = layer::stage(lease, archive, &Budget::new(&self.limits, 0))?;
         self.protect(lease, [&layer.diff_id, &layer.blob.digest])?;
         Ok(layer)

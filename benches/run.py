@@ -16,12 +16,13 @@ import resource
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
-HOME = pathlib.Path(__file__).resolve().parent.parent
-STACK = HOME / "target/release/stack"
-PATIENCE_SECONDS = 30
+sys.dont_write_bytecode = True
+import peers
+from peers import HOME, PATIENCE_SECONDS, STACK, Unable, call, tell
 
 
 def median(rounds, action):
@@ -39,10 +40,6 @@ def cpu(rounds, action):
     for _ in range(rounds):
         action()
     return (used() - before) / rounds * 1000
-
-
-def call(*words, **more):
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **more)
 
 
 def main():
@@ -88,16 +85,6 @@ def run(folder, env, stack, rounds, ends):
                 print(f"  {name}: {reason}")
 
 
-class Unable(Exception):
-    """A peer that can't be measured here, and its own words why."""
-
-
-def tell(*words, **more):
-    done = subprocess.run(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, **more)
-    if done.returncode:
-        raise Unable((done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}").splitlines()[-1])
-
-
 def report(name, base, value):
     print(f"  {name:34} {value:8.1f} {value / base:5.1f} x", flush=True)
 
@@ -115,22 +102,9 @@ def runc(folder, layer, rounds):
 
 def docker(folder, layer, ends):
     """`run` of a daemon of our own, with everything of it below the folder."""
-    place = folder / "d"
-    place.mkdir()
-    words = ["docker", "-H", f"unix://{place}/s"]
     if not pathlib.Path("/sys/class/net/docker0").exists():
         ends.callback(subprocess.run, ["ip", "link", "delete", "docker0"], stderr=subprocess.DEVNULL)
-    daemon = subprocess.Popen(
-        ["dockerd", "-H", f"unix://{place}/s", "--data-root", place / "data", "--exec-root", place / "exec",
-         "--pidfile", place / "pid", "--bip", "10.213.0.1/24", "--iptables=false", "--ip6tables=false", "--ip-forward=false"],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    ends.callback(daemon.wait)
-    ends.callback(daemon.terminate)
-    until = time.monotonic() + PATIENCE_SECONDS
-    while subprocess.run([*words, "info"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode:
-        if daemon.poll() is not None or time.monotonic() > until:
-            raise Unable("its daemon does not start here")
-        time.sleep(0.1)
+    words, _ = peers.docker(folder / "d", ends, "--bip", "10.213.0.1/24")
     take(words, layer)
     return [*words, "run"]
 
@@ -148,24 +122,13 @@ def podman(folder, layer, ends):
         if time.monotonic() > until:
             raise Unable("there can be no other network namespace")
         time.sleep(0.01)
-    words = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", "podman", "--root", folder / "p", "--runroot", folder / "q",
-             "--cgroup-manager", "cgroupfs", "--events-backend", "file"]
+    words = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", *peers.podman(folder, ends)]
     if shutil.which("runc"):
         words += ["--runtime", "runc"]
-    # It leaves its store mounted on itself, and the groups above those of its containers.
-    ends.callback(subprocess.run, ["umount", "-l", folder / "p/overlay"], stderr=subprocess.DEVNULL)
-    ends.callback(remove_groups, "libpod_parent")
     take(words, layer)
     ends.callback(call, *words, "rmi", "--all", "--force")
     limits = [f"{name}={low}:{low}" for name, low in (("nofile", resource.getrlimit(resource.RLIMIT_NOFILE)[1]), ("nproc", 32768))]
     return [*words, "run", *(word for limit in limits for word in ("--ulimit", limit))]
-
-
-def remove_groups(name):
-    for top in pathlib.Path("/sys/fs/cgroup").glob(f"**/{name}"):
-        for group, _, _ in os.walk(top, topdown=False):
-            with contextlib.suppress(OSError):
-                os.rmdir(group)
 
 
 def take(words, layer):

@@ -195,6 +195,22 @@ fn a_step_is_carried_out_again_only_where_its_inputs_changed() {
     site.is_clean();
 }
 
+/// What an image says of how it was made is its author's word: only what was built here counts.
+#[test]
+fn an_image_from_elsewhere_is_no_cache() {
+    let text = format!("{SHELL}RUN echo good > /copy\n");
+    let (elsewhere, site) = (Site::new(), Site::new());
+    elsewhere.good(&text, &[]);
+    let archive = site.world.directory.join("elsewhere.tar");
+    elsewhere.world.ok(&["save", "-o", archive.to_str().unwrap(), "built"]);
+    site.world.ok(&["load", "-i", archive.to_str().unwrap()]);
+    let (done, kept) = steps(&site.good(&text, &[]));
+    assert!(done > 0 && kept == 0, "{done} {kept}");
+    assert_eq!(steps(&site.good(&text, &[])), (0, done));
+    elsewhere.is_clean();
+    site.is_clean();
+}
+
 #[test]
 fn with_an_epoch_the_same_inputs_give_the_same_image() {
     let site = Site::new();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::support::World;
+use crate::sweep::{rounds, traced};
 
 /// A container with a shell that is there and waits, or has ended.
 fn shell(world: &World, name: &str, words: &[&str]) {
@@ -204,7 +205,7 @@ fn links_never_lead_out() {
     // A directory that becomes a link again and again.
     let flip = format!("while :; do mkdir /data/d; rm -r /data/d; ln -s {host} /data/d; rm /data/d; done");
     world.ok(&["exec", "-d", "box", "sh", "-c", &flip]);
-    for _ in 0..60 {
+    for _ in 0..rounds(60, 500) {
         world.run(&["cp", "file", "box:/data/d/x"]);
         world.run(&["cp", "box:/data/d/x", "raced"]);
     }
@@ -214,4 +215,44 @@ fn links_never_lead_out() {
     assert_ne!(raced, "of the host");
     world.ok(&["rm", "-f", "box"]);
     world.ok(&["volume", "rm", "data"]);
+}
+
+/// Archives are unpacked by the engine itself, never by a program, and least of all by one of the image's.
+#[test]
+fn no_program_unpacks_an_archive() {
+    let world = World::new();
+    let root = world.busybox("root");
+    let trojan = format!("#!/bin/sh\necho evil >{}\n", there(&world, "evil").display());
+    for name in ["gzip", "gunzip", "unpigz", "pigz", "zstd", "unzstd", "xz", "unxz", "tar"] {
+        fs::write(root.join("bin").join(name), &trojan).unwrap();
+        fs::set_permissions(root.join("bin").join(name), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let archive = world.archive("shell", "root", &serde_json::json!({"Cmd": ["sh"], "Env": ["PATH=/bin"]}));
+    let plain = fs::read(&archive).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &plain).unwrap();
+    let packed = [("gz", gzip.finish().unwrap()), ("zst", zstd::encode_all(plain.as_slice(), 1).unwrap())];
+    let xz = b"\xfd7zXZ\0\0\x04\xe6\xd6\xb4F and more".to_vec();
+    let program = format!("execve(\"{}\"", world.roots.program.display());
+    let check = |words: &[&str], code: i32| {
+        let output = traced(&world, &world.command(words), "", "execve,execveat");
+        assert_eq!(output.code, code, "{words:?}: {output:?}");
+        let log = fs::read_to_string(there(&world, "trace")).unwrap();
+        let others: Vec<&str> =
+            log.lines().filter(|line| line.contains("execve") && !line.contains(&program)).collect();
+        assert!(log.contains(&program) && others.is_empty(), "{words:?}: {others:?}");
+        assert!(!there(&world, "evil").exists(), "{words:?}");
+    };
+    for (end, bytes) in packed.iter().cloned().chain([("xz", xz)]) {
+        let path = there(&world, &format!("shell.{end}"));
+        fs::write(&path, bytes).unwrap();
+        check(&["load", "-i", path.to_str().unwrap()], i32::from(end == "xz"));
+        check(&["import", path.to_str().unwrap(), "plain"], i32::from(end == "xz"));
+    }
+    world.ok(&["run", "-d", "--name", "box", "--network", "none", "shell:latest", "sleep", "1000000"]);
+    for end in ["gz", "zst", "xz"] {
+        check(&["cp", there(&world, &format!("shell.{end}")).to_str().unwrap(), "box:/tmp/packed"], 0);
+    }
+    check(&["cp", "box:/bin", "out"], 0);
+    world.ok(&["rm", "-f", "box"]);
 }

@@ -127,8 +127,12 @@ pub fn most(world: &World, plain: &Command, calls: &str) -> usize {
 
 /// So many of `1..=most`, evenly. When all are asked for, more than anybody waits for are still thinned out.
 pub fn some(most: usize, count: usize) -> impl Iterator<Item = usize> {
-    let all = std::env::var("STACK_SWEEP").is_ok_and(|word| word == "all");
-    (1..=most).step_by(most.div_ceil(if all { 500 } else { count }))
+    (1..=most).step_by(most.div_ceil(rounds(count, 500)))
+}
+
+/// So many, or when all are asked for, so many.
+pub fn rounds<T>(some: T, all: T) -> T {
+    if std::env::var("STACK_SWEEP").is_ok_and(|word| word == "all") { all } else { some }
 }
 
 #[test]

@@ -46,7 +46,7 @@ fn zeros<W: Write>(packer: W, length: u64) -> (W, Digest) {
 }
 
 /// The largest that the program was while it did this, in KiB, and what it said of what was wrong.
-fn peak_of(user: &User<'_>, words: &[&str]) -> (u64, String) {
+pub fn peak_of(user: &User<'_>, words: &[&str]) -> (u64, String) {
     let said = user.world.directory.join("said");
     let mut child = user.command(words).stdout(Stdio::null()).stderr(File::create(&said).unwrap()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());

@@ -4,12 +4,14 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use stack::runtime::image::Digest;
 
 use super::hostile::tar_of::Tar;
 use super::hostile::{CAPABILITY, attribute};
+use super::memory::peak_of;
 use super::registries::User;
 use super::server::{Registry, gzip, layer_tar};
 use crate::support::{World, eventually};
@@ -148,5 +150,42 @@ fn layers_made_to_be_read_in_pieces_are_ordinary_ones() {
         let digest = user.ok(&["images", "--format", "{{.Digest}}", &image]);
         assert_eq!(pushed["digest"], digest.trim(), "{tag}: with its annotations");
         user.ok(&["rmi", &image]);
+    }
+}
+
+/// Who a user is stands in files of the image, which can be anything: read within the image, soon, and in no more memory
+/// than is theirs.
+#[test]
+fn files_of_users_that_are_none_end_no_engine() {
+    let world = World::new();
+    let user = User { world: &world };
+    let secret = world.file("secret", "app:x:0:0::/:/bin/sh\n");
+    let line = "x".repeat(100 << 20);
+    let base = || {
+        Tar::new().dir("bin").edited(b'0', "bin/busybox", "", &fs::read("/bin/busybox").unwrap(), |h| {
+            h[100..107].copy_from_slice(b"0000755");
+        })
+    };
+    let run = ["run", "--rm", "--network", "none", "--user", "app"];
+    let (least, said) = peak_of(&user, &[&run[..], &["builtin:whoami", "id"]].concat());
+    assert!(!said.contains("error"), "{said}");
+    for (name, tar) in [
+        ("the-hosts", base().dir("etc").symlink("etc/passwd", secret.to_str().unwrap())),
+        ("endless", base().dir("etc").symlink("etc/passwd", "/dev/zero")),
+        ("a-device", base().dir("etc").device(b'3', "etc/passwd", (1, 5))),
+        ("a-pipe", base().dir("etc").device(b'6', "etc/passwd", (0, 0))),
+        ("a-directory", base().dir("etc").dir("etc/passwd")),
+        ("holes", base().dir("etc").sparse("etc/passwd", &[(0, 1)], 4 << 30, b"x")),
+        ("one-line", base().dir("etc").file("etc/passwd", line.as_bytes())),
+    ] {
+        let archive = world.directory.join("root.tar");
+        fs::write(&archive, tar.end()).unwrap();
+        user.ok(&["import", archive.to_str().unwrap(), name]);
+        let begun = Instant::now();
+        let (most, said) = peak_of(&user, &[&run[..], &[name, "/bin/busybox", "id"]].concat());
+        assert!(said.contains("error") && said.contains("app"), "{name}: {said}");
+        assert!(begun.elapsed() < Duration::from_secs(5), "{name}: {:?}", begun.elapsed());
+        assert!(most < least + (32 << 10), "{name}: {most} KiB, for a small one {least}");
+        user.ok(&["rmi", name]);
     }
 }

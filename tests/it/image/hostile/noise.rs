@@ -7,8 +7,8 @@ use proptest::test_runner::{Config, TestRunner};
 use stack::runtime::image::Digest;
 use stack::runtime::image::archive::{LoadOptions, load};
 
-use super::World;
 use super::tar_of::Tar;
+use super::{World, gzip};
 
 const CASES: u32 = 300;
 
@@ -19,6 +19,11 @@ fn docker(layer: &[u8], config: &str) -> Vec<u8> {
 }
 
 fn oci(layer: &[u8], config: &str) -> Vec<u8> {
+    oci_with(layer, layer, config)
+}
+
+/// With other bytes where the layer should be.
+fn oci_with(layer: &[u8], given: &[u8], config: &str) -> Vec<u8> {
     let name = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes).hex());
     let descriptor = |kind: &str, bytes: &[u8]| serde_json::json!({"mediaType": format!("application/vnd.oci.image.{kind}"), "digest": Digest::of(bytes), "size": bytes.len()});
     let manifest = serde_json::json!({"schemaVersion": 2, "config": descriptor("config.v1+json", config.as_bytes()),
@@ -27,8 +32,8 @@ fn oci(layer: &[u8], config: &str) -> Vec<u8> {
     let index =
         serde_json::json!({"schemaVersion": 2, "manifests": [descriptor("manifest.v1+json", manifest.as_bytes())]});
     let tar = Tar::new().file("index.json", index.to_string().as_bytes());
-    let blobs = [layer, config.as_bytes(), manifest.as_bytes()];
-    blobs.iter().fold(tar, |tar, bytes| tar.file(&name(bytes), bytes)).end()
+    let tar = tar.file(&name(layer), given);
+    [config, &manifest].iter().fold(tar, |tar, text| tar.file(&name(text.as_bytes()), text.as_bytes())).end()
 }
 
 #[test]
@@ -63,4 +68,19 @@ fn any_archive_of_images_is_taken_or_refused_whole() {
         Ok(())
     });
     tried.unwrap();
+}
+
+/// It unpacks to what the configuration says, and is not what the manifest says.
+#[test]
+fn the_same_layer_compressed_otherwise_is_another_one() {
+    let world = World::new();
+    let layer = Tar::new().file("f", b"x").end();
+    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer)]}})
+    .to_string();
+    let path = world.directory.join("image.tar");
+    fs::write(&path, oci_with(&layer, &gzip(&layer), &config)).unwrap();
+    let error = load(&world.store, &path, LoadOptions::default()).unwrap_err().to_string();
+    assert!(error.contains("expected sha256:"), "{error}");
+    assert_eq!(world.everything(), Vec::<String>::new());
 }

@@ -14,7 +14,7 @@ use super::display::Display;
 use super::failure::Failure;
 use super::format::{Format, print_value};
 use super::places::Places;
-use super::{progress, prune, ps, stack_file, view};
+use super::{lock as lock_file, progress, prune, ps, stack_file, view};
 use crate::engine::native::Native;
 use crate::reconcile::check::check;
 use crate::reconcile::controller::{ConvergeError, converge};
@@ -81,6 +81,11 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
     let engine = Arc::new(native.with_listener(progress::listener(&display)));
     let loaded = stack_file::load(&arguments.file)?;
     let desired = stack_file::with_pull(stack_file::lower(&loaded, &engine)?, arguments.pull);
+    // A saved plan says itself what is fetched.
+    let (loaded, desired) = match (arguments.locked, &arguments.plan) {
+        (false, Some(_)) => (loaded, desired),
+        (locked, _) => lock_file::complete(roots, &engine, loaded, desired, locked, arguments.pull)?,
+    };
     let display = display.with_places(Places::new(loaded, desired.clone()));
     let stack = desired.stack.clone();
     let _lock = lock(roots, &stack)?;
@@ -247,6 +252,7 @@ fn outcome(plan: &Plan, report: &Report, display: &Display) -> Result<bool, Fail
 struct Looked<'a> {
     targets: &'a [String],
     pull: Option<PullWhen>,
+    locked: bool,
     format: Format,
     out: Option<&'a std::path::Path>,
     detailed: bool,
@@ -254,8 +260,8 @@ struct Looked<'a> {
 
 impl<'a> Looked<'a> {
     fn of_apply(arguments: &'a Apply) -> Self {
-        let (targets, pull) = (arguments.target.as_slice(), arguments.pull);
-        Self { targets, pull, format: Format::Table, out: None, detailed: false }
+        let (targets, pull, locked) = (arguments.target.as_slice(), arguments.pull, arguments.locked);
+        Self { targets, pull, locked, format: Format::Table, out: None, detailed: false }
     }
 }
 
@@ -263,6 +269,7 @@ pub fn plan(roots: &Roots, arguments: &PlanArguments) -> Result<ExitCode, Failur
     let looked = Looked {
         targets: &arguments.target,
         pull: arguments.pull,
+        locked: arguments.locked,
         format: arguments.format.format.clone(),
         out: arguments.out.as_deref(),
         detailed: arguments.detailed_exitcode,
@@ -274,6 +281,9 @@ fn show(roots: &Roots, file: &FileArguments, looked: &Looked<'_>) -> Result<Exit
     let engine = Native::new(roots);
     let loaded = stack_file::load(file)?;
     let desired = stack_file::with_pull(stack_file::lower(&loaded, &engine)?, looked.pull);
+    if looked.locked {
+        lock_file::check(&loaded, &desired)?;
+    }
     let (plan, observed) = block_on(async {
         let observed = engine.observe(&desired.stack).await?;
         let (desired, observed) = match looked.targets {

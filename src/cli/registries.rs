@@ -9,7 +9,7 @@ use super::args::{Login, Pull, Push, RegistryCommand};
 use super::bars::{Bars, Show};
 use super::failure::Failure;
 use super::format::{Column, Format, Listing, Row};
-use super::view;
+use super::{lock, view};
 use crate::engine::native::{Watcher, ensure_image};
 use crate::reconcile::resource::{ImageConfig, ImageSource, PullPolicy};
 use crate::runtime::image::registry::credentials;
@@ -19,7 +19,7 @@ use crate::runtime::image::{
 use crate::runtime::roots::Roots;
 
 /// How progress is shown: as asked for by `--quiet` and `--format`.
-fn shown(quiet: bool, format: &Format) -> Show {
+pub fn shown(quiet: bool, format: &Format) -> Show {
     match (quiet, format) {
         (true, _) => Show::Nothing,
         (_, Format::Json) => Show::Programs,
@@ -34,6 +34,9 @@ fn said(wait: &Wait<'_>) {
 
 /// All are tried; those that failed are told at the end.
 pub fn pull(roots: &Roots, arguments: &Pull) -> Result<ExitCode, Failure> {
+    if arguments.update {
+        return lock::update(roots, arguments);
+    }
     let shown = shown(arguments.quiet, &arguments.format.format);
     let bars = Bars::new(shown);
     let mut failures = Vec::new();

@@ -10,7 +10,7 @@ use super::schema::Keys;
 use super::stack::*;
 use super::tree::{MAX_BYTES, Node};
 use super::write::Document;
-use super::{discover, dotenv, merge, validate};
+use super::{discover, dotenv, lock, merge, validate};
 
 /// What to load and in which surroundings. Nothing else is consulted: no process environment, no current directory.
 #[derive(Debug, Clone, Default)]
@@ -263,7 +263,11 @@ fn read_stack(options: &LoadOptions, cx: &mut Context<'_>, look: &mut dyn FnMut(
     let mut paths: BTreeMap<String, Span> = paths.into_iter().collect();
     let lowered = lower::lower(tree, cx);
     paths.append(&mut cx.places);
-    let stack = assemble(lowered, &found, options, &paths, cx);
+    let mut stack = assemble(lowered, &found, options, &paths, cx);
+    stack.lock = lock::read(&found.directory, cx);
+    if let Some(lock) = stack.lock.clone() {
+        stack.pin(&lock.images);
+    }
     validate::validate(&stack, &paths, &mut cx.diagnostics);
     find_images(&stack, cx);
     Some(stack)
@@ -438,6 +442,8 @@ fn assemble(
         not_honoured,
         directory: found.directory.clone(),
         files: found.paths(),
+        lock: None,
+        pins: BTreeMap::new(),
         spans: Spans(paths.clone()),
     }
 }

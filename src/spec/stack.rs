@@ -11,6 +11,7 @@ use serde::Serialize;
 
 pub use super::container::*;
 pub use super::diagnostics::{Location, Span};
+use super::lock::Lock;
 
 /// One declared stack. A Compose file's "project" is the same thing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,6 +35,10 @@ pub struct Stack {
     pub directory: PathBuf,
     /// Files that the stack was read from, in the order they were merged.
     pub files: Vec<PathBuf>,
+    /// What `stack.lock` beside the first file says, where there is one.
+    pub lock: Option<Lock>,
+    /// Names of images → the digests that they were pinned to by others than the files: [`Stack::pin`].
+    pub pins: BTreeMap<String, String>,
     /// Where each value was written.
     #[serde(skip)]
     pub spans: Spans,

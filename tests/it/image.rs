@@ -4,6 +4,7 @@ mod authority;
 mod exchanging;
 mod faults;
 mod hostile;
+mod locking;
 mod memory;
 mod proxy;
 mod registries;

@@ -214,7 +214,8 @@ fn has_heading(file: &Path, wanted: &str) -> bool {
     headings.map(|line| anchor(line.trim_start_matches('#').trim())).any(|found| found == wanted)
 }
 
-/// Blocks marked `yaml` and `toml` are whole stacks; `toml images.toml` is that file; a fragment says that it is one.
+/// Blocks marked `yaml` and `toml` are whole stacks; `toml images.toml` and `toml stack.lock` are those
+/// files; a fragment says that it is one.
 #[test]
 fn files_that_documents_show_are_valid() {
     let mut stacks = 0;
@@ -233,6 +234,11 @@ fn files_that_documents_show_are_valid() {
                 "toml images.toml" => {
                     world.file("etc/stack/images.toml", content);
                     world.run(&["--etc", world.directory.join("etc").to_str().unwrap(), "image", "verify"])
+                }
+                "toml stack.lock" => {
+                    world.file("stack.lock", content);
+                    world.file("stack.yaml", "containers: {web: {image: \"nginx:1.27\"}}\n");
+                    world.run(&["plan", "--locked"])
                 }
                 other => {
                     assert!(!other.contains("yaml") || other.contains("fragment"), "{}: {other}", document.display());

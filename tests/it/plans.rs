@@ -402,7 +402,7 @@ fn an_image_that_moved_replaces_its_containers() {
         &shop,
         &PlanOptions::default(),
         &expect![[r#"
-        ± container/web-1      replace           image_digest: sha256:cd4495bb73de -> sha256:0123456789ab       stop first
+        ± container/web-1      replace           image_digest: sha256:cd4495bb73de -> sha256:0123456789ab  tag moved  stop first
     "#]],
     );
 }

@@ -27,6 +27,8 @@ pub fn stack<const N: usize>(containers: [(&str, Container); N]) -> Stack {
         not_honoured: Vec::new(),
         directory: "/shop".into(),
         files: vec!["/shop/stack.yaml".into()],
+        lock: None,
+        pins: BTreeMap::new(),
         spans: Spans::default(),
     };
     declare_used(&mut stack);

@@ -191,7 +191,9 @@ pub const PULL: &str = "\
 Examples:
   stack pull nginx                       docker.io/library/nginx:latest
   stack pull registry.example.com/shop/web:2.1
-  stack pull --platform linux/arm64 alpine";
+  stack pull --platform linux/arm64 alpine
+  stack pull --update                    what the tags of this folder's stack stand for now goes into stack.lock
+  stack pull --update shop/stack.yaml";
 
 pub const PUSH: &str = "\
 Examples:

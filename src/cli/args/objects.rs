@@ -43,9 +43,18 @@ pub enum Kind {
 
 #[derive(Clone, Debug, Args)]
 pub struct Pull {
-    /// References of images: `[REGISTRY/]NAME[:TAG][@DIGEST]`
-    #[arg(required = true, value_name = "IMAGE")]
+    /// References of images: `[REGISTRY/]NAME[:TAG][@DIGEST]`; with --update the files of a stack
+    #[arg(required_unless_present = "update", value_name = "IMAGE")]
     pub references: Vec<String>,
+    /// Ask the registries what the tags of a stack stand for now, fetch that, and write it to its stack.lock
+    #[arg(long, conflicts_with_all = ["platform", "all_tags"])]
+    pub update: bool,
+    /// With --update: the stack's images under this profile, too
+    #[arg(long, value_name = "NAME", requires = "update")]
+    pub profile: Vec<String>,
+    /// With --update: read variables from this file instead of `.env`
+    #[arg(long, value_name = "FILE", requires = "update")]
+    pub env_file: Vec<PathBuf>,
     /// For another platform than this host's, such as linux/arm64
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     pub platform: Option<String>,

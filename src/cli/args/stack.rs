@@ -51,6 +51,9 @@ pub struct Apply {
     /// When to ask the registry, whatever the file says
     #[arg(long, value_enum, value_name = "WHEN")]
     pub pull: Option<PullWhen>,
+    /// Refuse a tag that is not in stack.lock, instead of adding it
+    #[arg(long)]
+    pub locked: bool,
     /// Consent to the plan; `--yes=volumes` also to the loss of data in volumes
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "steps", value_name = "WHAT")]
     pub yes: Option<Consent>,
@@ -84,6 +87,9 @@ pub struct Plan {
     /// When to ask the registry, whatever the file says
     #[arg(long, value_enum, value_name = "WHEN")]
     pub pull: Option<PullWhen>,
+    /// Refuse a tag that is not in stack.lock, instead of adding it
+    #[arg(long)]
+    pub locked: bool,
     #[command(flatten)]
     pub format: FormatArgument,
     /// Say what is decided; twice for each effect

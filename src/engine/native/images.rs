@@ -126,6 +126,24 @@ fn pull(
     }
 }
 
+/// The digest that the registry, or the first mirror of it that knows it, has for the tag now.
+pub fn newest(roots: &Roots, reference: &str, watcher: &dyn Watcher) -> Result<Digest, Error> {
+    let settings = Settings::of_host(roots)?;
+    let place = ImageReference::parse(reference)?;
+    let access = Access {
+        settings: &settings,
+        keyring: &credentials::of_user,
+        waiting: &|wait| watcher.waiting(reference, wait),
+    };
+    image::digest_of(&place, access)
+}
+
+/// The digest of the registry's content that the store has under this name.
+pub fn fetched(roots: &Roots, reference: &str) -> Result<Option<Digest>, Error> {
+    let found = Store::open(roots).get(reference)?;
+    Ok(found.filter(|image| image.place.is_some()).map(|image| image.digest))
+}
+
 /// Gives builds the images that they build on, by their names; the flag asks the registry for the newest.
 pub fn provide(roots: &Roots) -> impl Fn(&str, bool) -> Result<Image, Error> + Sync {
     let roots = roots.clone();

@@ -39,7 +39,10 @@ mod unsupported;
 mod users;
 mod volumes;
 
-pub use images::{SharedWatcher, Silent, Watcher, ensure as ensure_image, provide as provide_image};
+pub use images::{
+    SharedWatcher, Silent, Watcher, ensure as ensure_image, fetched as fetched_digest, newest as newest_digest,
+    provide as provide_image,
+};
 pub use networks::{
     DEFAULT_NETWORK, create as create_network, ensure_default as ensure_default_network, remove as remove_network,
 };

@@ -73,7 +73,40 @@ pub fn lower(stack: &spec::Stack, capabilities: &Capabilities, files: &Files) ->
         return Err(context.errors);
     }
     let not_honoured = not_honoured(&mut context, &resources);
-    Ok(Desired { stack: name, resources, external: used.external(stack), not_honoured })
+    let locked = locked(stack, &resources);
+    let notes = unlocked(stack, &resources)
+        .map(|name| format!("{name} is not in {}: `stack apply` adds it", spec::lock::FILE))
+        .collect();
+    Ok(Desired { stack: name, resources, external: used.external(stack), not_honoured, notes, locked })
+}
+
+fn locked(stack: &spec::Stack, resources: &BTreeMap<ResourceId, DesiredResource>) -> BTreeSet<String> {
+    let images = pulled(resources).filter(|(_, reference, digest)| stack.pins.get(*reference) == *digest);
+    images.filter(|(_, _, digest)| digest.is_some()).map(|(image, ..)| image.reference.clone()).collect()
+}
+
+/// Tags that a stack with a lock has and the lock has not.
+fn unlocked<'a>(
+    stack: &spec::Stack,
+    resources: &'a BTreeMap<ResourceId, DesiredResource>,
+) -> impl Iterator<Item = &'a str> {
+    let has_lock = stack.lock.is_some();
+    pulled(resources).filter(move |(.., digest)| has_lock && digest.is_none()).map(|(_, reference, _)| reference)
+}
+
+/// The images of registries that are named by a tag: name there, and the digest where it is pinned elsewhere.
+fn pulled(
+    resources: &BTreeMap<ResourceId, DesiredResource>,
+) -> impl Iterator<Item = (&ImageConfig, &str, Option<&String>)> {
+    resources.values().filter_map(|resource| match &resource.config {
+        Config::Image(image) => match &image.source {
+            ImageSource::Pull { reference, digest } if !reference.contains('@') => {
+                Some((image, reference.as_str(), digest.as_ref()))
+            }
+            _ => None,
+        },
+        _ => None,
+    })
 }
 
 /// One line for each key that has no effect, in the words of the file's format.
@@ -368,7 +401,10 @@ pub(super) fn image_of_hook(stack: &spec::Stack, name: &str) -> spec::Image {
         (Some(image), _) => image.clone(),
         (None, Some(builtin)) => spec::Image { reference, source: spec::ImageSource::Builtin(builtin.to_owned()) },
         (None, None) => {
-            spec::Image { reference: reference.clone(), source: spec::ImageSource::Pull { reference, digest: None } }
+            let source = spec::ImageSource::Pull { reference: reference.clone(), digest: None };
+            let mut image = spec::Image { reference, source };
+            image.pin(&stack.pins);
+            image
         }
     }
 }

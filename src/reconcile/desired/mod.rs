@@ -6,7 +6,7 @@ mod build;
 mod container;
 mod lower;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 pub(crate) use lower::clash;
@@ -24,6 +24,10 @@ pub struct Desired {
     pub external: Vec<(Kind, String)>,
     /// What the file asks for and the engine does not do, one line each; shown in every plan.
     pub not_honoured: Vec<String>,
+    /// What else every plan says of it, one line each.
+    pub notes: Vec<String>,
+    /// Names of images that stand for a digest because the lock says so, not the file.
+    pub locked: BTreeSet<String>,
 }
 
 /// One resource as it is asked for, and how it depends on others.

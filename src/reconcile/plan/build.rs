@@ -30,6 +30,7 @@ pub(super) fn assemble(desired: &Desired, observed: &Observed, decisions: &Decis
         entries,
         steps: graph.into_steps(),
         not_honoured: desired.not_honoured.clone(),
+        notes: desired.notes.clone(),
     }
 }
 

@@ -95,8 +95,11 @@ pub(super) fn decide(
             _ => match observed.resources.get(id) {
                 None => created(resource, "not found"),
                 Some(found) => {
-                    let fields = differences(resource, found, observed, &decisions);
-                    decide_found(id, resource, found, fields, observed, engine, options)
+                    let mut fields = differences(resource, found, observed, &decisions);
+                    let moved = tag_moved(&resource.config, &found.config, desired, &mut fields);
+                    let mut decision = decide_found(id, resource, found, fields, observed, engine, options);
+                    decision.reasons.extend(moved.map(str::to_owned));
+                    decision
                 }
             },
         };
@@ -188,6 +191,32 @@ fn differences(
     fields
 }
 
+/// A tag's name is the same whether it is pinned or not: the content tells. Says so where a registry's tag stands for
+/// other content than what runs.
+fn tag_moved(
+    wanted: &Config,
+    found: &Config,
+    desired: &Desired,
+    fields: &mut Vec<FieldChange>,
+) -> Option<&'static str> {
+    let (Config::Container(wanted), Config::Container(found)) = (wanted, found) else { return None };
+    let id = ResourceId::new(Kind::Image, &wanted.image);
+    let image = desired.resources.get(&id).map(|resource| &resource.config);
+    let from_registry = matches!(image, Some(Config::Image(ImageConfig { source: ImageSource::Pull { .. }, .. })));
+    let by_tag = desired.locked.contains(&wanted.image) || !wanted.image.contains('@');
+    if !from_registry || !by_tag || tag(&wanted.image) != tag(&found.image) {
+        return None;
+    }
+    fields.retain(|field| field.path != "image");
+    fields.iter().any(|field| field.path == "image_digest").then_some("tag moved")
+}
+
+/// `nginx:1.27` of `nginx:1.27@sha256:…`, also with a platform behind it.
+fn tag(image: &str) -> (&str, Option<&str>) {
+    let (name, platform) = image.split_once(' ').map_or((image, None), |(name, platform)| (name, Some(platform)));
+    (name.split('@').next().unwrap_or(name), platform)
+}
+
 fn decide_found(
     id: &ResourceId,
     resource: &DesiredResource,
@@ -273,7 +302,9 @@ fn loses_data(config: &Config, options: &PlanOptions) -> Decision {
 fn with_digest(config: &Config, observed: &Observed) -> Config {
     let mut config = config.clone();
     if let Config::Container(container) = &mut config {
-        container.image_digest = observed.digests.get(&container.image).cloned().unwrap_or_default();
+        let pinned = || container.image.split(' ').next()?.split_once('@').map(|(_, digest)| digest.to_owned());
+        let known = observed.digests.get(&container.image).cloned();
+        container.image_digest = known.or_else(pinned).unwrap_or_default();
     }
     config
 }

@@ -1,6 +1,6 @@
 //! The plan that removes a stack, made from what is found alone: no file is needed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::build::assemble;
 use super::decide::{Decision, Decisions, Fate};
@@ -24,8 +24,14 @@ pub fn destroy(stack: &StackName, observed: &Observed, options: DestroyOptions) 
         };
         decisions.insert(id.clone(), Decision::removal(fate, &found.config, reason));
     }
-    let nothing =
-        Desired { stack: stack.clone(), resources: BTreeMap::new(), external: Vec::new(), not_honoured: Vec::new() };
+    let nothing = Desired {
+        stack: stack.clone(),
+        resources: BTreeMap::new(),
+        external: Vec::new(),
+        not_honoured: Vec::new(),
+        notes: Vec::new(),
+        locked: BTreeSet::new(),
+    };
     assemble(&nothing, observed, &decisions, &PlanOptions::default())
 }
 

@@ -60,6 +60,9 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// Understood, but not carried out by this engine.
     pub not_honoured: Vec<String>,
+    /// What else is to be known of it: tags that no lock has, who signed an image.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// One resource that changes.
@@ -164,6 +167,7 @@ impl Plan {
             entries: self.entries.iter().map(text::hide_values).collect(),
             steps: self.steps.iter().map(step).collect(),
             not_honoured: self.not_honoured.clone(),
+            notes: self.notes.clone(),
         }
     }
 
@@ -181,6 +185,9 @@ pub struct PlanView {
     pub entries: Vec<Entry>,
     pub steps: Vec<StepView>,
     pub not_honoured: Vec<String>,
+    /// What else is to be known of it: tags that no lock has, who signed an image.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// One step in words, and the indices of those that it waits for.

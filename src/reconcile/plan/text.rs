@@ -71,6 +71,9 @@ pub(super) fn render(plan: &Plan) -> String {
     for note in &plan.not_honoured {
         text.push_str(&format!("  not honoured: {note}\n"));
     }
+    for note in &plan.notes {
+        text.push_str(&line(&[(0, format!("  note: {note}"))]));
+    }
     text
 }
 

@@ -37,7 +37,7 @@ pub use healthcheck::Healthcheck;
 pub use limits::Limits;
 pub use oci_spec::image::ImageConfiguration;
 pub use pack::{Pack, pack, pack_one, stubs};
-pub use pull::{Progress, PullOptions};
+pub use pull::{Progress, PullOptions, digest_of};
 pub use reference::{Digest, ImageReference, ReferenceError};
 pub use registry::{Access, Client, Credentials, RegistryError, Wait};
 pub use settings::Settings;

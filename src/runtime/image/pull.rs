@@ -124,6 +124,18 @@ impl Store {
     }
 }
 
+/// What the tag, or the digest, of this reference stands for now.
+///
+/// # Errors
+/// Where neither a mirror nor the registry can tell.
+pub fn digest_of(place: &ImageReference, access: Access<'_>) -> Result<Digest, Error> {
+    if let Some(digest) = &place.digest {
+        return Ok(digest.clone());
+    }
+    let tag = place.tag.as_deref().unwrap_or("latest");
+    Ok(try_each(&Client::all(place, access), |client| client.digest_of(tag))?)
+}
+
 /// The first that has it: mirrors come before the registry itself, whose word is the last.
 fn resolve<'a>(
     clients: &[Client<'a>],

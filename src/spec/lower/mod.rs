@@ -19,6 +19,7 @@ use super::schema::Keys;
 use super::stack::*;
 use super::tree::Node;
 
+pub use image::is_digest;
 pub use object::contains;
 
 /// What reading a tree needs and fills.

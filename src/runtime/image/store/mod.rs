@@ -299,13 +299,17 @@ impl Store {
         Ok(all)
     }
 
-    /// What each name stands for, in every spelling of the name; reads one file only.
+    /// What each name stands for, in every spelling of the name, of a registry's also with its digest; reads one file
+    /// only.
     pub fn names(&self) -> Result<Vec<(String, Digest)>, Error> {
         let records = self.index()?.records.into_iter();
-        let named = records.filter_map(|record| Some((record.name?, record.digest)));
-        Ok(named
-            .flat_map(|(name, digest)| spellings(&name).into_iter().map(move |name| (name, digest.clone())))
-            .collect())
+        let named = records.filter_map(|record| Some((record.name?, record.digest, record.place.is_some())));
+        let spelled = named.flat_map(|(name, digest, is_fetched)| {
+            let by_digest = (is_fetched && !name.contains(['@', ' '])).then(|| format!("{name}@{digest}"));
+            let all = [Some(name), by_digest].into_iter().flatten();
+            all.flat_map(|name| spellings(&name)).map(move |name| (name, digest.clone())).collect::<Vec<_>>()
+        });
+        Ok(spelled.collect())
     }
 
     /// What the images that were made here were asked to be, by all spellings of their names; reads one file only.

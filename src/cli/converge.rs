@@ -14,6 +14,7 @@ use super::display::Display;
 use super::failure::Failure;
 use super::format::{Format, print_value};
 use super::places::Places;
+use super::stack_file::Asking;
 use super::{lock as lock_file, progress, prune, ps, stack_file, view};
 use crate::engine::native::Native;
 use crate::reconcile::check::check;
@@ -80,8 +81,9 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
     let native = Native::new(roots).with_watcher(Arc::new(display.clone()));
     let engine = Arc::new(native.with_listener(progress::listener(&display)));
     let loaded = stack_file::load(&arguments.file)?;
-    let desired = stack_file::with_pull(stack_file::lower(&loaded, &engine)?, arguments.pull);
-    // A saved plan says itself what is fetched.
+    // A saved plan says itself what is used.
+    let asking = if arguments.plan.is_some() { Asking::Planned } else { Asking::Newest };
+    let desired = stack_file::lower(&loaded, &engine, arguments.pull, asking)?;
     let (loaded, desired) = match (arguments.locked, &arguments.plan) {
         (false, Some(_)) => (loaded, desired),
         (locked, _) => lock_file::complete(roots, &engine, loaded, desired, locked, arguments.pull)?,
@@ -280,7 +282,7 @@ pub fn plan(roots: &Roots, arguments: &PlanArguments) -> Result<ExitCode, Failur
 fn show(roots: &Roots, file: &FileArguments, looked: &Looked<'_>) -> Result<ExitCode, Failure> {
     let engine = Native::new(roots);
     let loaded = stack_file::load(file)?;
-    let desired = stack_file::with_pull(stack_file::lower(&loaded, &engine)?, looked.pull);
+    let desired = stack_file::lower(&loaded, &engine, looked.pull, Asking::Newest)?;
     if looked.locked {
         lock_file::check(&loaded, &desired)?;
     }
@@ -319,7 +321,7 @@ fn print(plan: &Plan, format: &Format) -> Result<(), Failure> {
 pub fn status(roots: &Roots, arguments: &Status) -> Result<ExitCode, Failure> {
     let engine = Native::new(roots);
     let loaded = stack_file::load(&arguments.file)?;
-    let desired = stack_file::lower(&loaded, &engine)?;
+    let desired = stack_file::lower(&loaded, &engine, None, Asking::Nothing)?;
     let plan = block_on(async {
         let observed = engine.observe(&desired.stack).await?;
         Ok(plan::plan(&desired, &observed, engine.capabilities(), &PlanOptions::default()))

@@ -12,6 +12,7 @@ use super::args::{FileArguments, Pull, PullWhen};
 use super::bars::{Bars, Show};
 use super::failure::Failure;
 use super::format::Format;
+use super::stack_file::Asking;
 use super::{registries, stack_file, view};
 use crate::engine::native::{Native, Silent, ensure_image, fetched_digest, newest_digest};
 use crate::reconcile::desired::Desired;
@@ -30,14 +31,17 @@ struct Tag {
     is_locked: bool,
 }
 
-fn tags(desired: &Desired) -> Vec<Tag> {
+fn tags(loaded: &Loaded, desired: &Desired) -> Vec<Tag> {
     let mut desired = desired.clone();
-    let locked = std::mem::take(&mut desired.locked);
+    // Others, too, pin a tag: whoever verified its content.
+    let pinned = std::mem::take(&mut desired.locked);
+    let lock = loaded.stack.lock.as_ref();
     let tags = desired.images_mut().filter_map(|(image, place)| match &image.source {
         ImageSource::Pull { reference, digest } if !reference.contains('@') => {
-            let is_locked = locked.contains(&image.reference);
+            let is_locked = lock.is_some_and(|lock| lock.images.contains_key(reference));
+            let is_tag = digest.is_none() || pinned.contains(&image.reference);
             let (image, reference, place) = (image.clone(), reference.clone(), place.to_owned());
-            (is_locked || digest.is_none()).then_some(Tag { image, reference, place, is_locked })
+            is_tag.then_some(Tag { image, reference, place, is_locked })
         }
         _ => None,
     });
@@ -47,7 +51,7 @@ fn tags(desired: &Desired) -> Vec<Tag> {
 /// # Errors
 /// Where a tag of the stack is in no lock.
 pub fn check(loaded: &Loaded, desired: &Desired) -> Result<(), Failure> {
-    let missing = tags(desired).into_iter().filter(|tag| !tag.is_locked).map(|tag| {
+    let missing = tags(loaded, desired).into_iter().filter(|tag| !tag.is_locked).map(|tag| {
         let help = format!("`stack pull --update` writes {FILE}; without --locked, `stack apply` adds to one");
         Fault { path: tag.place, message: format!("{} is not in {FILE}", tag.reference), help: Some(help) }
     });
@@ -73,7 +77,7 @@ pub fn complete(
     }
     let Some(lock) = loaded.stack.lock.clone() else { return Ok((loaded, desired)) };
     let mut new = BTreeMap::new();
-    for tag in tags(&desired).into_iter().filter(|tag| !tag.is_locked) {
+    for tag in tags(&loaded, &desired).into_iter().filter(|tag| !tag.is_locked) {
         let here = match tag.image.pull_policy {
             PullPolicy::Always => None,
             PullPolicy::Missing | PullPolicy::Never => fetched_digest(roots, &tag.image.reference)?,
@@ -93,7 +97,7 @@ pub fn complete(
     let images = lock.images.into_iter().chain(new.clone()).collect();
     write(&loaded.stack.lock_path(), &Lock { images })?;
     loaded.stack.pin(&new);
-    let desired = stack_file::with_pull(stack_file::lower(&loaded, engine)?, pull);
+    let desired = stack_file::lower(&loaded, engine, pull, Asking::Newest)?;
     Ok((loaded, desired))
 }
 
@@ -108,11 +112,11 @@ pub fn update(roots: &Roots, arguments: &Pull) -> Result<ExitCode, Failure> {
         profile: arguments.profile.clone(),
         env_file: arguments.env_file.clone(),
     })?;
-    let desired = stack_file::lower(&loaded, &Native::new(roots))?;
+    let desired = stack_file::lower(&loaded, &Native::new(roots), None, Asking::Planned)?;
     let before = loaded.stack.lock.clone().unwrap_or_default();
     let mut after = before.clone();
     let mut failures = Vec::new();
-    let tags = tags(&desired);
+    let tags = tags(&loaded, &desired);
     for tag in &tags {
         match fetch(roots, tag, &bars) {
             Ok(digest) => drop(after.images.insert(tag.reference.clone(), digest)),

@@ -12,7 +12,7 @@ use crate::reconcile::desired::{self, Desired};
 use crate::reconcile::engine::Engine;
 use crate::reconcile::facts;
 use crate::reconcile::resource::{Config, ImageSource, PullPolicy};
-use crate::spec::{self, Fault, LoadOptions, Loaded};
+use crate::spec::{self, Fault, LoadOptions, Loaded, Stack};
 
 /// The caller's variables; what is not UTF-8 can't be meant for a stack.
 pub fn environment() -> BTreeMap<String, String> {
@@ -59,13 +59,45 @@ pub fn read(options: &LoadOptions) -> Result<Loaded, Failure> {
 ///
 /// # Errors
 /// All that is wrong at once, each at its place in the files.
-pub fn lower(loaded: &Loaded, engine: &Native) -> Result<Desired, Failure> {
-    let files = facts::collect(&desired::files(&loaded.stack));
-    let lowered = desired::lower(&loaded.stack, engine.capabilities(), &files);
-    let mut desired = lowered.map_err(|errors| {
+pub fn lower(loaded: &Loaded, engine: &Native, pull: Option<PullWhen>, asking: Asking) -> Result<Desired, Failure> {
+    let desired = with_pull(resources(loaded, &loaded.stack, engine)?, pull);
+    if asking == Asking::Planned {
+        return look(loaded, engine, desired);
+    }
+    let admitted = engine.admit(&loaded.stack, &desired, asking == Asking::Newest)?;
+    if !admitted.faults.is_empty() {
+        return Err(Failure::new(loaded.diagnostics(admitted.faults).render(view::color())));
+    }
+    let mut desired = match admitted.pins.is_empty() {
+        true => desired,
+        false => {
+            let mut stack = loaded.stack.clone();
+            stack.pin(&admitted.pins);
+            with_pull(resources(loaded, &stack, engine)?, pull)
+        }
+    };
+    desired.notes.extend(admitted.notes);
+    look(loaded, engine, desired)
+}
+
+/// How the stack's images are looked at: whether the registries are asked what they have of those that are always pulled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asking {
+    Newest,
+    Nothing,
+    /// What is used was decided before, or is decided later: the policies of the stack's images are no matter now.
+    Planned,
+}
+
+fn resources(loaded: &Loaded, stack: &Stack, engine: &Native) -> Result<Desired, Failure> {
+    let files = facts::collect(&desired::files(stack));
+    desired::lower(stack, engine.capabilities(), &files).map_err(|errors| {
         let faults = errors.iter().map(|error| Fault::new(error.path(), &error.to_string()));
         Failure::new(loaded.diagnostics(faults.collect()).render(view::color()))
-    })?;
+    })
+}
+
+fn look(loaded: &Loaded, engine: &Native, mut desired: Desired) -> Result<Desired, Failure> {
     let (faults, wrong) = engine.look(&mut desired);
     let mut texts: Vec<String> = wrong
         .iter()
@@ -78,7 +110,7 @@ pub fn lower(loaded: &Loaded, engine: &Native) -> Result<Desired, Failure> {
 }
 
 /// `--pull` wins over the policies of the file.
-pub fn with_pull(mut desired: Desired, pull: Option<PullWhen>) -> Desired {
+fn with_pull(mut desired: Desired, pull: Option<PullWhen>) -> Desired {
     let Some(when) = pull else { return desired };
     let policy = match when {
         PullWhen::Always => PullPolicy::Always,

@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, watch};
 use super::args::Watch;
 use super::display::Display;
 use super::failure::Failure;
+use super::stack_file::Asking;
 use super::{converge, progress, stack_file, view};
 use crate::engine::native::{Native, builds};
 use crate::reconcile::controller::{self, Source, SourceError, WatchEvent, WatchOptions};
@@ -28,7 +29,7 @@ pub fn watch(roots: &Roots, arguments: &Watch, quiet: bool) -> Result<ExitCode, 
     let engine = Arc::new(native.with_listener(progress::listener(&display)));
     let options = stack_file::options(&arguments.file)?;
     // A file that is wrong from the start is an error at once; later it is only reported.
-    let first = stack_file::lower(&stack_file::read(&options)?, &engine)?;
+    let first = stack_file::lower(&stack_file::read(&options)?, &engine, None, Asking::Nothing)?;
     let _lock = converge::lock(roots, &first.stack)?;
     converge::block_on(async {
         let mut source = Files::new(options, Arc::clone(&engine))?;
@@ -206,7 +207,7 @@ impl Source for Files {
         let wrong = |diagnostics: String| SourceError { diagnostics };
         match self.read() {
             Ok(loaded) => {
-                let lowered = stack_file::lower(&loaded, &self.engine);
+                let lowered = stack_file::lower(&loaded, &self.engine, None, Asking::Nothing);
                 let mut desired = lowered.map_err(|failure| wrong(failure.to_string()))?;
                 self.follow_trees(&mut desired);
                 self.engine.hold(&desired).map_err(|error| wrong(error.to_string()))?;

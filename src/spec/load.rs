@@ -442,6 +442,7 @@ fn assemble(
         not_honoured,
         directory: found.directory.clone(),
         files: found.paths(),
+        policy: lowered.policy,
         lock: None,
         pins: BTreeMap::new(),
         spans: Spans(paths.clone()),

@@ -35,6 +35,8 @@ pub struct Stack {
     pub directory: PathBuf,
     /// Files that the stack was read from, in the order they were merged.
     pub files: Vec<PathBuf>,
+    /// What images must be, besides what the host says.
+    pub policy: Option<Policy>,
     /// What `stack.lock` beside the first file says, where there is one.
     pub lock: Option<Lock>,
     /// Names of images → the digests that they were pinned to by others than the files: [`Stack::pin`].
@@ -42,6 +44,23 @@ pub struct Stack {
     /// Where each value was written.
     #[serde(skip)]
     pub spans: Spans,
+}
+
+/// What a stack wants of the images that it takes from registries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Policy {
+    /// Only these; `None`: all.
+    pub registries: Option<Vec<String>>,
+    pub needs_digest: bool,
+    pub signatures: Vec<Signer>,
+}
+
+/// Whose signature which images must have.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Signer {
+    pub images: String,
+    /// Files of public keys, absolute paths; one of them is enough.
+    pub keys: Vec<PathBuf>,
 }
 
 /// Which of the two formats a stack was written in. Some defaults differ: see [`Port::host_ip`].

@@ -9,6 +9,7 @@ mod memory;
 mod proxy;
 mod registries;
 pub mod server;
+mod signing;
 mod stacks;
 mod storing;
 mod sweeping;

@@ -27,6 +27,7 @@ pub fn stack<const N: usize>(containers: [(&str, Container); N]) -> Stack {
         not_honoured: Vec::new(),
         directory: "/shop".into(),
         files: vec!["/shop/stack.yaml".into()],
+        policy: None,
         lock: None,
         pins: BTreeMap::new(),
         spans: Spans::default(),

@@ -11,7 +11,7 @@ use super::translate::{Facts, TranslateError, translate};
 use super::{declared, devices, files, hooks, images, names, networks, users, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
-use crate::runtime::image::{self, Image, Lease, Store};
+use crate::runtime::image::{self, Image, Lease, Settings, Store};
 use crate::runtime::init::spec::Device;
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
@@ -75,6 +75,8 @@ pub fn create_leased(
     // Until the container is written down nobody else knows that its layers are needed.
     let lease = store.lease()?;
     let image = images::held(&store, &lease, || images::present(roots, &wanted.image))?;
+    // The very content that the container will stand on, whoever gave it its name meanwhile.
+    Settings::of_host(roots).map_err(image::Error::from)?.policy.check(&store, &image)?;
     store.touch(&image)?;
     let (users, _held) = users::allocate(roots, wanted)?;
     let config = last(config(roots, wanted, &image, users)?);

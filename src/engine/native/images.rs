@@ -6,6 +6,7 @@ use super::failed;
 use crate::reconcile::engine::EngineError;
 use crate::reconcile::resource::{HostContent, ImageConfig, ImageSource, PullPolicy, ResourceId};
 use crate::runtime::image::archive::{LoadOptions, load};
+use crate::runtime::image::policy::Verified;
 use crate::runtime::image::registry::credentials;
 use crate::runtime::image::settings::Collect;
 use crate::runtime::image::{
@@ -107,22 +108,65 @@ fn pull(
     if let Some(name) = reference.strip_prefix(BUILTIN) {
         return store.builtin(name);
     }
-    let present = store.get(&wanted.reference)?;
+    let name = wanted.reference.as_str();
+    let access = Access { settings, keyring: &credentials::of_user, waiting: &|wait| watcher.waiting(name, wait) };
+    let present = store.get(name)?;
     match (wanted.pull_policy, present) {
-        (PullPolicy::Missing | PullPolicy::Never, Some(image)) => Ok(image),
+        (PullPolicy::Missing | PullPolicy::Never, Some(image)) => {
+            guard(store, settings, &image, (reference, digest), access)?;
+            Ok(image)
+        }
         (PullPolicy::Never, None) => Err(Error::NotFound(wanted.reference.clone())),
         _ => {
             let mut place = ImageReference::parse(reference)?;
             if let Some(digest) = digest {
                 place.digest = Some(Digest::parse(digest)?);
             }
-            let name = wanted.reference.as_str();
-            let access =
-                Access { settings, keyring: &credentials::of_user, waiting: &|wait| watcher.waiting(name, wait) };
+            let policy = &settings.policy;
+            policy.admit(&place, place.digest.is_some())?;
+            let mut verified = Verified::default();
+            if policy.wants_signature(&place) {
+                let digest = image::digest_of(&place, access)?;
+                verified = policy.verify(store, &place, &digest, access)?;
+                // What was verified, whatever becomes of the tag.
+                place.digest = Some(digest);
+            }
             let progress = |progress: Progress<'_>| watcher.progress(name, progress);
             let options = PullOptions { platform: wanted.platform.as_deref(), access, progress: &progress };
-            store.pull(&place, name, &options)
+            let image = store.pull(&place, name, &options)?;
+            store.keep_signatures(&image.digest, &verified)?;
+            Ok(image)
         }
+    }
+}
+
+/// The host's policy lets this image, which is here, be used by that name. One that was made here passes.
+fn guard(
+    store: &Store,
+    settings: &Settings,
+    image: &Image,
+    (reference, digest): (&str, Option<&str>),
+    access: Access<'_>,
+) -> Result<(), Error> {
+    let policy = &settings.policy;
+    let Some(fetched) = image.place.as_ref().filter(|_| !policy.is_empty()) else { return Ok(()) };
+    let hex = reference.strip_prefix("sha256:").unwrap_or(reference);
+    let has_digest = digest.is_some() || reference.contains('@') || image.id.hex().starts_with(hex);
+    let place = ImageReference::parse(fetched)?;
+    policy.admit(&place, has_digest)?;
+    if policy.wants_signature(&place) {
+        let verified = policy.verify(store, &place, &image.digest, access)?;
+        store.keep_signatures(&image.digest, &verified)?;
+    }
+    Ok(())
+}
+
+/// The content that is meant: what the reference pins, what is here, or what the registry has for the tag now.
+pub(super) fn pin_of(place: &ImageReference, here: Option<&Image>, access: Access<'_>) -> Result<Digest, Error> {
+    match (&place.digest, here) {
+        (Some(digest), _) => Ok(digest.clone()),
+        (None, Some(image)) => Ok(image.digest.clone()),
+        (None, None) => image::digest_of(place, access),
     }
 }
 
@@ -140,7 +184,7 @@ pub fn newest(roots: &Roots, reference: &str, watcher: &dyn Watcher) -> Result<D
 
 /// The digest of the registry's content that the store has under this name.
 pub fn fetched(roots: &Roots, reference: &str) -> Result<Option<Digest>, Error> {
-    let found = Store::open(roots).get(reference)?;
+    let found = Store::open(roots).get_tag(reference)?;
     Ok(found.filter(|image| image.place.is_some()).map(|image| image.digest))
 }
 

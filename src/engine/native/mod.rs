@@ -16,9 +16,9 @@ use crate::reconcile::engine::{
 use crate::reconcile::resource::{Config, ContainerConfig, ImageConfig, ImageSource, ResourceId};
 use crate::runtime::cgroup::Abilities;
 use crate::runtime::container;
-use crate::runtime::image::{Image, Platform, Store};
+use crate::runtime::image::{Error as ImageError, Image, Platform, Store};
 use crate::runtime::roots::Roots;
-use crate::spec::Fault;
+use crate::spec::{Fault, Stack};
 
 pub mod builds;
 mod checks;
@@ -34,6 +34,7 @@ mod naming;
 mod networks;
 mod observe;
 mod of_image;
+mod policy;
 mod translate;
 mod unsupported;
 mod users;
@@ -46,6 +47,7 @@ pub use images::{
 pub use networks::{
     DEFAULT_NETWORK, create as create_network, ensure_default as ensure_default_network, remove as remove_network,
 };
+pub use policy::Admitted;
 pub use volumes::{
     anonymous as anonymous_volumes, create as create_volume, is_anonymous as is_anonymous_volume, users as volume_users,
 };
@@ -121,6 +123,14 @@ impl Native {
             _ => None,
         });
         self.held.anew(&self.roots, references).map_err(|error| failed("images", error))
+    }
+
+    /// What policies say of the stack's images. `newest`: of what is always pulled, the registry's newest is looked at.
+    ///
+    /// # Errors
+    /// Where the host's own files can't be understood: what they forbid must not be forgotten.
+    pub fn admit(&self, stack: &Stack, desired: &Desired, newest: bool) -> Result<Admitted, ImageError> {
+        policy::admit(&self.roots, stack, desired, newest, &self.watcher)
     }
 
     /// The same engine, whose builds are heard of.

@@ -59,7 +59,7 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
             .resources
             .insert(id, ObservedResource { phase, config: Config::Volume(wanted), run: None, drift: vec![] });
     }
-    for (name, digest) in Store::open(roots).names().map_err(|error| failed("images", error))? {
+    for (name, digest) in Store::open(roots).names_and_digests().map_err(|error| failed("images", error))? {
         observed.digests.insert(name, digest.to_string());
     }
     for (names, declared) in Store::open(roots).made().map_err(|error| failed("images", error))? {

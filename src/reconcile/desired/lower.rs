@@ -87,11 +87,13 @@ fn locked(stack: &spec::Stack, resources: &BTreeMap<ResourceId, DesiredResource>
 
 /// Tags that a stack with a lock has and the lock has not.
 fn unlocked<'a>(
-    stack: &spec::Stack,
+    stack: &'a spec::Stack,
     resources: &'a BTreeMap<ResourceId, DesiredResource>,
 ) -> impl Iterator<Item = &'a str> {
-    let has_lock = stack.lock.is_some();
-    pulled(resources).filter(move |(.., digest)| has_lock && digest.is_none()).map(|(_, reference, _)| reference)
+    let tags =
+        pulled(resources).filter(|(_, reference, digest)| digest.is_none() || stack.pins.contains_key(*reference));
+    let missing = |reference: &&str| stack.lock.as_ref().is_some_and(|lock| !lock.images.contains_key(*reference));
+    tags.map(|(_, reference, _)| reference).filter(missing)
 }
 
 /// The images of registries that are named by a tag: name there, and the digest where it is pinned elsewhere.

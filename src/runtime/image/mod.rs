@@ -15,6 +15,7 @@ mod emulation;
 mod healthcheck;
 mod limits;
 mod pack;
+pub mod policy;
 mod pull;
 mod push;
 pub mod reference;
@@ -71,6 +72,8 @@ pub enum Error {
     InUse(String),
     #[error("image {image} is for {found}, and {wanted} is wanted\n  help: {help}")]
     OtherPlatform { image: String, found: String, wanted: String, help: &'static str },
+    #[error("{image} is refused: {reason}\n  help: {help}")]
+    Refused { image: String, reason: String, help: String },
     #[error("{0:?} is not a platform\n  help: expected os/architecture, as linux/arm64")]
     Platform(String),
     #[error("{0}: others are always quicker\n  help: try again when they have ended")]

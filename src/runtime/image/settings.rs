@@ -12,6 +12,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::limits::Limits;
+use super::policy::{self, Policy, Rules};
 use crate::runtime::roots::Roots;
 
 /// The file that can't be used, and why.
@@ -32,6 +33,8 @@ pub struct Settings {
     token_services: BTreeMap<String, Vec<String>>,
     pub limits: Limits,
     pub collect: Option<Collect>,
+    /// Of the host, and what its user adds.
+    pub policy: Policy,
 }
 
 /// When the store removes by itself what was not used for long.
@@ -60,6 +63,7 @@ struct File {
     token_services: BTreeMap<String, Vec<String>>,
     limits: Option<Limits>,
     collect: Option<Collect>,
+    policy: Option<policy::Text>,
 }
 
 /// The part of docker's `daemon.json` that is about registries.
@@ -115,6 +119,10 @@ impl Settings {
                 return Err(wrong("collect: low_percent <= high_percent <= 100 must hold".into()));
             }
             self.collect = Some(collect);
+        }
+        if let Some(text) = file.policy {
+            let rules = Rules::of_text(text, path).map_err(|reason| wrong(format!("policy: {reason}")))?;
+            self.policy = std::mem::take(&mut self.policy).and(rules);
         }
         self.limits = file.limits.unwrap_or_else(|| self.limits.clone());
         Ok(())

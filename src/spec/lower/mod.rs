@@ -6,6 +6,7 @@ mod deploy;
 mod image;
 mod mount;
 mod object;
+mod policy;
 mod port;
 mod process;
 mod words;
@@ -81,6 +82,7 @@ pub struct Lowered {
     pub volumes: BTreeMap<String, Volume>,
     pub configs: BTreeMap<String, FileObject>,
     pub secrets: BTreeMap<String, FileObject>,
+    pub policy: Option<Policy>,
 }
 
 /// Reads the whole tree, in native words.
@@ -93,6 +95,7 @@ pub fn lower(root: Node, cx: &mut Context<'_>) -> Lowered {
         Some(node) => section(node, "images", cx, image::declared),
         None => BTreeMap::new(),
     };
+    let policy = fields.take_ours("policy").and_then(|node| policy::policy(node, cx));
     let mut read = |key: &'static str| fields.take(key);
     let (containers, networks, volumes) = (read("containers"), read("networks"), read("volumes"));
     let (configs, secrets) = (read("configs"), read("secrets"));
@@ -109,6 +112,7 @@ pub fn lower(root: Node, cx: &mut Context<'_>) -> Lowered {
         configs: configs.map(|node| section(node, "configs", cx, object::file_object)).unwrap_or_default(),
         secrets: secrets.map(|node| section(node, "secrets", cx, object::file_object)).unwrap_or_default(),
         images,
+        policy,
     };
     fields.not_honoured("models", "AI models are not supported", cx);
     fields.finish(cx);

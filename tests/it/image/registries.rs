@@ -71,6 +71,14 @@ impl User<'_> {
         output.stderr
     }
 
+    /// As [`User::fails`], whatever the code.
+    #[track_caller]
+    pub fn run_fails(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert_ne!(output.code, 0, "stack {}: {output:#?}", words.join(" "));
+        output.stderr
+    }
+
     fn login(&self, registry: &str, password: &str) -> Output {
         self.run_with(&["login", "-u", PASSWORD.0, "--password-stdin", registry], password, &[])
     }

@@ -268,6 +268,11 @@ impl<'a> Client<'a> {
         Ok(self.document(Some(digest), None)?.1)
     }
 
+    /// The manifest or index that has this tag, as it is.
+    pub fn manifest_of(&self, tag: &str) -> Result<Vec<u8>, RegistryError> {
+        Ok(self.document(None, Some(tag))?.1)
+    }
+
     pub(super) fn mismatch(&self, what: &str, expected: &Digest, found: &Digest) -> RegistryError {
         let (expected, found) = (expected.to_string(), found.to_string());
         RegistryError::Mismatch { what: what.into(), host: self.endpoint.name.clone(), expected, found }
@@ -307,13 +312,17 @@ impl<'a> Client<'a> {
 
     /// A small blob as a whole: the configuration.
     pub fn config(&self, blob: &Descriptor) -> Result<Vec<u8>, RegistryError> {
-        let most = self.access.settings.limits.config_bytes;
+        self.small("configuration", blob, self.access.settings.limits.config_bytes)
+    }
+
+    /// A blob of at most so many bytes, as a whole.
+    pub fn small(&self, what: &str, blob: &Descriptor, most: u64) -> Result<Vec<u8>, RegistryError> {
         if blob.size > most {
-            return Err(self.wrong("configuration", format!("it is larger than {most} bytes")));
+            return Err(self.wrong(what, format!("it is larger than {most} bytes")));
         }
-        let (_, bytes) = self.whole("configuration", &format!("blobs/{}", blob.digest), "*/*", most)?;
+        let (_, bytes) = self.whole(what, &format!("blobs/{}", blob.digest), "*/*", most)?;
         let found = Digest::of(&bytes);
-        if found == blob.digest { Ok(bytes) } else { Err(self.mismatch("configuration", &blob.digest, &found)) }
+        if found == blob.digest { Ok(bytes) } else { Err(self.mismatch(what, &blob.digest, &found)) }
     }
 
     /// The content of a blob from this byte on, or all of it where the registry can't begin there.

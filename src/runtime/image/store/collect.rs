@@ -97,6 +97,7 @@ impl Store {
         let trash = self.mark(&index, &used)?;
         self.forget_downloads(&used)?;
         self.forget_gone()?;
+        self.forget_signatures(&index)?;
         drop(lock);
         remove_all(&trash)?;
         Ok(names)

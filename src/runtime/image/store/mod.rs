@@ -9,6 +9,7 @@
 //! - `downloads/`: what is being fetched ([`super::pull`]); `tmp/ID`, `leases/ID`: who works here ([`lease`]).
 //! - `seen/HEX.json`: the digests of archives and root file systems of the host that images were made from
 //!   ([`super::content`]).
+//! - `signatures/HEX.json`: who signed what has this digest ([`signatures`]).
 //! - `uses/HEX`: its time is when the image of this manifest was last used.
 //! - `lock`: held for as long as the index is changed, never while something is fetched or unpacked.
 //!
@@ -20,6 +21,7 @@ mod collect;
 mod index;
 mod layer;
 mod lease;
+mod signatures;
 mod verify;
 
 use std::fs::{self, File};
@@ -279,6 +281,24 @@ impl Store {
         Ok(Some(image).filter(|image| image.layers.iter().all(|layer| layer.is_dir())))
     }
 
+    /// What was fetched last for this tag: under its name, else under its name with a digest.
+    pub fn get_tag(&self, name: &str) -> Result<Option<Image>, Error> {
+        if let Some(image) = self.get(name)? {
+            return Ok(Some(image));
+        }
+        let (tag, rest) = name.split_once(' ').map_or((name, ""), |(tag, rest)| (tag, rest));
+        let begin = format!("{}@", full_name(tag));
+        let pinned = |record: &&Record| {
+            let name = record.name.as_deref().unwrap_or_default();
+            let (name, platform) = name.split_once(' ').unwrap_or((name, ""));
+            name.starts_with(&begin) && platform == rest
+        };
+        let index = self.index()?;
+        let last = index.records.iter().filter(pinned).max_by_key(|record| record.created_ms);
+        let image = last.map(|record| self.look(record)).transpose()?.flatten();
+        Ok(image.filter(|image| image.layers.iter().all(|layer| layer.is_dir())))
+    }
+
     /// The image that has this very name, if it is here with all its layers.
     pub(super) fn get_named(&self, name: &str) -> Result<Option<Image>, Error> {
         let index = self.index()?;
@@ -299,17 +319,25 @@ impl Store {
         Ok(all)
     }
 
-    /// What each name stands for, in every spelling of the name, of a registry's also with its digest; reads one file
-    /// only.
+    /// What each name stands for, in every spelling of the name; reads one file only.
     pub fn names(&self) -> Result<Vec<(String, Digest)>, Error> {
         let records = self.index()?.records.into_iter();
-        let named = records.filter_map(|record| Some((record.name?, record.digest, record.place.is_some())));
-        let spelled = named.flat_map(|(name, digest, is_fetched)| {
-            let by_digest = (is_fetched && !name.contains(['@', ' '])).then(|| format!("{name}@{digest}"));
-            let all = [Some(name), by_digest].into_iter().flatten();
-            all.flat_map(|name| spellings(&name)).map(move |name| (name, digest.clone())).collect::<Vec<_>>()
+        let named = records.filter_map(|record| Some((record.name?, record.digest)));
+        Ok(named
+            .flat_map(|(name, digest)| spellings(&name).into_iter().map(move |name| (name, digest.clone())))
+            .collect())
+    }
+
+    /// As [`Store::names`], of what was fetched also under the name with its digest, by which it is found, too.
+    pub fn names_and_digests(&self) -> Result<Vec<(String, Digest)>, Error> {
+        let fetched = self.index()?.records.into_iter().filter(|record| record.place.is_some());
+        let tags = fetched.filter_map(|record| Some((record.name?, record.digest)));
+        let tags = tags.filter(|(name, _)| !name.contains(['@', ' ']));
+        let by_digest = tags.flat_map(|(name, digest)| {
+            let names = spellings(&format!("{name}@{digest}"));
+            names.into_iter().map(move |name| (name, digest.clone()))
         });
-        Ok(spelled.collect())
+        Ok(self.names()?.into_iter().chain(by_digest).collect())
     }
 
     /// What the images that were made here were asked to be, by all spellings of their names; reads one file only.

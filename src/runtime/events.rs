@@ -279,7 +279,8 @@ mod tests {
             assert!(own.is_sorted() && own.len() == 700 - own[0] as usize, "a gap of {writer}: {own:?}");
         }
         let size = |name: &str| fs::metadata(roots.volatile("events").join(name)).unwrap().len();
-        assert!(size("journal") <= LARGEST + 2000 && size("journal.1") <= LARGEST + 5000);
+        // Each of the writers may have found room for its line at the same moment.
+        assert!(size("journal") <= LARGEST + 5000 && size("journal.1") <= LARGEST + 5000);
         fs::remove_dir_all(directory).unwrap();
     }
 

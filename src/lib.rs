@@ -35,6 +35,9 @@
 //! over a socket or read the files that it writes; nothing but it holds state in memory. Names and ports of this host's
 //! own programs are served by one further process for all containers ([`runtime::network::netd`]).
 //!
+//! Other engines bring a bundle and runc's words (`stack oci-runtime`, [`runtime::bundle`]): the same code of
+//! [`runtime::init`], with nobody to supervise but who asked.
+//!
 //! Programs beside the container's own, such as hooks, join it from a process with one thread: a command that has several
 //! starts this program once more for each ([`runtime::container::aside`]).
 //!

@@ -30,6 +30,7 @@ mod lock;
 mod logs;
 mod names;
 mod networks;
+mod oci_runtime;
 mod options;
 mod places;
 mod progress;
@@ -59,7 +60,7 @@ use crate::runtime::{shim, sys};
 pub fn main() -> ExitCode {
     sys::share_heap();
     let words: Vec<OsString> = std::env::args_os().collect();
-    if let Some(code) = role(&words) {
+    if let Some(code) = role(&words).or_else(|| oci_runtime::role(&words)) {
         return code;
     }
     let arguments = match Arguments::of(&words) {
@@ -75,7 +76,7 @@ pub fn main() -> ExitCode {
 
 /// Every word of the command line, for who describes it: `docs/cli.md` is made from this.
 pub fn words() -> clap::Command {
-    Arguments::command()
+    Arguments::command().mut_subcommand("oci-runtime", |_| oci_runtime::words().name("oci-runtime"))
 }
 
 /// Wrong usage of `run` and `exec` exits 125 as docker's does, so that 1 is always the container's own.
@@ -247,6 +248,7 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Doctor(arguments) => doctor::doctor(roots, arguments),
         Command::Completion { shell } => completion::script(*shell),
         Command::Complete { words } => completion::complete(roots, &self::words(), words),
+        Command::OciRuntime { .. } => Err(Failure::new("`oci-runtime` must be the first word: `stack oci-runtime …`")),
         Command::Version(arguments) => system::version(roots, arguments),
     }
 }

@@ -9,6 +9,11 @@ use std::io;
 
 use libc::{sock_filter, sock_fprog};
 
+mod names;
+mod profile;
+
+pub use profile::Profile;
+
 macro_rules! numbers {
     ($($name:ident)*) => { &[$(libc::$name),*] };
 }
@@ -206,9 +211,17 @@ fn socket_rule(capabilities: &BTreeSet<String>) -> Vec<sock_filter> {
 /// # Errors
 /// What the kernel says; the process must not go on then.
 pub fn install(program: &[sock_filter]) -> io::Result<()> {
+    install_with(program, 0)
+}
+
+/// As [`install`], with flags of seccomp(2).
+///
+/// # Errors
+/// As [`install`].
+pub fn install_with(program: &[sock_filter], flags: u64) -> io::Result<()> {
     let header = sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     // SAFETY: the header and the program outlive the call; the kernel copies them and does not write.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &header) };
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &header) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -127,6 +127,54 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
 }
 
+/// Lets so many descriptors from `first` on outlive the next execve(2).
+///
+/// # Errors
+/// `EBADF` where one of them is not open.
+pub fn keep_on_exec_from(first: RawFd, count: u32) -> io::Result<()> {
+    for descriptor in first..first.saturating_add_unsigned(count) {
+        // SAFETY: takes integers; fails where the descriptor is not open.
+        check(unsafe { libc::fcntl(descriptor, libc::F_SETFD, 0) }.into())?;
+    }
+    Ok(())
+}
+
+/// `struct sched_attr` of its first version (sched_setattr(2)).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SchedulerAttributes {
+    /// Written by [`set_scheduler`].
+    pub size: u32,
+    pub policy: u32,
+    pub flags: u64,
+    pub nice: i32,
+    pub priority: u32,
+    pub runtime: u64,
+    pub deadline: u64,
+    pub period: u64,
+}
+
+/// How this process is scheduled from now on.
+pub fn set_scheduler(attributes: &SchedulerAttributes) -> io::Result<()> {
+    let mut attributes = *attributes;
+    attributes.size = std::mem::size_of_val(&attributes) as u32;
+    // SAFETY: the structure says its size, and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) }).map(drop)
+}
+
+/// Class and level of this process's input and output (ioprio_set(2)).
+pub fn set_io_priority(value: i32) -> io::Result<()> {
+    const OF_PROCESS: i32 = 1;
+    // SAFETY: takes integers.
+    check(unsafe { libc::syscall(libc::SYS_ioprio_set, OF_PROCESS, 0, value) }).map(drop)
+}
+
+/// What kind of machine this process is told that it runs on (personality(2)).
+pub fn set_personality(domain: libc::c_ulong) -> io::Result<()> {
+    // SAFETY: takes an integer.
+    check(i64::from(unsafe { libc::personality(domain) })).map(drop)
+}
+
 /// Puts the process's root where `.` is and the old one on top of it (pivot_root(2) with both arguments `.`).
 pub fn pivot_root_here() -> io::Result<()> {
     let here: &CStr = c".";
@@ -153,6 +201,26 @@ pub fn clone_mount(source: &Path) -> io::Result<OwnedFd> {
     let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
     // SAFETY: the path is NUL-terminated.
     owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) })
+}
+
+/// As [`clone_mount`], without the mounts below it.
+pub fn clone_mount_alone(source: &Path) -> io::Result<OwnedFd> {
+    let source = c_string(source)?;
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    // SAFETY: the path is NUL-terminated.
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) })
+}
+
+/// Sets and lifts `MOUNT_ATTR_*` bits and, where it is not 0, the propagation: of this mount, or of those below it, too.
+pub fn change_mounts(
+    target: BorrowedFd<'_>,
+    set: u64,
+    clear: u64,
+    propagation: u64,
+    recursive: bool,
+) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation, userns_fd: 0 };
+    set_mount_attributes(target, &attr, recursive)
 }
 
 /// Attaches a detached mount on the very file or directory that `target` is open on, whatever its path now is.

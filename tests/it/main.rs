@@ -24,6 +24,7 @@ mod lowering;
 mod manual;
 mod native;
 mod networks;
+mod oci_runtime;
 mod plans;
 mod prechecks;
 mod rolling;

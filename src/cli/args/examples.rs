@@ -253,6 +253,13 @@ Examples:
   stack doctor                           exit 1 where containers can't run
   stack doctor --format json             for programs";
 
+pub const OCI_RUNTIME: &str = "\
+Examples:
+  stack oci-runtime run --bundle DIR ID     a container from a bundle, to its end
+  stack oci-runtime create --bundle DIR ID
+  stack oci-runtime start ID
+  stack oci-runtime delete --force ID";
+
 pub const VERSION: &str = "\
 Examples:
   stack version

@@ -8,6 +8,8 @@ use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use super::format::Format;
 
+pub use examples::OCI_RUNTIME as OCI_EXAMPLES;
+
 mod day_two;
 mod examples;
 mod objects;
@@ -257,6 +259,12 @@ pub enum Command {
     Completion {
         /// The shell that the script is for
         shell: super::completion::Shell,
+    },
+    /// Be an OCI runtime, with runc's words, for other engines
+    #[command(after_long_help = examples::OCI_RUNTIME)]
+    OciRuntime {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        words: Vec<String>,
     },
     /// What may stand at the cursor; for the scripts of `completion`
     #[command(hide = true)]

@@ -27,6 +27,13 @@ pub struct Error {
     pub source: io::Error,
 }
 
+impl Error {
+    /// Whether it failed for want of the group, or of the controller.
+    pub fn is_absent(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
 /// The group of one container, in each hierarchy of this host.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
@@ -118,7 +125,8 @@ impl Cgroup {
         Self { mount, hierarchies }
     }
 
-    fn is_unified(&self) -> bool {
+    /// Whether the host has version 2 alone.
+    pub fn is_unified(&self) -> bool {
         matches!(self.hierarchies.as_slice(), [Hierarchy { controller: None, .. }])
     }
 
@@ -237,6 +245,19 @@ impl Cgroup {
         Ok(())
     }
 
+    /// Whether the group has this file.
+    pub fn has(&self, file: &str) -> bool {
+        self.file(file).exists()
+    }
+
+    /// Writes a value to a file of the group, by its name.
+    ///
+    /// # Errors
+    /// Where the kernel refuses it, or has no such file.
+    pub fn set(&self, file: &str, value: &str) -> Result<(), Error> {
+        self.write(file, value)
+    }
+
     fn write(&self, file: &str, value: &str) -> Result<(), Error> {
         let path = self.file(file);
         fs::write(&path, value).map_err(|source| Error { path, source })
@@ -264,6 +285,12 @@ impl Cgroup {
     /// Stops every process of the group from running, or lets them go on. Returns when that is so.
     pub fn freeze(&self, frozen: bool) -> Result<(), Error> {
         end::freeze(self, frozen)
+    }
+
+    /// Whether every process of the group is kept from running.
+    pub fn is_frozen(&self) -> bool {
+        let (file, word) = if self.is_unified() { ("cgroup.freeze", "1") } else { ("freezer.state", "FROZEN") };
+        fs::read_to_string(self.file(file)).is_ok_and(|text| text.trim() == word)
     }
 
     /// Kills every process of the group, and waits until all have ended.

@@ -56,6 +56,8 @@ pub fn exec(roots: &Roots, name: &str, exec: &Exec, stdio: Stdio) -> Result<Laun
         cwd: exec.cwd.as_deref().unwrap_or(if request.cwd.is_empty() { "/" } else { &request.cwd }),
         user: exec.user.as_deref().unwrap_or(&config.user),
         groups: &config.groups,
+        exactly: None,
+        preserved: 0,
     };
     init::join(join).map_err(|source: InitError| Error::Start { name: config.name.clone(), source })
 }

@@ -3,7 +3,7 @@
 
 use std::convert::Infallible;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -12,8 +12,8 @@ use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::credentials::{self, Identity};
 use super::{
-    Channel, InitError, JoinChild, LaunchChild, Stdio, files, has_namespace, launcher, mounts, namespace_path,
-    terminal, users,
+    Channel, InitError, JoinChild, LaunchChild, MOUNTED, READY, Stdio, exactly, files, has_namespace, launcher, mounts,
+    namespace_path, terminal, users,
 };
 use crate::runtime::network::sandbox;
 use crate::runtime::sys;
@@ -43,31 +43,53 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
     at("lead a session", session())?;
     at("root of the user namespace", own_root(spec))?;
     at("control group namespace", new_cgroup_namespace(spec))?;
-    at("network namespace", furnish_network(spec))?;
+    at("network namespace", furnish_network(spec, request.hold.is_some()))?;
     at("stop mounts from leaking", mounts::make_private())?;
     let mut prepared = request.prepared;
     let root = match prepared.root.take() {
         Some(root) => at("root file system", mounts::attach_root(root))?,
         None => at("root file system", mounts::bind_root(request.rootfs))?,
     };
-    let proc = mounts::mount_all(spec, root.as_fd(), request.cgroup, &prepared)?;
+    let letter = if request.hold.is_some() { mounts::Letter::Exact } else { mounts::Letter::Own };
+    let proc = mounts::mount_all(spec, root.as_fd(), request.cgroup, &prepared, letter)?;
     files::make_devices(spec, root.as_fd())?;
     let slave = open_terminal(&stdio, &root, channel)?;
     if let Some(slave) = &slave {
         at("make /dev/console", files::make_console(root.as_fd(), slave.as_fd()))?;
     }
-    let identity = credentials::lookup(root.as_fd(), request.user, request.groups, users::ids(spec))?;
+    let identity = match request.hold {
+        Some(_) => exactly::identity(root.as_fd(), process)?,
+        None => credentials::lookup(root.as_fd(), request.user, request.groups, users::ids(spec))?,
+    };
+    if let Some(hold) = request.hold {
+        at("say that the mounts are made", say(channel, MOUNTED))?;
+        at("wait for the starter", go(channel))?;
+        (hold.before_pivot)()?;
+    }
     let cwd = process.cwd().clone();
     at(&format!("make the working directory {}", cwd.display()), files::make_directory(root.as_fd(), &cwd))?;
     at("change the root directory", mounts::pivot(&root))?;
     drop(root);
     at("host name", files::set_names(spec))?;
-    files::set_sysctls(spec, proc.as_fd())?;
-    drop(proc);
+    if let Some(proc) = proc {
+        files::set_sysctls(spec, proc.as_fd())?;
+    }
     mounts::restrict_paths(spec)?;
     at("read-only root", mounts::restrict_root(spec))?;
+    if request.hold.is_some() {
+        at("linux.rootfsPropagation", mounts::set_root_propagation(spec))?;
+    }
     at("stdio", attach(stdio, slave, &identity))?;
+    if let Some(hold) = request.hold {
+        exactly::restrict(process, &identity, spec, hold.preserved)?;
+        at("say that it is ready", say(channel, READY))?;
+        return exactly::wait_and_exec(process, &identity, channel, hold);
+    }
     become_program(process, &identity, spec, channel, if request.reaper { Place::BehindReaper } else { Place::First })
+}
+
+fn say(channel: &Channel, word: u8) -> io::Result<()> {
+    File::from(channel.errors.try_clone()?).write_all(&[word])
 }
 
 fn try_join(
@@ -76,7 +98,10 @@ fn try_join(
     stdio: Stdio,
     channel: &Channel,
 ) -> Result<Infallible, InitError> {
-    let process = exec_process(request)?;
+    let process = match request.exactly {
+        Some(process) => process.clone(),
+        None => exec_process(request)?,
+    };
     at("hide the engine's arguments", sys::hide_arguments())?;
     at("wait for the starter", go(channel))?;
     at("out-of-memory score", credentials::set_oom_score(&process))?;
@@ -91,9 +116,16 @@ fn try_join(
     at("root of the user namespace", own_root(request.spec))?;
     let root = at("root directory", open_directory(Path::new("/")))?;
     let slave = open_terminal(&stdio, &root, channel)?;
-    let identity = credentials::lookup(root.as_fd(), request.user, request.groups, users::ids(request.spec))?;
+    let identity = match request.exactly {
+        Some(process) => exactly::identity(root.as_fd(), process)?,
+        None => credentials::lookup(root.as_fd(), request.user, request.groups, users::ids(request.spec))?,
+    };
     drop(root);
     at("stdio", attach(stdio, slave, &identity))?;
+    if request.exactly.is_some() {
+        exactly::restrict(&process, &identity, request.spec, request.preserved)?;
+        return files::exec(&process, &identity, channel, &channel.errors, launcher::Mode::Exec);
+    }
     become_program(&process, &identity, request.spec, channel, Place::Further)
 }
 
@@ -142,9 +174,13 @@ fn new_cgroup_namespace(spec: &Spec) -> io::Result<()> {
 }
 
 /// Only one that was made for this container: what a path names was furnished by its maker.
-fn furnish_network(spec: &Spec) -> io::Result<()> {
+fn furnish_network(spec: &Spec, exactly: bool) -> io::Result<()> {
     let own = has_namespace(spec, LinuxNamespaceType::Network);
-    if own && namespace_path(spec, LinuxNamespaceType::Network).is_none() { sandbox::furnish() } else { Ok(()) }
+    match own && namespace_path(spec, LinuxNamespaceType::Network).is_none() {
+        true if exactly => sandbox::set_loopback_up(),
+        true => sandbox::furnish(),
+        false => Ok(()),
+    }
 }
 
 fn open_directory(path: &Path) -> io::Result<OwnedFd> {
@@ -222,5 +258,5 @@ fn become_program(
         at("end with the supervisor", credentials::die_with_parent())?;
     }
     let mode = if place == Place::BehindReaper { launcher::Mode::Reap } else { launcher::Mode::Exec };
-    files::exec(process, identity, channel, mode)
+    files::exec(process, identity, channel, &channel.errors, mode)
 }

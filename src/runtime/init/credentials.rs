@@ -267,7 +267,43 @@ fn last_capability() -> u32 {
     text.trim().parse().unwrap_or(ALL_CAPABILITIES.len() as u32 - 1)
 }
 
-fn drop_bounding(keep: u64) -> io::Result<()> {
+/// The five sets, as bits.
+pub struct Sets {
+    pub bounding: u64,
+    effective: u64,
+    permitted: u64,
+    inheritable: u64,
+    ambient: u64,
+}
+
+impl Sets {
+    /// What the specification does not name is empty.
+    pub fn of(process: &Process) -> Self {
+        let sets = process.capabilities().as_ref();
+        let set = |wanted: Option<&std::collections::HashSet<Capability>>| wanted.map_or(0, mask);
+        Self {
+            bounding: set(sets.and_then(|sets| sets.bounding().as_ref())),
+            effective: set(sets.and_then(|sets| sets.effective().as_ref())),
+            permitted: set(sets.and_then(|sets| sets.permitted().as_ref())),
+            inheritable: set(sets.and_then(|sets| sets.inheritable().as_ref())),
+            ambient: set(sets.and_then(|sets| sets.ambient().as_ref())),
+        }
+    }
+
+    /// Makes them this process's, as far as it holds them.
+    pub fn become_own(&self, held: u64) -> io::Result<()> {
+        set_sets(self.effective & self.permitted & held, self.permitted & held, self.inheritable & held)?;
+        for capability in (0..=last_capability()).filter(|bit| self.ambient & held & (1 << bit) != 0) {
+            // SAFETY: takes integers.
+            if unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    }
+}
+
+pub fn drop_bounding(keep: u64) -> io::Result<()> {
     for capability in 0..=last_capability() {
         if keep & (1 << capability) == 0 {
             // SAFETY: takes integers.
@@ -308,8 +344,16 @@ pub fn held_capabilities() -> io::Result<u64> {
 
 /// Effective and permitted become this; inheritable and, by that, ambient nothing.
 pub fn set_capabilities(mask: u64) -> io::Result<()> {
-    let half = |shift: u32| (mask >> shift) as u32;
-    let data = [0, 32].map(|shift| CapData { effective: half(shift), permitted: half(shift), inheritable: 0 });
+    set_sets(mask, mask, 0)
+}
+
+fn set_sets(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
+    let half = |set: u64, shift: u32| (set >> shift) as u32;
+    let data = [0, 32].map(|shift| CapData {
+        effective: half(effective, shift),
+        permitted: half(permitted, shift),
+        inheritable: half(inheritable, shift),
+    });
     let header = CAP_HEADER;
     // SAFETY: version 3 reads one header and two data structures, which outlive the call.
     let done = unsafe { libc::syscall(libc::SYS_capset, &raw const header, data.as_ptr()) };

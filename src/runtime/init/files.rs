@@ -26,7 +26,7 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "stderr"),
     ("pts/ptmx", "ptmx"),
 ];
-const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The standard devices and links, on the file system that becomes /dev, which is empty: nothing of the image or of a
 /// volume is touched. Devices of the specification whose parent is /dev itself go there too.
@@ -44,7 +44,10 @@ pub fn fill_dev(spec: &Spec, dev: BorrowedFd<'_>) -> Result<(), InitError> {
 
 /// The devices that the specification adds to those that every container has.
 pub fn make_devices(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), InitError> {
-    for device in spec.linux().as_ref().and_then(|linux| linux.devices().as_ref()).into_iter().flatten() {
+    // The link to that of the container's own devpts is there instead.
+    let made = |device: &&LinuxDevice| device.path() != Path::new("/dev/ptmx");
+    let devices = spec.linux().as_ref().and_then(|linux| linux.devices().as_ref());
+    for device in devices.into_iter().flatten().filter(made) {
         own_device(spec, device, root).map_err(InitError::step(format!("make {}", device.path().display())))?;
     }
     Ok(())
@@ -69,7 +72,11 @@ fn own_device(spec: &Spec, device: &LinuxDevice, root: BorrowedFd<'_>) -> io::Re
         return Err(io::ErrorKind::InvalidInput.into());
     };
     let directory = mounts::directory(root, parent, 0o755)?;
-    let kind = if device.typ() == LinuxDeviceType::B { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+    let kind = match device.typ() {
+        LinuxDeviceType::B => SFlag::S_IFBLK,
+        LinuxDeviceType::P => SFlag::S_IFIFO,
+        _ => SFlag::S_IFCHR,
+    };
     let number = makedev(device.major() as u64, device.minor() as u64);
     match node(spec, directory.as_fd(), Path::new(name), kind, device.file_mode().unwrap_or(0o666), number) {
         // One that is there already is not ours to change; it must be the very device that was meant.
@@ -175,7 +182,13 @@ pub fn enter(path: &Path) -> io::Result<()> {
 }
 
 /// Becomes the launcher, which becomes the program; returns only why not.
-pub fn exec(process: &Process, identity: &Identity, channel: &Channel, mode: Mode) -> Result<Infallible, InitError> {
+pub fn exec(
+    process: &Process,
+    identity: &Identity,
+    channel: &Channel,
+    errors: &OwnedFd,
+    mode: Mode,
+) -> Result<Infallible, InitError> {
     let args = process.args().clone().unwrap_or_default();
     let program = args.first().cloned().unwrap_or_default();
     let mut env = process.env().clone().unwrap_or_default();
@@ -191,14 +204,15 @@ pub fn exec(process: &Process, identity: &Identity, channel: &Channel, mode: Mod
     };
     let candidates = candidates(&program, &path).into_iter();
     let candidates = candidates.filter_map(|path| CString::new(path.into_os_string().into_encoded_bytes()).ok());
-    let words = launcher::arguments(mode, channel.errors.as_raw_fd(), candidates.collect(), args);
+    let words = launcher::arguments(mode, errors.as_raw_fd(), candidates.collect(), args);
     let words = words.map_err(InitError::step("launcher"))?;
-    sys::keep_on_exec(channel.errors.as_fd()).map_err(InitError::step("launcher"))?;
+    sys::keep_on_exec(errors.as_fd()).map_err(InitError::step("launcher"))?;
     let Err(error) = nix::unistd::execveat(&channel.launcher, c"", &words, &env, nix::fcntl::AtFlags::AT_EMPTY_PATH);
     Err(InitError::step("launcher")(error.into()))
 }
 
-fn candidates(program: &str, path: &str) -> Vec<PathBuf> {
+/// The paths that are tried, as execvp(3) does.
+pub fn candidates(program: &str, path: &str) -> Vec<PathBuf> {
     if program.is_empty() || program.contains('/') {
         return vec![PathBuf::from(program)];
     }

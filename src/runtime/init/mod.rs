@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use serde::{Deserialize, Serialize};
 
 use super::cgroup::Cgroup;
@@ -21,16 +21,20 @@ use super::sys;
 
 mod child;
 mod credentials;
+mod exactly;
 mod files;
 pub mod launcher;
 mod mounts;
+mod options;
 mod process;
 mod processors;
+mod scheduling;
 pub mod spec;
 mod terminal;
 mod users;
 
 pub use mounts::{attach, map_ids};
+pub use options::WORDS as MOUNT_OPTIONS;
 pub use processors::thermal_counters;
 pub use terminal::{resize, size as terminal_size};
 pub use users::with_files_of_root;
@@ -55,6 +59,24 @@ pub struct Launch<'a> {
     /// Mounts that were made beforehand, attached nowhere yet, by where they belong: there instead of what the
     /// specification says.
     pub mounts: Vec<(PathBuf, OwnedFd)>,
+    /// Where the specification is somebody else's: see [`Hold`].
+    pub hold: Option<Hold<'a>>,
+}
+
+/// A process that is made now and let go later, by whoever comes then; made as its specification says to the letter:
+/// user, capabilities, system call filter and all else are its alone, and it does not end with its maker.
+pub struct Hold<'a> {
+    /// What it waits at for a byte.
+    pub gate: OwnedFd,
+    /// Takes the launcher's words once it was let go, for [`outcome`].
+    pub outcome: OwnedFd,
+    /// Called when its mounts are made and before its root is changed, with its number.
+    pub when_mounted: &'a dyn Fn(i32) -> Result<(), InitError>,
+    /// What it is to run itself, in its own namespaces: before the root is changed, and before its program.
+    pub before_pivot: &'a dyn Fn() -> Result<(), InitError>,
+    pub before_program: &'a dyn Fn() -> Result<(), InitError>,
+    /// How many descriptors from 3 on it is to find open.
+    pub preserved: u32,
 }
 
 /// A further process of a running container.
@@ -73,6 +95,10 @@ pub struct Join<'a> {
     pub cwd: &'a str,
     pub user: &'a str,
     pub groups: &'a [String],
+    /// To the letter what it is to be, in the place of what is said above.
+    pub exactly: Option<&'a Process>,
+    /// How many descriptors from 3 on it is to find open.
+    pub preserved: u32,
 }
 
 /// Where the process reads and writes.
@@ -129,7 +155,8 @@ impl InitError {
 pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
     let join = process::namespaces_by_path(launch.spec)?;
     let users = users::namespace(launch.spec, launch.users)?;
-    let prepared = mounts::prepare(launch.spec, launch.rootfs, users.as_ref(), launch.mounts)?;
+    let letter = if launch.hold.is_some() { mounts::Letter::Exact } else { mounts::Letter::Own };
+    let prepared = mounts::prepare(launch.spec, launch.rootfs, users.as_ref(), launch.mounts, letter)?;
     let birth = process::Birth { flags: new_namespaces(launch.spec), join, cgroup: None, users };
     let request = LaunchChild {
         spec: launch.spec,
@@ -139,9 +166,12 @@ pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
         user: launch.user,
         groups: launch.groups,
         reaper: launch.reaper,
+        hold: launch.hold.as_ref(),
     };
     let program = first_word(launch.spec.process().as_ref().and_then(|process| process.args().as_deref()));
-    let start = Start { cgroup: launch.cgroup, spec: launch.spec, birth, launcher: launch.launcher, program };
+    let when_mounted = launch.hold.as_ref().map(|hold| hold.when_mounted);
+    let start =
+        Start { cgroup: launch.cgroup, spec: launch.spec, birth, launcher: launch.launcher, program, when_mounted };
     start.go(launch.stdio, |stdio, channel| child::run(request, stdio, channel))
 }
 
@@ -161,9 +191,12 @@ pub fn join(join: Join<'_>) -> Result<Launched, InitError> {
         cwd: join.cwd,
         user: join.user,
         groups: join.groups,
+        exactly: join.exactly,
+        preserved: join.preserved,
     };
-    let program = first_word(Some(join.args));
-    let start = Start { cgroup: join.cgroup, spec: join.spec, birth, launcher: join.launcher, program };
+    let program = first_word(join.exactly.map_or(Some(join.args), |process| process.args().as_deref()));
+    let start =
+        Start { cgroup: join.cgroup, spec: join.spec, birth, launcher: join.launcher, program, when_mounted: None };
     start.go(join.stdio, |stdio, channel| child::join(&request, pidfd, stdio, channel))
 }
 
@@ -180,6 +213,7 @@ struct LaunchChild<'a> {
     user: &'a str,
     groups: &'a [String],
     reaper: bool,
+    hold: Option<&'a Hold<'a>>,
 }
 
 /// What the child of [`join`] works on.
@@ -190,11 +224,18 @@ struct JoinChild<'a> {
     cwd: &'a str,
     user: &'a str,
     groups: &'a [String],
+    exactly: Option<&'a Process>,
+    preserved: u32,
 }
+
+/// What the child says on the pipe of its starter, beside the launcher's words and its own last ones: that its mounts
+/// are made, and that it waits at the gate.
+const MOUNTED: u8 = b'm';
+const READY: u8 = b'r';
 
 /// The child's end of the conversation with its starter.
 struct Channel {
-    /// Says "go on" by one byte, once the ids of a new user namespace are mapped.
+    /// Says "go on" by one byte: once the ids of a new user namespace are mapped, and after [`MOUNTED`].
     go: OwnedFd,
     /// Takes what the launcher says right before the program, then is closed by that; or takes the error.
     errors: OwnedFd,
@@ -212,10 +253,12 @@ struct Start<'a> {
     launcher: &'a Path,
     /// What errors are to call the program.
     program: String,
+    when_mounted: Option<&'a dyn Fn(i32) -> Result<(), InitError>>,
 }
 
 impl Start<'_> {
-    /// Forks into new namespaces; the child enters the group before it does anything. Waits for exec or the error.
+    /// Forks into new namespaces; the child enters the group before it does anything. Waits for exec, for the gate, or
+    /// for the error.
     fn go<F>(mut self, stdio: Stdio, body: F) -> Result<Launched, InitError>
     where
         F: FnOnce(Stdio, &Channel) -> InitError,
@@ -239,7 +282,8 @@ impl Start<'_> {
             process::report_and_exit(&channel.errors, &error);
         };
         drop((go_read, errors_write, terminal_child, stdio, entrance, launcher));
-        let finished = supervise(go_write, errors_read, &self.program).and_then(|()| match wants_terminal {
+        let mounted = || self.when_mounted.map_or(Ok(()), |action| action(pid));
+        let finished = supervise(go_write, errors_read, &self.program, mounted).and_then(|()| match wants_terminal {
             true => terminal::receive(terminal.as_fd()).map(Some).map_err(InitError::step("receive the terminal")),
             false => Ok(None),
         });
@@ -257,19 +301,47 @@ fn group_failed(error: crate::runtime::cgroup::Error) -> InitError {
     InitError::Step { step: "control group".into(), reason: error.to_string() }
 }
 
-fn supervise(go: OwnedFd, errors: OwnedFd, program: &str) -> Result<(), InitError> {
-    File::from(go).write_all(b"g").map_err(InitError::step("let the process go on"))?;
+fn supervise(
+    go: OwnedFd,
+    errors: OwnedFd,
+    program: &str,
+    mounted: impl Fn() -> Result<(), InitError>,
+) -> Result<(), InitError> {
+    let (mut go, mut errors) = (File::from(go), File::from(errors));
+    go.write_all(b"g").map_err(InitError::step("let the process go on"))?;
     let mut words = Vec::new();
-    File::from(errors).read_to_end(&mut words).map_err(InitError::step("wait for the program"))?;
+    loop {
+        let mut word = [0];
+        match errors.read(&mut word).map_err(InitError::step("wait for the program"))? {
+            0 => break,
+            _ if word == [MOUNTED] && words.is_empty() => {
+                mounted()?;
+                go.write_all(b"g").map_err(InitError::step("let the process go on"))?;
+            }
+            _ if word == [READY] && words.is_empty() => return Ok(()),
+            _ => {
+                words.extend(word);
+                errors.read_to_end(&mut words).map_err(InitError::step("wait for the program"))?;
+            }
+        }
+    }
+    outcome(&words, program)
+}
+
+/// What all that a process or its launcher said until its program ran means.
+///
+/// # Errors
+/// Why the program does not run.
+pub fn outcome(words: &[u8], program: &str) -> Result<(), InitError> {
     if words.is_empty() {
         // One that was killed is not to look like one whose pipe was closed by exec.
         return Err(InitError::Step { step: "start".into(), reason: "the process was killed on its way".into() });
     }
-    if let Some(outcome) = launcher::outcome(&words, program) {
+    if let Some(outcome) = launcher::outcome(words, program) {
         return outcome;
     }
     let lost = |error: serde_json::Error| InitError::Step { step: "start".into(), reason: error.to_string() };
-    Err(serde_json::from_slice(&words).map_err(lost)?)
+    Err(serde_json::from_slice(words).map_err(lost)?)
 }
 
 /// The namespaces that the specification asks to be new. The control group's comes later: it must be made from inside
@@ -310,6 +382,14 @@ pub fn sealed_engine(program: &Path) -> io::Result<OwnedFd> {
     let binary = sys::clone_mount(program)?;
     sys::restrict_mount(binary.as_fd(), mounts::READ_ONLY, true)?;
     Ok(binary)
+}
+
+/// Whether options of a mount can be done, as somebody else's specification has them.
+///
+/// # Errors
+/// The word that can't.
+pub fn check_mount_options(words: &[&str]) -> Result<(), String> {
+    options::parse(words).map(drop)
 }
 
 /// The ids of `user[:group]`, looked up in the files of this root as for a container's process.

@@ -11,13 +11,11 @@ use nix::sys::stat::Mode;
 use oci_spec::runtime::{Mount, Spec};
 
 use super::InitError;
+use super::options::{self, Below, Options};
+pub use super::options::{NO_DEV, NO_EXEC, NO_SUID, READ_ONLY};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::sys;
 
-pub const READ_ONLY: u64 = 0x1;
-pub const NO_SUID: u64 = 0x2;
-pub const NO_DEV: u64 = 0x4;
-pub const NO_EXEC: u64 = 0x8;
 /// `PROC_SUPER_MAGIC` of statfs(2).
 const PROC_MAGIC: i64 = 0x9fa0;
 
@@ -59,8 +57,12 @@ pub fn prepare(
     rootfs: &Path,
     users: Option<&OwnedFd>,
     mounts: Vec<(PathBuf, OwnedFd)>,
+    letter: Letter,
 ) -> Result<Prepared, InitError> {
     let mut prepared = Prepared { root: None, mounts };
+    if letter == Letter::Exact {
+        prepare_shared(spec, &mut prepared)?;
+    }
     let Some(users) = users else { return Ok(prepared) };
     prepared.root = Some(sys::clone_mount(rootfs).map_err(InitError::step("root file system"))?);
     for wanted in spec.mounts().iter().flatten().filter(|wanted| kind_of(wanted) == "bind") {
@@ -75,6 +77,22 @@ pub fn prepare(
     Ok(prepared)
 }
 
+/// What is mounted below a shared source inside is to be seen outside: the child's copies of the host's mounts do not
+/// pass that on, so this one is made outside.
+fn prepare_shared(spec: &Spec, prepared: &mut Prepared) -> Result<(), InitError> {
+    for wanted in spec.mounts().iter().flatten() {
+        let words = options_of(wanted);
+        let is_shared = words.iter().any(|word| ["shared", "rshared"].contains(word));
+        let is_bind = kind_of(wanted) == "bind" || words.iter().any(|word| ["bind", "rbind"].contains(word));
+        if is_shared && is_bind {
+            let step = || InitError::step(format!("mount {}", wanted.destination().display()));
+            let options = options::parse(&words).map_err(|word| step()(io::Error::other(word)))?;
+            prepared.mounts.push((wanted.destination().clone(), exact_bind(wanted, &options).map_err(step())?));
+        }
+    }
+    Ok(())
+}
+
 /// The root that the starter made, on top of the host's, which ends with the pivot.
 pub fn attach_root(root: OwnedFd) -> io::Result<OwnedFd> {
     let here = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
@@ -83,14 +101,31 @@ pub fn attach_root(root: OwnedFd) -> io::Result<OwnedFd> {
     Ok(root)
 }
 
+/// Whose words a specification is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Letter {
+    /// The engine's own, where `ro` holds for all that is mounted below, too.
+    Own,
+    /// Somebody else's, taken to the letter.
+    Exact,
+}
+
 /// All mounts of the specification, in its order. Returns /proc, which is the kernel's, and on which nothing can have
 /// been mounted but the few files of [`may_cover`].
-pub fn mount_all(spec: &Spec, root: BorrowedFd<'_>, group: &Cgroup, prepared: &Prepared) -> Result<OwnedFd, InitError> {
+/// To the letter there need not be one.
+pub fn mount_all(
+    spec: &Spec,
+    root: BorrowedFd<'_>,
+    group: &Cgroup,
+    prepared: &Prepared,
+    letter: Letter,
+) -> Result<Option<OwnedFd>, InitError> {
     for wanted in spec.mounts().iter().flatten() {
         let destination = wanted.destination();
         let step = || InitError::step(format!("mount {}", destination.display()));
         match prepared.at(destination) {
             Some(mount) => attach(mount, root, destination).map_err(step())?,
+            None if letter == Letter::Exact => exactly(wanted, root, group).map_err(step())?,
             None => one(wanted, root, group).map_err(step())?,
         }
         if destination == Path::new("/dev") && kind_of(wanted) == "tmpfs" {
@@ -98,9 +133,13 @@ pub fn mount_all(spec: &Spec, root: BorrowedFd<'_>, group: &Cgroup, prepared: &P
             super::files::fill_dev(spec, dev.as_fd())?;
         }
     }
+    let is_proc = |wanted: &Mount| kind_of(wanted) == "proc" && wanted.destination() == Path::new("/proc");
+    if letter == Letter::Exact && !spec.mounts().iter().flatten().any(is_proc) {
+        return Ok(None);
+    }
     let proc = sys::open_without_links(root, Path::new("proc"), libc::O_PATH).map_err(InitError::step("open /proc"))?;
     check_proc(&proc).map_err(InitError::step("check /proc"))?;
-    Ok(proc)
+    Ok(Some(proc))
 }
 
 /// Later steps read below /proc: it must be the kernel's, not a directory of the image (CVE-2019-19921).
@@ -149,6 +188,74 @@ fn one(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result<()> {
             sys::attach_mount(made.as_fd(), target.as_fd())
         }
     }
+}
+
+/// One mount, as its options say to the letter.
+fn exactly(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result<()> {
+    let words = options_of(wanted);
+    let options = options::parse(&words).map_err(io::Error::other)?;
+    let (kind, destination) = (kind_of(wanted), wanted.destination());
+    if kind == "bind" || options.bind.is_some() {
+        return attach(&exact_bind(wanted, &options)?, root, destination);
+    }
+    let relative = destination.strip_prefix("/").unwrap_or(destination);
+    let made = match kind {
+        "cgroup" | "cgroup2" => return cgroup(root, place(destination)?, group, options.own.set),
+        "proc" | "sysfs" => {
+            let made = kernel_files(kind, options.own.set)?;
+            // Both have no options of their own, and no source but their name.
+            propagate(&made, &options)?;
+            return sys::attach_mount(made.as_fd(), directory_without_links(root, relative)?.as_fd());
+        }
+        kind => {
+            let target = directory(root, place(destination)?, 0o755)?;
+            let mode = format!("{:o}", nix::sys::stat::fstat(&target)?.st_mode & 0o7777);
+            let made = sys::make_mount(kind, &own_parameters(wanted, &options, &mode), options.own.set)?;
+            if options.copy_up {
+                copy_up(target.as_fd(), made.as_fd())?;
+            }
+            (made, target)
+        }
+    };
+    propagate(&made.0, &options)?;
+    sys::attach_mount(made.0.as_fd(), made.1.as_fd())
+}
+
+/// Those of the file system. A tmpfs has the mode of what it covers, where none is asked for.
+fn own_parameters<'a>(wanted: &'a Mount, options: &Options<'a>, mode: &'a str) -> Vec<(&'a str, Option<&'a str>)> {
+    let split = |option: &&'a str| option.split_once('=').map_or((*option, None), |(key, value)| (key, Some(value)));
+    let mut all: Vec<_> = options.data.iter().map(split).collect();
+    if kind_of(wanted) == "tmpfs" && !all.iter().any(|(key, _)| *key == "mode") {
+        all.push(("mode", Some(mode)));
+    }
+    let source = wanted.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
+    all.extend(source.map(|source| ("source", Some(source))));
+    all
+}
+
+/// A copy of the mount that is bound, attached nowhere yet.
+fn exact_bind(wanted: &Mount, options: &Options<'_>) -> io::Result<OwnedFd> {
+    let source = wanted.source().as_deref().unwrap_or(Path::new(""));
+    let about = |error: io::Error| io::Error::new(error.kind(), format!("source {}: {error}", source.display()));
+    let copy = match options.bind {
+        Some(Below::Without) => sys::clone_mount_alone(source),
+        _ => sys::clone_mount(source),
+    };
+    let copy = copy.map_err(about)?;
+    if options.propagation.is_empty() {
+        sys::change_mounts(copy.as_fd(), 0, 0, libc::MS_PRIVATE, true)?;
+    }
+    propagate(&copy, options)?;
+    for (change, below) in [(options.own, false), (options.all, true)] {
+        if !change.is_none() {
+            sys::change_mounts(copy.as_fd(), change.set, change.clear & !change.set, 0, below)?;
+        }
+    }
+    Ok(copy)
+}
+
+fn propagate(mount: &OwnedFd, options: &Options<'_>) -> io::Result<()> {
+    options.propagation.iter().try_for_each(|(kind, below)| sys::change_mounts(mount.as_fd(), 0, 0, *kind, *below))
 }
 
 /// Files that programs of the container are told their limits by; below /proc all else stays the kernel's
@@ -404,4 +511,22 @@ pub fn restrict_root(spec: &Spec) -> io::Result<()> {
         return Ok(());
     }
     sys::restrict_mount(open_root()?.as_fd(), READ_ONLY, false)
+}
+
+/// Fills a new file system with what it is about to cover.
+fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let readable = |directory: BorrowedFd<'_>| nix::fcntl::openat(directory, ".", flags, Mode::empty());
+    crate::runtime::volume::copy_tree(readable(from)?.as_fd(), readable(to)?.as_fd())
+}
+
+/// How mounts of the container's namespace are passed on, once its root is its own.
+pub fn set_root_propagation(spec: &Spec) -> io::Result<()> {
+    let Some(wanted) = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_ref()) else {
+        return Ok(());
+    };
+    let options = options::parse(&[wanted.as_str()]).map_err(io::Error::other)?;
+    // The root itself: what was bound has its own word.
+    let kept = options.propagation.iter().filter(|(kind, _)| [libc::MS_SHARED, libc::MS_UNBINDABLE].contains(kind));
+    kept.into_iter().try_for_each(|(kind, _)| sys::change_mounts(open_root()?.as_fd(), 0, 0, *kind, false))
 }

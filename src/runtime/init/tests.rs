@@ -139,6 +139,7 @@ impl Case {
             reaper: self.reaper,
             users: users.as_ref(),
             mounts: Vec::new(),
+            hold: None,
         });
         let first = match launched {
             Ok(first) => first,
@@ -157,6 +158,8 @@ impl Case {
             cwd: if self.request.cwd.is_empty() { "/" } else { &self.request.cwd },
             user: &self.user,
             groups: &self.groups,
+            exactly: None,
+            preserved: 0,
         });
         let code = match joined {
             Ok(second) => finish(second, out),

@@ -79,7 +79,11 @@ pub fn furnish() -> io::Result<()> {
     // First, so that the loopback gets no address of it that is taken away again.
     write_if_there("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")?;
     write_if_there("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")?;
-    // The first link of every namespace (linux/if_link.h, `LOOPBACK_IFINDEX`).
+    set_loopback_up()
+}
+
+/// The first link of every namespace (linux/if_link.h, `LOOPBACK_IFINDEX`).
+pub fn set_loopback_up() -> io::Result<()> {
     links::set_up(&mut Socket::route()?, 1)
 }
 

@@ -192,6 +192,7 @@ impl Supervisor {
             reaper: self.config.init,
             users: self.users.as_ref(),
             mounts: std::mem::take(&mut joined.mounts),
+            hold: None,
         })?;
         self.keep_network(&process);
         self.clients.input = input;

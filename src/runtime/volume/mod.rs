@@ -28,7 +28,7 @@ mod populate;
 #[cfg(test)]
 mod tests;
 
-pub use copy::disk_use;
+pub use copy::{disk_use, tree as copy_tree};
 pub use mounting::{mount, unmount};
 pub use options::{Backing, MountOptions, OptionsError};
 pub use populate::{Populated, populate};

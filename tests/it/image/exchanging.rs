@@ -7,8 +7,8 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::beside_docker::Docker;
 use crate::support::World;
+use crate::support::docker::Docker;
 use crate::support::island::on_an_island;
 
 /// Two layers: a root file system, and what a container has changed of it.

@@ -12,6 +12,7 @@ use nix::sys::signal::{self, SigHandler, Signal};
 use stack::runtime::roots::Roots;
 
 pub mod archive;
+pub mod docker;
 pub mod island;
 pub mod leftovers;
 pub mod terminal;

@@ -1,0 +1,266 @@
+//! runc's words.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Be an OCI runtime, with runc's words, for other engines
+///
+/// dockerd, containerd and podman start it for each step of a container's life. A symbolic link or copy of the program
+/// with the name `stack-oci-runtime` is the same.
+#[derive(Debug, Parser)]
+#[command(name = "stack oci-runtime", version, disable_help_subcommand = true,
+    after_long_help = crate::cli::args::OCI_EXAMPLES)]
+pub struct OciRuntime {
+    /// Where containers are known
+    #[arg(long, value_name = "DIR", default_value = "/run/stack/oci")]
+    pub root: PathBuf,
+    /// Where errors and warnings are written, beside standard error
+    #[arg(long, value_name = "FILE")]
+    pub log: Option<PathBuf>,
+    /// How they are written there
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
+    pub log_format: LogFormat,
+    /// Write also what is decided
+    #[arg(long)]
+    pub debug: bool,
+    /// Take `cgroupsPath` as systemd's `slice:prefix:name`
+    #[arg(long)]
+    pub systemd_cgroup: bool,
+    /// For runc's callers; without root nothing of it works
+    #[arg(long, value_name = "WORD", hide = true)]
+    pub rootless: Option<String>,
+    /// For runc's callers; there is no criu
+    #[arg(long, value_name = "PATH", hide = true)]
+    pub criu: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: OciCommand,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Shape {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum OciCommand {
+    /// Make a container; its program waits for `start`
+    Create(Create),
+    /// Let the program of a container begin
+    Start(Id),
+    /// Make a container, start it, wait for its end, and remove it
+    Run(Run),
+    /// Print the state of a container as JSON
+    State(Id),
+    /// Send a signal to a container
+    Kill {
+        /// To every process of it
+        #[arg(short, long)]
+        all: bool,
+        /// The container
+        id: String,
+        /// By name or number
+        #[arg(default_value = "TERM")]
+        signal: String,
+    },
+    /// Remove a container that has ended
+    Delete {
+        /// End it first where it runs; one that is not there is fine
+        #[arg(short, long)]
+        force: bool,
+        /// The container
+        id: String,
+    },
+    /// Run a further program in a container
+    Exec(Box<Exec>),
+    /// Show the processes of a container
+    Ps {
+        /// `table` or `json`: the numbers alone
+        #[arg(short, long, default_value = "table")]
+        format: Shape,
+        /// The container
+        id: String,
+        /// Words for ps(1), which is not run
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
+        rest: Vec<String>,
+    },
+    /// List containers
+    List {
+        /// `table` or `json`
+        #[arg(short, long, default_value = "table")]
+        format: Shape,
+        /// Ids only
+        #[arg(short, long)]
+        quiet: bool,
+    },
+    /// Write a config.json to begin with
+    Spec {
+        /// The directory for it
+        #[arg(short, long, value_name = "DIR", default_value = ".")]
+        bundle: PathBuf,
+    },
+    /// Print what this program can do, as JSON
+    Features,
+    /// Change limits of a container
+    Update(Box<Update>),
+    /// Suspend the processes of a container
+    Pause(Id),
+    /// Let suspended processes go on
+    Resume(Id),
+    /// Print what a container uses, as JSON
+    Events {
+        /// Once, instead of every interval
+        #[arg(long)]
+        stats: bool,
+        /// Seconds, or a duration such as 500ms
+        #[arg(long, value_name = "TIME", default_value = "5s")]
+        interval: String,
+        /// The container
+        id: String,
+    },
+    /// Refused: there is no criu
+    #[command(hide = true)]
+    Checkpoint {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+    /// Refused: there is no criu
+    #[command(hide = true)]
+    Restore {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        rest: Vec<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Id {
+    /// The container
+    pub id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Create {
+    /// The directory of config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub bundle: PathBuf,
+    /// A unix socket that is sent the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// A file for the number of the first process
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// Give this many descriptors beside the standard ones to the program
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// Refused: the root is always changed by pivot_root(2)
+    #[arg(long)]
+    pub no_pivot: bool,
+    /// For runc's callers; every container has a keyring of its own
+    #[arg(long, hide = true)]
+    pub no_new_keyring: bool,
+    /// The container
+    pub id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Run {
+    #[command(flatten)]
+    pub create: Create,
+    /// Return when it runs
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Do not remove it at its end
+    #[arg(long)]
+    pub keep: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct Exec {
+    /// A unix socket that is sent the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub console_socket: Option<PathBuf>,
+    /// A file for the number of the process
+    #[arg(long, value_name = "FILE")]
+    pub pid_file: Option<PathBuf>,
+    /// The process as JSON, as in config.json
+    #[arg(short, long, value_name = "FILE")]
+    pub process: Option<PathBuf>,
+    /// The working directory
+    #[arg(long, value_name = "DIR")]
+    pub cwd: Option<PathBuf>,
+    /// A variable, added to the container's
+    #[arg(short, long, value_name = "KEY=VALUE")]
+    pub env: Vec<String>,
+    /// With a terminal
+    #[arg(short, long)]
+    pub tty: bool,
+    /// The user, by number
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub user: Option<String>,
+    /// A further group, by number
+    #[arg(short = 'g', long, value_name = "GID")]
+    pub additional_gids: Vec<u32>,
+    /// A further capability
+    #[arg(short, long, value_name = "NAME")]
+    pub cap: Vec<String>,
+    /// The program can gain no rights
+    #[arg(long)]
+    pub no_new_privs: bool,
+    /// Return when it runs
+    #[arg(short, long)]
+    pub detach: bool,
+    /// Give this many descriptors beside the standard ones to the program
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub preserve_fds: u32,
+    /// For runc's callers: a suspended container runs nothing
+    #[arg(long, hide = true)]
+    pub ignore_paused: bool,
+    /// The container
+    pub id: String,
+    /// The program and its arguments
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub args: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct Update {
+    /// Limits as JSON, as in config.json; `-` is standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub resources: Option<PathBuf>,
+    /// Bytes of memory
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory: Option<i64>,
+    /// Bytes of memory that are kept for it
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_reservation: Option<i64>,
+    /// Bytes of memory and swap together
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    pub memory_swap: Option<i64>,
+    /// Microseconds of each period
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// Microseconds of a period
+    #[arg(long, value_name = "TIME")]
+    pub cpu_period: Option<u64>,
+    /// The weight among others, 1024 is usual
+    #[arg(long, value_name = "N", alias = "cpu-share")]
+    pub cpu_shares: Option<u64>,
+    /// Processors
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_cpus: Option<String>,
+    /// Memory nodes
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// How many processes there may be
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// The container
+    pub id: String,
+}

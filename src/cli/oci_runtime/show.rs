@@ -1,0 +1,153 @@
+//! What is printed: states, lists, processes, figures, and what this program can do.
+
+use std::fs;
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::args::Shape;
+use super::{Done, Failure, print};
+use crate::runtime::bundle::{self, Room, State, Status};
+use crate::runtime::init;
+
+pub fn state(room: &Room, id: &str) -> Done {
+    let state = room.get(id)?;
+    print(&described(room, &state))
+}
+
+/// The specification's words, and runc's beside them.
+fn described(room: &Room, state: &State) -> Value {
+    let mut value = state.to_json(room.status(state));
+    value["rootfs"] = json!(state.rootfs);
+    value["created"] = json!(state.created);
+    value["owner"] = json!("");
+    value
+}
+
+pub fn list(room: &Room, shape: Shape, quiet: bool) -> Done {
+    let all: Vec<Value> = room.list()?.iter().map(|state| described(room, state)).collect();
+    if quiet {
+        let ids: Vec<&str> = all.iter().filter_map(|one| one["id"].as_str()).collect();
+        return super::print_lines(&ids);
+    }
+    if shape == Shape::Json {
+        return super::print_lines(&[Value::from(all)]);
+    }
+    let mut lines = vec![format!("{:<24} {:>8} {:<8} {:<40} CREATED", "ID", "PID", "STATUS", "BUNDLE")];
+    lines.extend(all.iter().map(|one| {
+        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
+        let (id, status, bundle, created) = (text("id"), text("status"), text("bundle"), text("created"));
+        format!("{id:<24} {:>8} {status:<8} {bundle:<40} {created}", one["pid"].to_string())
+    }));
+    super::print_lines(&lines)
+}
+
+pub fn processes(room: &Room, id: &str, shape: Shape) -> Done {
+    let all = room.processes(id)?;
+    if shape == Shape::Json {
+        return super::print_lines(&[json!(all)]);
+    }
+    let mut lines = vec![format!("{:>8} {:>8} {:>8} CMD", "UID", "PID", "PPID")];
+    lines.extend(all.iter().map(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.and_then(|rest| rest.split_whitespace().next()).unwrap_or("?").to_owned()
+        };
+        let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words = String::from_utf8_lossy(&words).trim_end_matches('\0').replace('\0', " ");
+        format!("{:>8} {pid:>8} {:>8} {words}", field("Uid"), field("PPid"))
+    }));
+    super::print_lines(&lines)
+}
+
+/// A line now, and one every interval until the container has ended.
+pub fn events(room: &Room, id: &str, once: bool, interval: &str) -> Done {
+    let interval = duration(interval)?;
+    loop {
+        let state = room.get(id)?;
+        let status = room.status(&state);
+        if status == Status::Stopped {
+            return Err(bundle::Error::NotRunning { id: id.to_owned(), status }.into());
+        }
+        let written = writeln!(std::io::stdout(), "{}", bundle::statistics(&state));
+        if once || written.is_err() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        thread::sleep(interval);
+    }
+}
+
+fn duration(text: &str) -> Result<Duration, Failure> {
+    let wrong = || Failure::from(format!("--interval {text:?}: seconds, or a duration such as 500ms"));
+    let found = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
+        (Some(number), _) => number.parse().map(Duration::from_millis),
+        (_, Some(number)) => number.parse().map(Duration::from_secs),
+        _ => text.parse().map(Duration::from_secs),
+    };
+    found.ok().filter(|time| !time.is_zero()).ok_or_else(wrong)
+}
+
+pub fn features() -> Done {
+    print(&json!({
+        "ociVersionMin": "1.0.0",
+        "ociVersionMax": bundle::VERSION,
+        "hooks": ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"],
+        "mountOptions": init::MOUNT_OPTIONS,
+        "linux": {
+            "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "uts"],
+            "capabilities": init::spec::ALL_CAPABILITIES.as_slice(),
+            "cgroup": {"v1": true, "v2": true, "systemd": false, "systemdUser": false, "rdma": false},
+            "seccomp": {
+                "enabled": true,
+                "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
+                            "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
+                "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
+                              "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
+                "archs": ["SCMP_ARCH_X86_64"],
+                "knownFlags": FLAGS,
+                "supportedFlags": FLAGS,
+            },
+            "apparmor": {"enabled": false},
+            "selinux": {"enabled": false},
+            "intelRdt": {"enabled": false},
+            "mountExtensions": {"idmap": {"enabled": false}},
+        },
+    }))
+}
+
+const FLAGS: [&str; 4] = [
+    "SECCOMP_FILTER_FLAG_TSYNC",
+    "SECCOMP_FILTER_FLAG_LOG",
+    "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+    "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+];
+
+/// A shell in a root file system, with what every container of this engine has.
+pub fn example(bundle: &Path) -> Done {
+    let path = bundle.join("config.json");
+    let request = init::spec::Request {
+        args: vec!["sh".to_owned()],
+        env: vec![
+            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+            "TERM=xterm".to_owned(),
+        ],
+        cwd: "/".to_owned(),
+        hostname: "stack".to_owned(),
+        terminal: true,
+        read_only: true,
+        no_new_privileges: true,
+        ..init::spec::Request::default()
+    };
+    let spec = init::spec::build(&request)?;
+    let mut text = serde_json::to_vec_pretty(&spec)?;
+    text.push(b'\n');
+    let file = fs::File::options().write(true).create_new(true).open(&path);
+    let written = file.and_then(|mut file| file.write_all(&text));
+    written.map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,237 @@
+//! A system call filter from a specification (`linux.seccomp`), as a BPF program.
+//!
+//! Rules of one call are asked in their order, and the first that holds answers; a rule without conditions is asked
+//! first. Calls that are newer than all that the profile names answer ENOSYS where it refuses by errno, so that libc
+//! falls back. Programs of other architectures than this one answer ENOSYS to everything.
+
+use std::collections::BTreeMap;
+
+use libc::sock_filter;
+use oci_spec::runtime::{
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+};
+
+use super::{ARCH, ARCH_X86_64, NR, X32_BIT, answer, argument, fail, jump, load, names, statement};
+
+/// What is to be installed.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    pub program: Vec<sock_filter>,
+    /// Of seccomp(2).
+    pub flags: u64,
+}
+
+/// What the kernel takes as the length of a program.
+const LONGEST: usize = 4096;
+
+struct Rule {
+    action: u32,
+    conditions: Vec<LinuxSeccompArg>,
+}
+
+impl Profile {
+    /// # Errors
+    /// What this program can't do, by the name of its field.
+    pub fn of(wanted: &LinuxSeccomp) -> Result<Self, String> {
+        check(wanted)?;
+        let default = wanted.default_action().as_u32(wanted.default_errno_ret());
+        let rules = rules(wanted, default);
+        let program = program(&rules, default, unknown(&rules, wanted));
+        if program.len() > LONGEST {
+            return Err(format!("linux.seccomp: {} steps, and the kernel takes {LONGEST}", program.len()));
+        }
+        Ok(Self { program, flags: wanted.flags().iter().flatten().map(flag).fold(0, |all, one| all | one) })
+    }
+}
+
+fn check(wanted: &LinuxSeccomp) -> Result<(), String> {
+    let calls = wanted.syscalls().iter().flatten();
+    let mut actions = calls.map(|call| call.action()).chain([wanted.default_action()]);
+    if actions.any(|action| action == LinuxSeccompAction::ScmpActNotify) || wanted.listener_path().is_some() {
+        return Err("linux.seccomp: SCMP_ACT_NOTIFY and listenerPath are not supported".to_owned());
+    }
+    let own = [Arch::ScmpArchX86_64, Arch::ScmpArchNative];
+    match wanted.architectures() {
+        Some(all) if !all.is_empty() && !all.iter().any(|one| own.contains(one)) => {
+            Err("linux.seccomp.architectures: this machine's own, SCMP_ARCH_X86_64, is not among them".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn flag(flag: &LinuxSeccompFilterFlag) -> u64 {
+    match flag {
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 1,
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog => 2,
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 4,
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 32,
+    }
+}
+
+/// By number. What is not of this machine is left out, as other runtimes do, since profiles name the calls of all.
+fn rules(wanted: &LinuxSeccomp, default: u32) -> BTreeMap<u32, Vec<Rule>> {
+    let mut rules: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
+    for call in wanted.syscalls().iter().flatten() {
+        let action = call.action().as_u32(call.errno_ret());
+        let conditions = call.args().clone().unwrap_or_default();
+        for number in call.names().iter().filter_map(|name| names::number(name)) {
+            let known = rules.entry(number).or_default();
+            if action != default {
+                known.extend(split(&conditions).into_iter().map(|conditions| Rule { action, conditions }));
+            }
+        }
+    }
+    for known in rules.values_mut() {
+        known.sort_by_key(|rule| !rule.conditions.is_empty());
+    }
+    rules
+}
+
+/// Several conditions on one argument are alternatives; on several arguments they hold together.
+fn split(conditions: &[LinuxSeccompArg]) -> Vec<Vec<LinuxSeccompArg>> {
+    let mut indices: Vec<usize> = conditions.iter().map(LinuxSeccompArg::index).collect();
+    indices.sort_unstable();
+    let repeated = indices.windows(2).any(|pair| pair[0] == pair[1]);
+    if repeated { conditions.iter().map(|one| vec![*one]).collect() } else { vec![conditions.to_vec()] }
+}
+
+/// The first number that the profile can't have known of, and what it answers.
+fn unknown(rules: &BTreeMap<u32, Vec<Rule>>, wanted: &LinuxSeccomp) -> Option<u32> {
+    let by_errno = wanted.default_action() == LinuxSeccompAction::ScmpActErrno;
+    rules.last_key_value().map(|(number, _)| number + 1).filter(|_| by_errno)
+}
+
+fn program(rules: &BTreeMap<u32, Vec<Rule>>, default: u32, unknown: Option<u32>) -> Vec<sock_filter> {
+    let mut program = vec![load(ARCH), jump(libc::BPF_JEQ, ARCH_X86_64, 1, 0), fail(libc::ENOSYS), load(NR)];
+    program.extend([jump(libc::BPF_JGE, X32_BIT, 0, 1), fail(libc::ENOSYS)]);
+    let is_simple = |rules: &[Rule]| rules.first().is_none_or(|rule| rule.conditions.is_empty());
+    for (number, rules) in rules.iter().filter(|(_, rules)| !is_simple(rules)) {
+        let mut body: Vec<sock_filter> = rules.iter().flat_map(rule).collect();
+        body.push(answer(default));
+        program.push(jump(libc::BPF_JEQ, *number, 1, 0));
+        program.push(skip(body.len()));
+        program.extend(body);
+    }
+    let simple = rules.iter().filter(|(_, rules)| is_simple(rules));
+    let simple = simple.map(|(number, rules)| (*number, rules.first().map_or(default, |rule| rule.action)));
+    search(&ranges(simple, default, unknown), &mut program);
+    program
+}
+
+fn skip(count: usize) -> sock_filter {
+    statement(libc::BPF_JMP | libc::BPF_JA, count as u32)
+}
+
+/// The answer from each number on.
+fn ranges(simple: impl Iterator<Item = (u32, u32)>, default: u32, unknown: Option<u32>) -> Vec<(u32, u32)> {
+    let mut ranges = vec![(0, default)];
+    for (call, action) in simple {
+        match ranges.last_mut() {
+            Some((start, last)) if *start == call => *last = action,
+            _ => ranges.push((call, action)),
+        }
+        ranges.push((call + 1, default));
+    }
+    if let Some(unknown) = unknown {
+        ranges.retain(|(start, _)| *start < unknown);
+        ranges.push((unknown, fail(libc::ENOSYS).k));
+    }
+    ranges.dedup_by_key(|(_, action)| *action);
+    ranges
+}
+
+/// By halves, with jumps that may be long.
+fn search(ranges: &[(u32, u32)], program: &mut Vec<sock_filter>) {
+    let (left, right) = ranges.split_at(ranges.len() / 2);
+    let [(start, _), ..] = right else { return };
+    if left.is_empty() {
+        return program.extend(right.iter().map(|(_, action)| answer(*action)));
+    }
+    program.push(jump(libc::BPF_JGE, *start, 0, 1));
+    let at = program.len();
+    program.push(skip(0));
+    search(left, program);
+    program[at].k = (program.len() - at - 1) as u32;
+    search(right, program);
+}
+
+/// Where a step leads to.
+#[derive(Clone, Copy)]
+enum To {
+    Next,
+    /// The condition holds.
+    Holds,
+    /// It does not, and with it the rule.
+    Fails,
+}
+
+enum Step {
+    Plain(sock_filter),
+    Ask(u32, u32, To, To),
+}
+
+/// The conditions, one after the other, then the answer; where one fails, what follows that.
+fn rule(rule: &Rule) -> Vec<sock_filter> {
+    let parts: Vec<Vec<Step>> = rule.conditions.iter().map(condition).collect();
+    let length: usize = parts.iter().map(Vec::len).sum();
+    let mut steps = Vec::new();
+    for part in parts {
+        let end = steps.len() + part.len();
+        for step in part {
+            let here = steps.len() + 1;
+            let offset = |to: To| match to {
+                To::Next => 0,
+                To::Holds => (end - here) as u8,
+                To::Fails => (length + 1 - here) as u8,
+            };
+            steps.push(match step {
+                Step::Plain(step) => step,
+                Step::Ask(operation, value, yes, no) => jump(operation, value, offset(yes), offset(no)),
+            });
+        }
+    }
+    steps.push(answer(rule.action));
+    steps
+}
+
+/// An argument has 64 bits and the machine 32: the upper half first.
+fn condition(wanted: &LinuxSeccompArg) -> Vec<Step> {
+    use Step::{Ask, Plain};
+    use To::{Fails, Holds, Next};
+    let (equal, greater, at_least) = (libc::BPF_JEQ, libc::BPF_JGT, libc::BPF_JGE);
+    let offset = argument(wanted.index() as u32);
+    let (low, high) = (Plain(load(offset)), Plain(load(offset + 4)));
+    let half = |value: u64| (value as u32, (value >> 32) as u32);
+    let (below, above) = half(wanted.value());
+    let ordered = |upper: (To, To), last: (u32, To, To)| {
+        vec![
+            high_of(offset),
+            Ask(greater, above, upper.0, Next),
+            Ask(equal, above, Next, upper.1),
+            Plain(load(offset)),
+            Ask(last.0, below, last.1, last.2),
+        ]
+    };
+    match wanted.op() {
+        LinuxSeccompOperator::ScmpCmpEq => {
+            vec![high, Ask(equal, above, Next, Fails), low, Ask(equal, below, Holds, Fails)]
+        }
+        LinuxSeccompOperator::ScmpCmpNe => {
+            vec![high, Ask(equal, above, Next, Holds), low, Ask(equal, below, Fails, Holds)]
+        }
+        LinuxSeccompOperator::ScmpCmpGt => ordered((Holds, Fails), (greater, Holds, Fails)),
+        LinuxSeccompOperator::ScmpCmpGe => ordered((Holds, Fails), (at_least, Holds, Fails)),
+        LinuxSeccompOperator::ScmpCmpLt => ordered((Fails, Holds), (at_least, Fails, Holds)),
+        LinuxSeccompOperator::ScmpCmpLe => ordered((Fails, Holds), (greater, Fails, Holds)),
+        LinuxSeccompOperator::ScmpCmpMaskedEq => {
+            let and = |mask: u32| Plain(statement(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, mask));
+            let (value_below, value_above) = half(wanted.value_two().unwrap_or(0));
+            let upper = [high, and(above), Ask(equal, value_above, Next, Fails)];
+            upper.into_iter().chain([low, and(below), Ask(equal, value_below, Holds, Fails)]).collect()
+        }
+    }
+}
+
+fn high_of(offset: u32) -> Step {
+    Step::Plain(load(offset + 4))
+}

@@ -91,7 +91,7 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
     let display = display.with_places(Places::new(loaded, desired.clone()));
     let stack = desired.stack.clone();
     let _lock = lock(roots, &stack)?;
-    engine.hold(&desired)?;
+    engine.hold(&desired);
     block_on(async {
         let applied = async {
             match &arguments.plan {

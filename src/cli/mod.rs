@@ -111,12 +111,14 @@ fn typed(words: &[OsString]) -> Option<String> {
     None
 }
 
-/// `-v` shows what is decided, `-vv` each effect; `RUST_LOG` wins over both.
+/// `-v` shows what is decided, `-vv` each effect; `RUST_LOG` wins over both. That a watched directory has gone is no news:
+/// containers come and go.
 fn start_log(verbose: u8) {
     let level = ["warn", "info", "debug"][usize::from(verbose.min(2))];
     let filter = tracing_subscriber::EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(format!("{level},notify=error")));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(view::color());
+    let log = log.without_time();
     // A second logger can't be set; the program has just begun, so there is none.
     drop(log.try_init());
 }

@@ -210,7 +210,7 @@ impl Source for Files {
                 let lowered = stack_file::lower(&loaded, &self.engine, None, Asking::Nothing);
                 let mut desired = lowered.map_err(|failure| wrong(failure.to_string()))?;
                 self.follow_trees(&mut desired);
-                self.engine.hold(&desired).map_err(|error| wrong(error.to_string()))?;
+                self.engine.hold(&desired);
                 Ok(desired)
             }
             Err(diagnostics) => Err(wrong(diagnostics.render(view::color()))),

@@ -63,7 +63,8 @@ pub fn find(options: &LoadOptions, cx: &mut Context<'_>) -> Result<Found, Diagno
         } else {
             cx.files.watch(&path);
             if !cx.files.exists(&path) {
-                return Err(Diagnostic::error(format!("there is no file {}", name.display()), None));
+                let message = format!("there is no file {}", name.display());
+                return Err(Diagnostic::error(message, None).help("correct the path"));
             }
             inputs.push(Input::File(path));
         }

@@ -240,7 +240,8 @@ fn a_watched_stack_follows_its_file_and_mends_what_is_broken() {
     let world = World::new();
     let text = hello(free_port());
     let file = world.file("stack.yaml", &text);
-    let mut watcher = world.command(&["watch", "stack.yaml", "--interval", "1"]).stderr(Stdio::null()).spawn().unwrap();
+    let said = fs::File::create(world.directory.join("said")).unwrap();
+    let mut watcher = world.command(&["watch", "stack.yaml", "--interval", "1"]).stderr(said).spawn().unwrap();
     eventually("the stack runs", || world.field("hello-greeter-1", "state") == "running");
     // As editors save: another file, renamed over the old one.
     let new = world.file(
@@ -273,6 +274,9 @@ fn a_watched_stack_follows_its_file_and_mends_what_is_broken() {
     signal(watcher.id() as i32, Signal::SIGTERM);
     assert!(watcher.wait().unwrap().success());
     assert_eq!(world.field("hello-counter-1", "state"), "running");
+    let said = fs::read_to_string(world.directory.join("said")).unwrap();
+    assert!(said.contains("the last good version stays in force"), "{said}");
+    assert!(!said.contains("WARN") && !said.contains('\x1b'), "that containers come and go is no news: {said}");
     world.ok(&["destroy", "hello"]);
 }
 

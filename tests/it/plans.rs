@@ -91,6 +91,21 @@ fn what_the_kernel_can_change_changes_in_place() {
                                                  restart: no -> always
     "#]],
     );
+    let policy = |policy| stack([("web", with(container(), |it| it.restart.policy = policy))]);
+    check(
+        Some(&policy(RestartPolicy::OnFailure { max_retries: Some(2) })),
+        &policy(RestartPolicy::OnFailure { max_retries: None }),
+        &expect![[r#"
+        ~ container/web-1      update in place   restart.on-failure.max_retries: 2 -> (none)
+    "#]],
+    );
+    check(
+        Some(&policy(RestartPolicy::OnFailure { max_retries: Some(2) })),
+        &policy(RestartPolicy::Always),
+        &expect![[r#"
+        ~ container/web-1      update in place   restart: on-failure:2 -> always
+    "#]],
+    );
 }
 
 #[test]

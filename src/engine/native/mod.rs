@@ -113,16 +113,16 @@ impl Native {
     }
 
     /// From now on nobody who makes room takes away what the stack's images are here, until this engine goes or holds
-    /// another stack. Images that come later by its own actions stay as well.
-    ///
-    /// # Errors
-    /// Where the store can't be written to.
-    pub fn hold(&self, desired: &Desired) -> Result<(), EngineError> {
+    /// another stack. Images that come later by its own actions stay as well. Where the store can't be written to, as on a
+    /// full disk, there may still be nothing to do that needs it: that is only told.
+    pub fn hold(&self, desired: &Desired) {
         let references = desired.resources.values().filter_map(|resource| match &resource.config {
             Config::Image(image) => Some(image.reference.as_str()),
             _ => None,
         });
-        self.held.anew(&self.roots, references).map_err(|error| failed("images", error))
+        if let Err(error) = self.held.anew(&self.roots, references) {
+            tracing::warn!("images of the stack can be removed meanwhile: {error}");
+        }
     }
 
     /// What policies say of the stack's images. `newest`: of what is always pulled, the registry's newest is looked at.

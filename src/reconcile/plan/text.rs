@@ -214,12 +214,22 @@ fn render_value(path: &str, value: &Value) -> String {
             let ports: Vec<String> = list.iter().map(render_port).collect();
             if ports.is_empty() { "(none)".to_owned() } else { ports.join(" ") }
         }
+        Value::Object(policy) if path == "restart" => render_policy(policy),
         other => other.to_string(),
     };
     match text.char_indices().nth(VALUE_WIDTH) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
     }
+}
+
+/// `on-failure:3`, as it is written.
+fn render_policy(policy: &serde_json::Map<String, Value>) -> String {
+    let parts = policy.iter().map(|(name, limits)| match &limits["max_retries"] {
+        Value::Null => name.clone(),
+        retries => format!("{name}:{retries}"),
+    });
+    parts.collect()
 }
 
 fn short_digest(digest: &str) -> String {

@@ -85,7 +85,7 @@ pub enum Error {
     Unknown { name: String },
     #[error("volume {name} exists with other driver_opts: {has:?}, asked for {asked:?}")]
     Differs { name: String, has: BTreeMap<String, String>, asked: BTreeMap<String, String> },
-    #[error("volume {name} is used by {}", users.join(", "))]
+    #[error("volume {name} is used by {}\n  help: remove these containers first", users.join(", "))]
     InUse { name: String, users: Vec<String> },
     #[error("volume {name} is protected\n  help: set `protect: false` first")]
     Protected { name: String },

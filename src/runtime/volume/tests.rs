@@ -47,7 +47,7 @@ fn a_volume_is_made_once_listed_and_removed() {
     assert!(size(roots, "b").unwrap() >= 8192);
 
     let used = remove(roots, "b", &["c1".to_owned()]).unwrap_err();
-    assert_eq!(used.to_string(), "volume b is used by c1");
+    assert_eq!(used.to_string(), "volume b is used by c1\n  help: remove these containers first");
     update(roots, &VolumeConfig { protect: true, ..config("b", &[]) }).unwrap();
     assert!(matches!(remove(roots, "b", &[]), Err(Error::Protected { .. })));
     update(roots, &config("b", &[])).unwrap();

@@ -13,12 +13,13 @@ use serde_json::{Value, json};
 use super::args::{
     ArchiveFormat, Commit, Export, History, ImageCommand, ImageRm, Images, Import, Load, Save, Tag, Verify,
 };
+use super::bars::{Bars, Show};
 use super::failure::Failure;
 use super::filter::{Filters, glob_matches};
 use super::format::{Column, Listing, Row};
 use super::names::Here;
 use super::{inspect, names, prune, ps, registries, view};
-use crate::engine::native::commit;
+use crate::engine::native::{Watcher, commit};
 use crate::runtime::image::archive;
 use crate::runtime::image::registry::credentials;
 use crate::runtime::image::{self, Access, Damage, Image, ImageReference, Platform, Settings, Store, Wait};
@@ -277,9 +278,18 @@ pub fn load(roots: &Roots, arguments: &Load) -> Result<ExitCode, Failure> {
     let input = arguments.input.as_deref().unwrap_or(Path::new("/dev/stdin"));
     let (name, platform) = (arguments.tag.as_deref(), platform.as_ref());
     let options = archive::LoadOptions { name, platform, ..Default::default() };
-    for image in archive::load(&store, input, options)? {
+    let shown = registries::shown(arguments.quiet, &arguments.format.format);
+    let bars = Bars::new(shown);
+    let archive = input.display().to_string();
+    for image in archive::load(&store, input, options, &|progress| bars.progress(&archive, progress))? {
         let name = if image.reference == NAMELESS { image.id.to_string() } else { image.reference };
-        view::out(&format!("{name}\n"))?;
+        match shown {
+            Show::Programs => {
+                let value = json!({"image": name, "state": "loaded", "digest": image.manifest});
+                view::out(&format!("{value}\n"))?;
+            }
+            Show::People | Show::Nothing => view::out(&format!("{name}\n"))?,
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,7 +11,7 @@ use stack::engine::native::Native;
 use stack::reconcile::desired::{self, Desired};
 use stack::reconcile::facts;
 use stack::runtime::cgroup::Abilities;
-use stack::spec::{self, LoadOptions};
+use stack::spec::{self, LoadOptions, Policy};
 
 use crate::support::World;
 
@@ -115,8 +115,9 @@ fn document(path: &str, sample: &str) -> String {
 const EVERYTHING: Abilities = Abilities { swap: true, swappiness: true, oom_kill_disable: true };
 const NOTHING: Abilities = Abilities { swap: false, swappiness: false, oom_kill_disable: false };
 
-/// What the engine would hold on a host that can do this, or what is wrong with the file.
-fn read(world: &World, text: &str, host: Abilities) -> Result<Desired, String> {
+/// What the engine would hold on a host that can do this and what it would demand of images, or what is wrong with the
+/// file.
+fn read(world: &World, text: &str, host: Abilities) -> Result<(Desired, Option<Policy>), String> {
     let file = world.file("compose.yaml", text);
     let environment = [("TOKEN", "x"), ("HOME", "/root")].map(|(key, value)| (key.to_owned(), value.to_owned()));
     let options = LoadOptions {
@@ -128,7 +129,8 @@ fn read(world: &World, text: &str, host: Abilities) -> Result<Desired, String> {
     let loaded = spec::load(&options).map_err(|faults| faults.to_string())?;
     let files = facts::collect(&desired::files(&loaded.stack));
     let lowered = desired::lower(&loaded.stack, &Native::capabilities_on(host), &files);
-    lowered.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
+    let desired = lowered.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))?;
+    Ok((desired, loaded.stack.policy))
 }
 
 /// Whether a note about `note` (`services.web.gpus`) says what becomes of the attribute `path` (`services.gpus.count`).
@@ -145,17 +147,20 @@ fn names(note: &str, path: &str) -> bool {
 
 fn outcome(world: &World, row: &Row, host: Abilities) -> Result<Outcome, String> {
     let texts = [true, false].map(|with| document(row.path, &sample(row.sample, with)));
-    let with = match read(world, &texts[0], host) {
-        Ok(with) => with,
+    let (with, demanded) = match read(world, &texts[0], host) {
+        Ok(read) => read,
         Err(error) => return Ok(Outcome::Refused(error)),
     };
-    let without = read(world, &texts[1], host).map_err(|error| format!("without it: {error}\n{}", texts[1]))?;
+    let (without, demanded_without) =
+        read(world, &texts[1], host).map_err(|error| format!("without it: {error}\n{}", texts[1]))?;
     let note = with.not_honoured.iter().find_map(|note| {
         let (place, reason) = note.split_once(": ")?;
         names(place, row.path).then(|| reason.to_owned())
     });
-    let changed =
-        with.resources != without.resources || with.external != without.external || with.stack != without.stack;
+    let changed = with.resources != without.resources
+        || with.external != without.external
+        || with.stack != without.stack
+        || demanded != demanded_without;
     match (note, changed, row.nothing) {
         (Some(note), ..) => Ok(Outcome::Named(note)),
         (None, true, None) => Ok(Outcome::CarriedOut),
@@ -217,7 +222,7 @@ fn every_key_is_described() {
     assert!(absent.is_empty(), "docs/file-format.md says nothing of {absent:?}");
     let known: Vec<&str> = rows().iter().filter_map(|row| row.path.strip_prefix("services.")).collect();
     let keys = text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`'));
-    let ours = ["name", "include", "version", "images", "containers", "x-…"];
+    let ours = ["name", "include", "version", "images", "policy", "containers", "x-…"];
     for (key, _) in keys.filter(|(key, _)| !ours.contains(key)) {
         let is_known = known.iter().any(|path| path.trim_start_matches("x-stack.") == key);
         assert!(is_known || rows().iter().any(|row| row.path == key), "{key} is described and not known");

@@ -276,9 +276,11 @@ pub struct Load {
     /// Which one of an archive for several platforms
     #[arg(long, value_name = "OS/ARCHITECTURE")]
     pub platform: Option<String>,
-    /// Print nothing but errors
+    /// Show no progress, and print the names only
     #[arg(short, long)]
     pub quiet: bool,
+    #[command(flatten)]
+    pub format: FormatArgument,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -73,7 +73,7 @@ fn archive(store: &Store, wanted: &ImageConfig, content: &HostContent) -> Result
     let platform = platform(wanted)?;
     let declared = serde_json::to_value(wanted).unwrap_or_default();
     let options = LoadOptions { name: Some(&wanted.reference), platform: Some(&platform), declared };
-    let images = load(store, &content.path, options)?;
+    let images = load(store, &content.path, options, &|_| ())?;
     images.into_iter().next().ok_or_else(|| Error::NotFound(wanted.reference.clone()))
 }
 

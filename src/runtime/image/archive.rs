@@ -12,7 +12,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::document::{self, Descriptor, Document, Platform};
 use super::download::hash;
-use super::pull::each;
+use super::pull::{Progress, each};
 use super::store::{Layer, Lease, Publication, decompress, media_type, unpack_to};
 use super::tarball::{Kind, Reader};
 use super::unpack::Budget;
@@ -50,17 +50,23 @@ pub struct LoadOptions<'a> {
     pub declared: Value,
 }
 
-/// Takes all images of the archive into the store.
+/// Takes all images of the archive into the store; `progress` hears of their layers.
 ///
 /// # Errors
 /// Where it is no archive of images, something in it is missing or is not what its digest says; and where several
 /// images would get one name.
-pub fn load(store: &Store, path: &Path, options: LoadOptions<'_>) -> Result<Vec<Image>, Error> {
+pub fn load(
+    store: &Store,
+    path: &Path,
+    options: LoadOptions<'_>,
+    progress: &(dyn Fn(Progress<'_>) + Sync),
+) -> Result<Vec<Image>, Error> {
     let lease = store.lease()?;
     let files = Files::open(store, &lease, path)?;
     let host = Platform::host();
     let LoadOptions { name, platform, declared } = options;
-    let load = Load { store, lease: &lease, files: &files, name, platform: platform.unwrap_or(&host), declared };
+    let load =
+        Load { store, lease: &lease, files: &files, name, platform: platform.unwrap_or(&host), declared, progress };
     let images = if files.by_name.contains_key("manifest.json") {
         load.docker()?
     } else if files.by_name.contains_key("index.json") {
@@ -192,6 +198,7 @@ struct Load<'a> {
     name: Option<&'a str>,
     platform: &'a Platform,
     declared: Value,
+    progress: &'a (dyn Fn(Progress<'_>) + Sync),
 }
 
 impl Load<'_> {
@@ -334,11 +341,15 @@ impl Load<'_> {
         self.store.protect(self.lease, [diff_id, &described.digest])?;
         let mut layer =
             Layer { diff_id: diff_id.clone(), blob: described, waiting_blob: Some(blob.clone()), waiting_tree: None };
-        if !self.store.has_layer(diff_id) {
-            let target = self.lease.temporary("layer")?;
-            unpack_to(open()?, Some(diff_id), &target, budget)?;
-            layer.waiting_tree = Some(target);
+        if self.store.has_layer(diff_id) {
+            (self.progress)(Progress::Present { layer: diff_id });
+            return Ok(layer);
         }
+        (self.progress)(Progress::Unpacking { layer: diff_id });
+        let target = self.lease.temporary("layer")?;
+        unpack_to(open()?, Some(diff_id), &target, budget)?;
+        layer.waiting_tree = Some(target);
+        (self.progress)(Progress::Unpacked { layer: diff_id });
         Ok(layer)
     }
 }

@@ -152,7 +152,11 @@ fn an_oci_archive_is_what_the_specification_says() {
     assert!(entries.entries().unwrap().any(|entry| entry.unwrap().path().unwrap().ends_with("bin/busybox")));
 
     let other = World::new();
-    other.ok(&["load", "-i", archive.to_str().unwrap()]);
+    let said = other.ok(&["load", "--format", "json", "-i", archive.to_str().unwrap()]);
+    let states =
+        said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["state"].as_str().unwrap().to_owned());
+    assert_eq!(states.collect::<Vec<_>>(), ["unpacking", "done", "is here", "loaded", "loaded"], "{said}");
+    assert_eq!(other.ok(&["load", "-q", "-i", archive.to_str().unwrap()]), "own:1\nown:again\n");
     let digest = |world: &World| world.ok(&["images", "--format", "{{.ID}} {{.Digest}}", "--no-trunc", "own:again"]);
     assert_eq!(digest(&world), digest(&other), "byte for byte");
     let tree = fs::read_dir(other.roots.root.join("images/layers")).unwrap().next().unwrap().unwrap().path();

@@ -730,7 +730,7 @@ fn archives_of_images_are_read_by_name_and_within() {
     for (name, tar, expected) in rows {
         let path = world.directory.join("image.tar");
         fs::write(&path, tar.end()).unwrap();
-        match (load(&world.store, &path, LoadOptions::default()), expected) {
+        match (load(&world.store, &path, LoadOptions::default(), &|_| ()), expected) {
             (Ok(images), Ok(())) => {
                 assert_eq!(text(&images[0].layers[0].join("f")), "x", "{name}");
                 world.remove("app:1");

@@ -56,7 +56,7 @@ fn any_archive_of_images_is_taken_or_refused_whole() {
         }
         archive.truncate(cut.map_or(usize::MAX, |at| at % archive.len()));
         fs::write(&path, archive).unwrap();
-        if let Ok(images) = load(&world.store, &path, LoadOptions::default()) {
+        if let Ok(images) = load(&world.store, &path, LoadOptions::default(), &|_| ()) {
             // The layer is what the configuration's digest of it says.
             prop_assert_eq!(images.len(), 1);
             prop_assert_eq!(fs::read(images[0].layers[0].join("f")).unwrap(), b"x");
@@ -80,7 +80,7 @@ fn the_same_layer_compressed_otherwise_is_another_one() {
     .to_string();
     let path = world.directory.join("image.tar");
     fs::write(&path, oci_with(&layer, &gzip(&layer), &config)).unwrap();
-    let error = load(&world.store, &path, LoadOptions::default()).unwrap_err().to_string();
+    let error = load(&world.store, &path, LoadOptions::default(), &|_| ()).unwrap_err().to_string();
     assert!(error.contains("expected sha256:"), "{error}");
     assert_eq!(world.everything(), Vec::<String>::new());
 }

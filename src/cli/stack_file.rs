@@ -11,7 +11,7 @@ use crate::engine::native::Native;
 use crate::reconcile::desired::{self, Desired};
 use crate::reconcile::engine::Engine;
 use crate::reconcile::facts;
-use crate::reconcile::resource::{Config, ImageSource, PullPolicy};
+use crate::reconcile::resource::{ImageSource, PullPolicy};
 use crate::spec::{self, Fault, LoadOptions, Loaded, Stack};
 
 /// The caller's variables; what is not UTF-8 can't be meant for a stack.
@@ -117,13 +117,10 @@ fn with_pull(mut desired: Desired, pull: Option<PullWhen>) -> Desired {
         PullWhen::Missing => PullPolicy::Missing,
         PullWhen::Never => PullPolicy::Never,
     };
-    for resource in desired.resources.values_mut() {
-        if let Config::Image(image) = &mut resource.config
-            && matches!(image.source, ImageSource::Pull { .. })
-        {
-            image.pull_policy = policy;
-        }
-    }
+    let images = desired.images_mut().map(|(image, _)| image);
+    images
+        .filter(|image| matches!(image.source, ImageSource::Pull { .. }))
+        .for_each(|image| image.pull_policy = policy);
     desired
 }
 

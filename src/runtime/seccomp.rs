@@ -127,27 +127,33 @@ pub fn filter(capabilities: &BTreeSet<String>) -> Vec<sock_filter> {
         .filter(|(name, _)| capabilities.contains(*name))
         .flat_map(|(_, calls)| calls.iter().copied())
         .collect();
-    let mut program = vec![load(ARCH), jump(libc::BPF_JEQ, ARCH_X86_64, 1, 0), fail(libc::ENOSYS), load(NR)];
-    program.extend([jump(libc::BPF_JGE, X32_BIT, 0, 1), fail(libc::ENOSYS)]);
+    let mut program = of_this_machine();
     program.extend(clone_rule(&opened));
     program.extend(socket_rule(capabilities));
     let refused = REFUSED.iter().map(|call| (*call as u32, fail(libc::EPERM).k));
     let allowed = ALLOWED.iter().chain(&opened).map(|call| (*call as u32, ALLOW.k));
-    decide(&ranges(&refused.chain(allowed).collect()), &mut program);
+    let answers: BTreeMap<u32, u32> = refused.chain(allowed).collect();
+    decide(&ranges(answers, fail(libc::ENOSYS).k), &mut program);
     program
 }
 
-/// The answer from each number on, up to the next of these; what is not known answers ENOSYS.
-fn ranges(answers: &BTreeMap<u32, u32>) -> Vec<(u32, u32)> {
-    let unknown = fail(libc::ENOSYS).k;
-    let mut ranges = vec![(0, unknown)];
+/// Calls of other architectures and of x32 answer ENOSYS; of what is left the number is loaded.
+fn of_this_machine() -> Vec<sock_filter> {
+    let by_architecture = [load(ARCH), jump(libc::BPF_JEQ, ARCH_X86_64, 1, 0), fail(libc::ENOSYS)];
+    let by_number = [load(NR), jump(libc::BPF_JGE, X32_BIT, 0, 1), fail(libc::ENOSYS)];
+    [by_architecture, by_number].concat()
+}
+
+/// The answer from each number on, up to the next of these. `answers`: by rising number; all others answer `default`.
+fn ranges(answers: impl IntoIterator<Item = (u32, u32)>, default: u32) -> Vec<(u32, u32)> {
+    let mut ranges = vec![(0, default)];
     for (call, action) in answers {
         // What was left open after the call before is closed here, unless this one is the very next.
         match ranges.last_mut() {
-            Some((start, last)) if start == call => *last = *action,
-            _ => ranges.push((*call, *action)),
+            Some((start, last)) if *start == call => *last = action,
+            _ => ranges.push((call, action)),
         }
-        ranges.push((call + 1, unknown));
+        ranges.push((call + 1, default));
     }
     ranges.dedup_by_key(|(_, action)| *action);
     ranges

@@ -197,18 +197,18 @@ pub fn change_mount(target: BorrowedFd<'_>, set: u64, clear: u64) -> io::Result<
 
 /// Takes a copy of the mount at `source` (and of those below it), attached nowhere yet (open_tree(2)).
 pub fn clone_mount(source: &Path) -> io::Result<OwnedFd> {
-    let source = c_string(source)?;
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_RECURSIVE as u32;
-    // SAFETY: the path is NUL-terminated.
-    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) })
+    open_tree(libc::AT_FDCWD, &c_string(source)?, libc::AT_RECURSIVE)
 }
 
 /// As [`clone_mount`], without the mounts below it.
 pub fn clone_mount_alone(source: &Path) -> io::Result<OwnedFd> {
-    let source = c_string(source)?;
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    open_tree(libc::AT_FDCWD, &c_string(source)?, 0)
+}
+
+fn open_tree(directory: RawFd, path: &CStr, how: i32) -> io::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | how as u32;
     // SAFETY: the path is NUL-terminated.
-    owned(unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, source.as_ptr(), flags) })
+    owned(unsafe { libc::syscall(libc::SYS_open_tree, directory, path.as_ptr(), flags) })
 }
 
 /// Sets and lifts `MOUNT_ATTR_*` bits and, where it is not 0, the propagation: of this mount, or of those below it, too.
@@ -337,9 +337,8 @@ pub fn is_root_of_mount(file: BorrowedFd<'_>) -> io::Result<bool> {
 /// A copy of the mount that `source` is open on, with that file or directory as its root, and of those below it;
 /// attached nowhere yet.
 pub fn clone_mount_of(source: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | (libc::AT_RECURSIVE | libc::AT_EMPTY_PATH) as u32;
-    // SAFETY: the empty path is NUL-terminated; the descriptor says what is meant.
-    owned(unsafe { libc::syscall(libc::SYS_open_tree, source.as_raw_fd(), c"".as_ptr(), flags) })
+    // With an empty path the descriptor says what is meant.
+    open_tree(source.as_raw_fd(), c"", libc::AT_RECURSIVE | libc::AT_EMPTY_PATH)
 }
 
 /// linux/sched.h; libc's has too narrow a type.

@@ -12,8 +12,9 @@ use oci_spec::runtime::Spec;
 
 use super::hooks::{self, Kind};
 use super::state::{State, Status};
-use super::{Error, Room, absolute, check_id, config, files, identify, io_at, limits};
+use super::{Error, Room, check_id, config, files, io_at, limits};
 use crate::runtime::cgroup::Cgroup;
+use crate::runtime::container::ProcessId;
 use crate::runtime::init::{self, Hold, InitError, Launched, Stdio};
 
 const VERSION: u32 = 1;
@@ -61,14 +62,14 @@ pub fn create(room: &Room, spec: &Spec, create: Create<'_>) -> Result<Launched, 
 
 fn make(spec: &Spec, create: Create<'_>, directory: &Path, launcher: &Path, group: &Cgroup) -> Result<Launched, Error> {
     let root = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
-    let rootfs = absolute(create.bundle, root).canonicalize();
-    let rootfs = rootfs.map_err(io_at(format!("root.path {}", absolute(create.bundle, root).display())))?;
+    let root = create.bundle.join(root);
+    let rootfs = root.canonicalize().map_err(io_at(format!("root.path {}", root.display())))?;
     let mut state = State {
         version: VERSION,
         id: create.id.to_owned(),
         bundle: create.bundle.to_owned(),
         rootfs: rootfs.clone(),
-        process: identify(0),
+        process: ProcessId::of(0),
         cgroup: create.cgroup.to_owned(),
         created: create.now,
         annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>(),
@@ -81,14 +82,14 @@ fn make(spec: &Spec, create: Create<'_>, directory: &Path, launcher: &Path, grou
     }
     let outside = |pid: i32| {
         let mut state = state.clone();
-        state.process = identify(pid);
+        state.process = ProcessId::of(pid);
         let text = state.text(Status::Creating);
         let run = |kind| hooks::run(hooks::of(spec, kind), kind, &text);
         run(Kind::Prestart).and_then(|()| run(Kind::CreateRuntime)).map_err(told)
     };
     let inside = |kind: Kind, status: Status| {
         let mut state = state.clone();
-        state.process = identify(std::process::id() as i32);
+        state.process = ProcessId::of(std::process::id() as i32);
         hooks::run(hooks::of(spec, kind), kind, &state.text(status)).map_err(told)
     };
     let launched = init::launch(init::Launch {
@@ -111,7 +112,7 @@ fn make(spec: &Spec, create: Create<'_>, directory: &Path, launcher: &Path, grou
             preserved: create.preserved,
         }),
     })?;
-    state.process = identify(launched.pid);
+    state.process = ProcessId::of(launched.pid);
     files::write_json_volatile(&directory.join("state.json"), &state)?;
     Ok(launched)
 }
@@ -151,7 +152,7 @@ pub fn start(room: &Room, id: &str) -> Result<(), Error> {
     let said = read_all(&mut words).map_err(io_at(outcome.display().to_string()))?;
     let args = spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
     init::outcome(&said, args.first().map_or("", String::as_str))?;
-    state.process = identify(state.process.pid);
+    state.process = ProcessId::of(state.process.pid);
     let text = state.text(Status::Running);
     hooks::run(hooks::of(&spec, Kind::Poststart), Kind::Poststart, &text)
 }

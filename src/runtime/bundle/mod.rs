@@ -9,13 +9,12 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use oci_spec::runtime::{LinuxResources, Process, Spec};
 
-use super::container::ProcessId;
 use super::init::{self, InitError, Launched, Stdio};
 use super::roots::Roots;
 use super::{cgroup, state as files, sys};
@@ -320,14 +319,4 @@ fn end(state: &State) -> Result<(), Error> {
         Ok(_) => Ok(()),
         Err(error) => Err(io_at(about)(error.into())),
     }
-}
-
-/// The process with this number, as it is written down.
-fn identify(pid: i32) -> ProcessId {
-    ProcessId::of(pid)
-}
-
-/// A path of the bundle as an absolute one.
-fn absolute(bundle: &Path, path: &Path) -> PathBuf {
-    bundle.join(path)
 }

@@ -205,11 +205,9 @@ fn apply_rlimit(resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io
 
 /// Bounding set, ids, the other sets, no_new_privs, filter: after this only the program's own rights are left.
 pub fn drop_privileges(process: &Process, identity: &Identity, confined: bool) -> Result<(), InitError> {
-    let sets = process.capabilities().as_ref();
-    let set = |wanted: Option<&std::collections::HashSet<Capability>>| wanted.map_or(0, mask);
+    let sets = Sets::of(process);
     let held = held_capabilities().map_err(InitError::step("own capabilities"))?;
-    let bounding = set(sets.and_then(|sets| sets.bounding().as_ref()));
-    drop_bounding(bounding).map_err(InitError::step("bounding capabilities"))?;
+    drop_bounding(sets.bounding).map_err(InitError::step("bounding capabilities"))?;
     prctl::set_keepcaps(true).map_err(|error| InitError::step("keep capabilities")(error.into()))?;
     change_ids(identity).map_err(InitError::step("user and groups"))?;
     // A change of the user made them ineffective, and the filter may need one.
@@ -223,8 +221,7 @@ pub fn drop_privileges(process: &Process, identity: &Identity, confined: bool) -
     }
     // A user other than root gets its capabilities by exec of a file that has them, within the bounding set; root can't
     // get what the engine itself does not hold.
-    let permitted = set(sets.and_then(|sets| sets.permitted().as_ref()));
-    let kept = if identity.uid == 0 { permitted & held } else { 0 };
+    let kept = if identity.uid == 0 { sets.permitted & held } else { 0 };
     set_capabilities(kept).map_err(InitError::step("capabilities"))
 }
 
@@ -243,7 +240,8 @@ fn seccomp_filter(process: &Process) -> Vec<libc::sock_filter> {
     seccomp::filter(&names.map(|(_, name)| (*name).to_owned()).collect())
 }
 
-fn change_ids(identity: &Identity) -> io::Result<()> {
+/// The groups first: without root they can't be changed any more.
+pub fn change_ids(identity: &Identity) -> io::Result<()> {
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     setgroups(&groups)?;
     let gid = Gid::from_raw(identity.gid);

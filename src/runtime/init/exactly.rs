@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use nix::unistd::{AccessFlags, Gid, Uid, access, eaccess, setgroups, setresgid, setresuid};
+use nix::unistd::{AccessFlags, access, eaccess};
 use oci_spec::runtime::{Process, Spec};
 
 use super::credentials::{self, Identity};
@@ -56,7 +56,7 @@ fn give_up(process: &Process, identity: &Identity, filter: Option<&Profile>) -> 
     let held = credentials::held_capabilities().map_err(at("own capabilities"))?;
     credentials::drop_bounding(sets.bounding).map_err(at("process.capabilities.bounding"))?;
     nix::sys::prctl::set_keepcaps(true).map_err(|error| at("keep capabilities")(error.into()))?;
-    change_ids(identity).map_err(at("process.user"))?;
+    credentials::change_ids(identity).map_err(at("process.user"))?;
     credentials::set_capabilities(held).map_err(at("capabilities"))?;
     let stays = process.no_new_privileges().unwrap_or(false);
     if stays {
@@ -72,15 +72,6 @@ fn give_up(process: &Process, identity: &Identity, filter: Option<&Profile>) -> 
     }
     sets.become_own(held).map_err(at("process.capabilities"))?;
     if stays { install() } else { Ok(()) }
-}
-
-fn change_ids(identity: &Identity) -> io::Result<()> {
-    let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    setgroups(&groups)?;
-    let gid = Gid::from_raw(identity.gid);
-    setresgid(gid, gid, gid)?;
-    let uid = Uid::from_raw(identity.uid);
-    Ok(setresuid(uid, uid, uid)?)
 }
 
 /// A program that is not there is told of before the container is said to be made, in words that engines look for.

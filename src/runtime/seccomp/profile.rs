@@ -11,7 +11,7 @@ use oci_spec::runtime::{
     Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
 };
 
-use super::{ARCH, ARCH_X86_64, NR, X32_BIT, answer, argument, fail, jump, load, names, statement};
+use super::{answer, argument, fail, jump, load, names, of_this_machine, ranges, statement};
 
 /// What is to be installed.
 #[derive(Clone, Debug)]
@@ -102,8 +102,7 @@ fn unknown(rules: &BTreeMap<u32, Vec<Rule>>, wanted: &LinuxSeccomp) -> Option<u3
 }
 
 fn program(rules: &BTreeMap<u32, Vec<Rule>>, default: u32, unknown: Option<u32>) -> Vec<sock_filter> {
-    let mut program = vec![load(ARCH), jump(libc::BPF_JEQ, ARCH_X86_64, 1, 0), fail(libc::ENOSYS), load(NR)];
-    program.extend([jump(libc::BPF_JGE, X32_BIT, 0, 1), fail(libc::ENOSYS)]);
+    let mut program = of_this_machine();
     let is_simple = |rules: &[Rule]| rules.first().is_none_or(|rule| rule.conditions.is_empty());
     for (number, rules) in rules.iter().filter(|(_, rules)| !is_simple(rules)) {
         let mut body: Vec<sock_filter> = rules.iter().flat_map(rule).collect();
@@ -114,30 +113,18 @@ fn program(rules: &BTreeMap<u32, Vec<Rule>>, default: u32, unknown: Option<u32>)
     }
     let simple = rules.iter().filter(|(_, rules)| is_simple(rules));
     let simple = simple.map(|(number, rules)| (*number, rules.first().map_or(default, |rule| rule.action)));
-    search(&ranges(simple, default, unknown), &mut program);
+    let mut ranges = ranges(simple, default);
+    if let Some(unknown) = unknown {
+        ranges.retain(|(start, _)| *start < unknown);
+        ranges.push((unknown, fail(libc::ENOSYS).k));
+        ranges.dedup_by_key(|(_, action)| *action);
+    }
+    search(&ranges, &mut program);
     program
 }
 
 fn skip(count: usize) -> sock_filter {
     statement(libc::BPF_JMP | libc::BPF_JA, count as u32)
-}
-
-/// The answer from each number on.
-fn ranges(simple: impl Iterator<Item = (u32, u32)>, default: u32, unknown: Option<u32>) -> Vec<(u32, u32)> {
-    let mut ranges = vec![(0, default)];
-    for (call, action) in simple {
-        match ranges.last_mut() {
-            Some((start, last)) if *start == call => *last = action,
-            _ => ranges.push((call, action)),
-        }
-        ranges.push((call + 1, default));
-    }
-    if let Some(unknown) = unknown {
-        ranges.retain(|(start, _)| *start < unknown);
-        ranges.push((unknown, fail(libc::ENOSYS).k));
-    }
-    ranges.dedup_by_key(|(_, action)| *action);
-    ranges
 }
 
 /// By halves, with jumps that may be long.

@@ -36,13 +36,17 @@ fn oci_with(layer: &[u8], given: &[u8], config: &str) -> Vec<u8> {
     [config, &manifest].iter().fold(tar, |tar, text| tar.file(&name(text.as_bytes()), text.as_bytes())).end()
 }
 
+fn config_of(layer: &[u8]) -> String {
+    serde_json::json!({"architecture": "amd64", "os": "linux", "config": {},
+        "rootfs": {"type": "layers", "diff_ids": [Digest::of(layer)]}})
+    .to_string()
+}
+
 #[test]
 fn any_archive_of_images_is_taken_or_refused_whole() {
     let world = World::new();
     let layer = Tar::new().file("f", b"x").end();
-    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer)]}})
-    .to_string();
+    let config = config_of(&layer);
     let path = world.directory.join("image.tar");
     let noise = proptest::collection::vec((any::<usize>(), any::<u8>(), any::<bool>()), 0..3);
     let mut runner = TestRunner::new(Config { cases: CASES, failure_persistence: None, ..Config::default() });
@@ -75,9 +79,7 @@ fn any_archive_of_images_is_taken_or_refused_whole() {
 fn the_same_layer_compressed_otherwise_is_another_one() {
     let world = World::new();
     let layer = Tar::new().file("f", b"x").end();
-    let config = serde_json::json!({"architecture": "amd64", "os": "linux", "config": {},
-        "rootfs": {"type": "layers", "diff_ids": [Digest::of(&layer)]}})
-    .to_string();
+    let config = config_of(&layer);
     let path = world.directory.join("image.tar");
     fs::write(&path, oci_with(&layer, &gzip(&layer), &config)).unwrap();
     let error = load(&world.store, &path, LoadOptions::default(), &|_| ()).unwrap_err().to_string();

@@ -240,6 +240,7 @@ pub fn status(one: &Container) -> String {
         Health::None => "",
         Health::Starting => " (health: starting)",
         Health::Healthy => " (healthy)",
+        Health::Unhealthy if one.status.budget_spent => " (unhealthy, budget spent)",
         Health::Unhealthy => " (unhealthy)",
     };
     match one.status.state {

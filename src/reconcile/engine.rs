@@ -82,13 +82,14 @@ pub struct Unsupported {
 /// What a change costs on an engine of single containers over Linux: limits, labels, restart policy and health check in
 /// place, content of files by a restart, data of volumes never. For engines to use or to refine.
 pub fn linux_change(kind: Kind, field: &str) -> Change {
-    const IN_PLACE: [&str; 11] = [
+    const IN_PLACE: [&str; 12] = [
         "labels",
         "restart",
         "restart_delay_ms",
         "restart_window_ms",
         "healthcheck",
         "on_unhealthy",
+        "on_unhealthy_budget",
         "resources",
         "stop_grace_ms",
         "stop_signal",

@@ -9,6 +9,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::spec::probe::{Budget, Probe};
+
 /// The kinds of resource, in the order in which they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -247,6 +249,9 @@ pub struct ContainerConfig {
     pub restart_window_ms: Option<u64>,
     pub healthcheck: Option<Healthcheck>,
     pub on_unhealthy: OnUnhealthy,
+    /// How often at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_unhealthy_budget: Option<Budget>,
     pub stop_signal: Option<String>,
     pub stop_grace_ms: Option<u64>,
     pub logging: Logging,
@@ -445,6 +450,8 @@ pub enum OnUnhealthy {
     #[default]
     None,
     Restart,
+    /// By the next plan: a new one in its place.
+    Recreate,
     /// For good: as if by command.
     Stop,
 }
@@ -454,6 +461,9 @@ pub enum OnUnhealthy {
 pub struct Healthcheck {
     /// As in Compose: `["CMD", …]`, `["CMD-SHELL", …]`, `["NONE"]`; empty takes the image's.
     pub test: Vec<String>,
+    /// Asked by the engine itself, instead of a test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
     pub interval_ms: Option<u64>,
     pub timeout_ms: Option<u64>,
     pub start_period_ms: Option<u64>,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use super::probe::{Budget, Probe};
 use super::stack::Image;
 
 /// One declared container, possibly with several replicas.
@@ -448,6 +449,9 @@ pub struct Healthcheck {
     pub start_interval_ms: Option<u64>,
     /// Our word: what to do about a container that turned unhealthy.
     pub on_failure: HealthAction,
+    /// How often at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_failure_budget: Option<Budget>,
 }
 
 /// The probe itself.
@@ -460,6 +464,8 @@ pub enum HealthTest {
     Exec(Vec<String>),
     /// Run by the image's shell (`/bin/sh -c`).
     Shell(String),
+    /// Asked by the engine, with nothing of the image.
+    Probe(Probe),
 }
 
 /// What happens to an unhealthy container.
@@ -470,6 +476,8 @@ pub enum HealthAction {
     #[default]
     None,
     Restart,
+    /// A new one is made in its place, by who watches or applies next.
+    Recreate,
     /// Stop it; the restart policy then does not apply.
     Stop,
 }

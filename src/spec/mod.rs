@@ -17,6 +17,7 @@ pub mod lock;
 mod lower;
 mod merge;
 pub mod names;
+pub mod probe;
 mod schema;
 pub mod stack;
 mod toml;

@@ -266,7 +266,7 @@ impl Check<'_> {
     fn health(&mut self, name: &str, container: &Container) {
         let Some(check) = &container.healthcheck else { return };
         let path = format!("containers.{name}.healthcheck");
-        if check.on_failure == HealthAction::Restart && check.test == HealthTest::Disabled {
+        if check.on_failure != HealthAction::None && check.test == HealthTest::Disabled {
             self.error(&format!("{path}.on_failure"), "a disabled health check never fails".into());
         }
         if check.start_interval_ms.is_some() && check.start_period_ms.is_none_or(|period| period == 0) {

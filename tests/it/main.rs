@@ -27,6 +27,7 @@ mod networks;
 mod oci_runtime;
 mod plans;
 mod prechecks;
+mod probing;
 mod rolling;
 mod running;
 mod schema;

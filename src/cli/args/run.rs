@@ -253,6 +253,9 @@ pub struct RunLife {
     /// A shell command whose exit code 0 means healthy
     #[arg(long, value_name = "COMMAND")]
     pub health_cmd: Option<String>,
+    /// Asked by the engine: `http://:8080/health`, `tcp://:5432`, `grpc://:9000/SERVICE`
+    #[arg(long, value_name = "URL", conflicts_with = "health_cmd")]
+    pub health_probe: Option<String>,
     /// Between two checks
     #[arg(long, value_name = "DURATION")]
     pub health_interval: Option<String>,

@@ -79,7 +79,8 @@ fn state(one: &Container) -> Value {
     });
     if status.health != Health::None {
         value["Health"] = json!({"Status": health_word(status.health), "FailingStreak": status.failing_streak,
-                                 "Log": [{"Output": status.health_output}]});
+                                 "Log": [{"Output": status.health_output}],
+                                 "Cures": status.cured_ms.len(), "BudgetSpent": status.budget_spent});
     }
     value
 }
@@ -101,7 +102,9 @@ fn own_config(one: &Container, wanted: &ContainerConfig, image: Option<&Image>) 
     let exposed: Map<String, Value> = exposed.map(|port| (port, json!({}))).collect();
     let check = config.health.as_ref().map(|check| {
         let ns = |ms: u64| ms * 1_000_000;
-        json!({"Test": check.command, "Interval": ns(check.interval_ms), "Timeout": ns(check.timeout_ms),
+        let probe = wanted.healthcheck.as_ref().and_then(|wanted| wanted.probe.as_ref());
+        let test = probe.map_or_else(|| check.command.clone(), |probe| vec!["PROBE".to_owned(), probe.to_string()]);
+        json!({"Test": test, "Interval": ns(check.interval_ms), "Timeout": ns(check.timeout_ms),
                "StartPeriod": ns(check.start_period_ms), "StartInterval": ns(check.start_interval_ms),
                "Retries": check.retries})
     });

@@ -9,6 +9,7 @@ use crate::reconcile::resource::{
     ContainerConfig, DeviceMapping, Healthcheck, Logging, NamespaceMode, Resources, Restart, label,
 };
 use crate::runtime::shim::signal_number;
+use crate::spec::probe::Probe;
 use crate::spec::units;
 
 mod mounts;
@@ -170,9 +171,15 @@ fn healthcheck(life: &RunLife) -> Result<Option<Healthcheck>, FlagError> {
         return Ok(Some(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() }));
     }
     let time = |flag, text: &Option<String>| text.as_deref().map(|text| duration(flag, text)).transpose();
+    let probe = life.health_probe.as_ref().map(|text| {
+        Probe::parse(text).ok_or_else(|| {
+            wrong("--health-probe", text, "expected a place such as http://:8080/health, tcp://:5432 or grpc://:9000")
+        })
+    });
     let test = life.health_cmd.as_ref().map(|command| vec!["CMD-SHELL".to_owned(), command.clone()]);
     let check = Healthcheck {
         test: test.unwrap_or_default(),
+        probe: probe.transpose()?,
         interval_ms: time("--health-interval", &life.health_interval)?,
         timeout_ms: time("--health-timeout", &life.health_timeout)?,
         start_period_ms: time("--health-start-period", &life.health_start_period)?,

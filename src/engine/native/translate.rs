@@ -11,6 +11,7 @@ use crate::runtime::container::{self, Log};
 use crate::runtime::image::{self, Image};
 use crate::runtime::init::spec::{self, Device, Limits, Namespace, Request};
 use crate::runtime::userns::IdRange;
+use crate::spec::probe::{Place, Probe};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_GRACE_MS: u64 = 10_000;
@@ -102,8 +103,12 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         on_unhealthy: match wanted.on_unhealthy {
             OnUnhealthy::None => container::OnUnhealthy::None,
             OnUnhealthy::Restart => container::OnUnhealthy::Restart,
+            OnUnhealthy::Recreate => container::OnUnhealthy::Recreate,
             OnUnhealthy::Stop => container::OnUnhealthy::Stop,
         },
+        on_unhealthy_budget: wanted
+            .on_unhealthy_budget
+            .map(|budget| container::Budget { max: budget.max, within_ms: budget.within_ms }),
         stop_signal: stop_signal.unwrap_or_default(),
         stop_grace_ms: wanted.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
         log: log(&wanted.logging)?,
@@ -255,6 +260,7 @@ fn health(
     let test = if wanted.test.is_empty() { &image.test } else { &wanted.test };
     let words: Vec<&str> = test.iter().map(String::as_str).collect();
     let command = match words.as_slice() {
+        _ if wanted.probe.is_some() => Vec::new(),
         [] | ["NONE", ..] => return Ok(None),
         ["CMD", rest @ ..] if !rest.is_empty() => rest.iter().map(|word| (*word).to_owned()).collect(),
         ["CMD-SHELL", text] => shell(image).into_iter().chain([(*text).to_owned()]).collect(),
@@ -262,12 +268,28 @@ fn health(
     };
     Ok(Some(container::HealthCheck {
         command,
+        probe: wanted.probe.as_ref().map(probe),
         interval_ms: wanted.interval_ms.or(image.interval_ms).unwrap_or(30_000).max(1),
         timeout_ms: wanted.timeout_ms.or(image.timeout_ms).unwrap_or(30_000).max(1),
         start_period_ms: wanted.start_period_ms.or(image.start_period_ms).unwrap_or(0),
         start_interval_ms: wanted.start_interval_ms.or(image.start_interval_ms).unwrap_or(5_000).max(1),
         retries: wanted.retries.or(image.retries).unwrap_or(3),
     }))
+}
+
+fn probe(wanted: &Probe) -> container::Probe {
+    let place = |place: &Place| container::Place { host: place.host, port: place.port };
+    match wanted {
+        Probe::Tcp(of) => container::Probe::Tcp { place: place(of) },
+        Probe::Grpc(grpc) => container::Probe::Grpc { place: place(&grpc.place), service: grpc.service.clone() },
+        Probe::Http(http) => container::Probe::Http {
+            place: place(&http.place),
+            path: http.path.clone(),
+            tls: http.tls,
+            headers: http.headers.clone().into_iter().collect(),
+            status: http.status.clone(),
+        },
+    }
 }
 
 fn shell(image: &image::Healthcheck) -> Vec<String> {

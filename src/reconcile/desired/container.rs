@@ -128,6 +128,7 @@ pub(super) fn lower_container(
         restart_window_ms: container.restart.window_ms,
         healthcheck: container.healthcheck.as_ref().map(healthcheck),
         on_unhealthy: on_unhealthy(container),
+        on_unhealthy_budget: container.healthcheck.as_ref().and_then(|check| check.on_failure_budget),
         stop_signal: container.stop_signal.clone(),
         stop_grace_ms: Some(container.stop_grace_period_ms.unwrap_or(STOP_GRACE_MS)),
         logging: logging(container),
@@ -508,13 +509,15 @@ fn restart(policy: spec::RestartPolicy) -> Restart {
 fn healthcheck(check: &spec::Healthcheck) -> Healthcheck {
     let word = |word: &str| vec![word.to_owned()];
     let test = match &check.test {
-        spec::HealthTest::FromImage => Vec::new(),
+        spec::HealthTest::FromImage | spec::HealthTest::Probe(_) => Vec::new(),
         spec::HealthTest::Disabled => word("NONE"),
         spec::HealthTest::Exec(args) => [word("CMD"), args.clone()].concat(),
         spec::HealthTest::Shell(line) => [word("CMD-SHELL"), word(line)].concat(),
     };
+    let probe = if let spec::HealthTest::Probe(probe) = &check.test { Some(probe.clone()) } else { None };
     Healthcheck {
         test,
+        probe,
         interval_ms: check.interval_ms,
         timeout_ms: check.timeout_ms,
         start_period_ms: check.start_period_ms,
@@ -526,6 +529,7 @@ fn healthcheck(check: &spec::Healthcheck) -> Healthcheck {
 fn on_unhealthy(container: &spec::Container) -> OnUnhealthy {
     match container.healthcheck.as_ref().map(|check| check.on_failure) {
         Some(spec::HealthAction::Restart) => OnUnhealthy::Restart,
+        Some(spec::HealthAction::Recreate) => OnUnhealthy::Recreate,
         Some(spec::HealthAction::Stop) => OnUnhealthy::Stop,
         None | Some(spec::HealthAction::None) => OnUnhealthy::None,
     }

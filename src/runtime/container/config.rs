@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::probe::Probe;
 use crate::runtime::init::spec::Request;
 
 /// All that a container needs, with the image's own wishes mixed in. Kept at `containers/NAME/config.json` below the
@@ -40,6 +41,7 @@ pub struct Config {
     pub restart_window_ms: Option<u64>,
     pub health: Option<HealthCheck>,
     pub on_unhealthy: OnUnhealthy,
+    pub on_unhealthy_budget: Option<Budget>,
     /// A signal's name or number; SIGTERM when empty.
     pub stop_signal: String,
     pub stop_grace_ms: u64,
@@ -104,8 +106,18 @@ pub enum OnUnhealthy {
     #[default]
     None,
     Restart,
+    /// Nothing here: who declared it makes another one.
+    Recreate,
     /// For good, as by command.
     Stop,
+}
+
+/// How often something is done about a container whose check fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    pub max: u32,
+    /// In this time; without it since the start by command.
+    pub within_ms: Option<u64>,
 }
 
 /// When an ended container is started again. See docker's `--restart`.
@@ -126,6 +138,9 @@ pub enum Restart {
 pub struct HealthCheck {
     /// The program and its arguments.
     pub command: Vec<String>,
+    /// Instead of a program.
+    #[serde(default)]
+    pub probe: Option<Probe>,
     pub interval_ms: u64,
     pub timeout_ms: u64,
     pub start_period_ms: u64,
@@ -256,6 +271,10 @@ pub struct Status {
     pub failing_streak: u32,
     /// Output of the last check, its first 4096 bytes.
     pub health_output: String,
+    /// When it was started again because its check failed, as far as the budget counts it.
+    pub cured_ms: Vec<u64>,
+    /// The check fails, and nothing more is done about it.
+    pub budget_spent: bool,
 }
 
 /// A container as it is.

@@ -24,6 +24,7 @@ pub mod exec;
 pub mod logs;
 mod observe;
 mod paths;
+mod probe;
 mod remove;
 mod skeleton;
 mod start;
@@ -32,11 +33,12 @@ mod tree;
 
 pub use changes::{Change, changes};
 pub use config::{
-    Config, Container, Declared, Health, HealthCheck, Log, OnUnhealthy, Phase, ProcessId, Removal, Restart, Start,
-    State, Status,
+    Budget, Config, Container, Declared, Health, HealthCheck, Log, OnUnhealthy, Phase, ProcessId, Removal, Restart,
+    Start, State, Status,
 };
 pub use observe::{Stats, get, list, processes, stats, wait, wait_completed, wait_healthy, written_bytes};
 pub use paths::Paths;
+pub use probe::{Place, Probe};
 pub use remove::{Over, over, remove, sweep};
 pub use start::{Supervision, start};
 pub use stop::{Stop, kill, pause, rename, restart, stop, unpause, update};

@@ -225,6 +225,21 @@ pub fn drop_privileges(process: &Process, identity: &Identity, confined: bool) -
     set_capabilities(kept).map_err(InitError::step("capabilities"))
 }
 
+/// The user and group that own nothing.
+const NOBODY: u32 = 65_534;
+
+/// For a child that only talks to others: no right over this host is left, nor a way to one.
+pub fn become_nobody() -> io::Result<()> {
+    prctl::set_no_new_privs()?;
+    let nobody = Identity { uid: NOBODY, gid: NOBODY, groups: Vec::new(), home: String::new() };
+    match change_ids(&nobody) {
+        // In a user namespace without that id: it is an ordinary user's there, and stays that.
+        Err(error) if !matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM)) => return Err(error),
+        _ => {}
+    }
+    set_capabilities(0)
+}
+
 /// All ids become 0, which a new user namespace has mapped to an id of the host.
 pub fn become_root() -> io::Result<()> {
     setgroups(&[])?;

@@ -33,6 +33,7 @@ pub mod spec;
 mod terminal;
 mod users;
 
+pub use credentials::{become_nobody, die_with_parent};
 pub use mounts::{attach, map_ids};
 pub use options::WORDS as MOUNT_OPTIONS;
 pub use processors::thermal_counters;

@@ -1,4 +1,5 @@
-//! The health check: a program run in the container now and then, whose exit code is the answer.
+//! The health check: a program run in the container now and then, or a question that this program asks over its network
+//! ([`probes`]); an exit code is the answer.
 
 use std::fs::File;
 use std::io::Read;
@@ -8,8 +9,11 @@ use std::time::{Duration, Instant};
 use nix::fcntl::OFlag;
 
 use super::policy::{self, HealthState};
-use crate::runtime::container::{self, Error, Health, HealthCheck};
+use super::probes;
+use crate::runtime::container::exec::{self, Exec};
+use crate::runtime::container::{self, Health, HealthCheck};
 use crate::runtime::init::{Launched, Stdio};
+use crate::runtime::roots::Roots;
 use crate::runtime::sys;
 
 /// How much of a check's output is kept, in bytes.
@@ -36,10 +40,6 @@ impl Check {
     pub fn new(config: Option<HealthCheck>) -> Self {
         let state = HealthState { health: Health::None, streak: 0 };
         Self { config, state, begun: Instant::now(), probe: None, next: None, last: String::new() }
-    }
-
-    pub fn command(&self) -> Vec<String> {
-        self.config.as_ref().map(|config| config.command.clone()).unwrap_or_default()
     }
 
     /// The container has started.
@@ -83,7 +83,7 @@ impl Check {
     pub fn on_time(
         &mut self,
         now: Instant,
-        exec: impl FnOnce(Stdio) -> Result<Launched, Error>,
+        start: impl FnOnce(&HealthCheck, Stdio) -> Result<Launched, String>,
     ) -> Option<HealthState> {
         let config = self.config.clone()?;
         if let Some(probe) = self.probe.take() {
@@ -91,7 +91,7 @@ impl Check {
             return self.finish(false, format!("it took longer than {} ms", config.timeout_ms), now);
         }
         self.next = None;
-        match begin(&config, now, exec) {
+        match begin(&config, now, start) {
             Ok(probe) => {
                 self.probe = Some(probe);
                 None
@@ -120,15 +120,28 @@ impl Check {
     }
 }
 
+/// Starts one check of this container, whose first process is `of`.
+pub fn start(roots: &Roots, name: &str, of: &OwnedFd, config: &HealthCheck, stdio: Stdio) -> Result<Launched, String> {
+    match (&config.probe, stdio) {
+        (Some(probe), Stdio::Pipes { stdout, .. }) => {
+            probes::begin(probe, of, stdout).map_err(|error| error.to_string())
+        }
+        (_, stdio) => {
+            let exec = Exec { args: config.command.clone(), ..Exec::default() };
+            exec::exec(roots, name, &exec, stdio).map_err(|error| error.to_string())
+        }
+    }
+}
+
 fn begin(
     config: &HealthCheck,
     now: Instant,
-    exec: impl FnOnce(Stdio) -> Result<Launched, Error>,
+    start: impl FnOnce(&HealthCheck, Stdio) -> Result<Launched, String>,
 ) -> Result<Probe, String> {
     let (output, write) =
         nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|error| error.to_string())?;
     let stderr = write.try_clone().map_err(|error| error.to_string())?;
-    let process = exec(Stdio::Pipes { stdin: None, stdout: write, stderr }).map_err(|error| error.to_string())?;
+    let process = start(config, Stdio::Pipes { stdin: None, stdout: write, stderr })?;
     let deadline = now + Duration::from_millis(config.timeout_ms);
     Ok(Probe { process, output, text: Vec::new(), deadline })
 }

@@ -30,6 +30,7 @@ mod clients;
 mod joined;
 mod output;
 mod policy;
+mod probes;
 mod supervisor;
 
 pub use supervisor::signal_number;

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::runtime::container::{Config, Health, HealthCheck, Restart};
+use crate::runtime::container::{Budget, Config, Health, HealthCheck, Restart};
 
 /// A run at least this long counts as a success: the next pause is short again.
 const GOOD_RUN: Duration = Duration::from_secs(10);
@@ -62,6 +62,17 @@ pub fn next_check(state: HealthState, check: &HealthCheck, age: Duration) -> Dur
     })
 }
 
+/// Takes one from what may still be done about a container that is unhealthy; `spent` are the moments that count.
+pub fn spend(budget: Option<Budget>, spent: &mut Vec<u64>, now_ms: u64) -> bool {
+    let Some(budget) = budget else { return true };
+    spent.retain(|at| budget.within_ms.is_none_or(|within| at + within > now_ms));
+    let allowed = spent.len() < budget.max as usize;
+    if allowed {
+        spent.push(now_ms);
+    }
+    allowed
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -103,6 +114,17 @@ mod tests {
         };
         assert_eq!(restart_after(&config, 1, false, 0, 9), Some(Duration::from_secs(5)));
         assert_eq!(failures_after(&config, 5, Duration::from_secs(1)), 0);
+    }
+
+    #[test]
+    fn a_budget_is_of_a_time_and_comes_back() {
+        let budget = Some(Budget { max: 2, within_ms: Some(1000) });
+        let mut spent = Vec::new();
+        let allowed = [0, 10, 20, 999, 1001, 1002].map(|now| spend(budget, &mut spent, now));
+        assert_eq!(allowed, [true, true, false, false, true, false]);
+        let (once, mut spent) = (Some(Budget { max: 1, within_ms: None }), Vec::new());
+        assert_eq!([0, u64::MAX].map(|now| spend(once, &mut spent, now)), [true, false]);
+        assert!(spend(None, &mut vec![1; 9], 2));
     }
 
     #[test]

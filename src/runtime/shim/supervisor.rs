@@ -14,7 +14,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oci_spec::runtime::{LinuxResources, Spec};
 
-use super::check::Check;
+use super::check::{self, Check};
 use super::clients::{Clients, Wish};
 use super::joined::{self, Joined};
 use super::output::Writer;
@@ -329,11 +329,10 @@ impl Supervisor {
             self.restart_at = None;
             self.again();
         }
-        if self.status.state == State::Running && self.check.next().is_some_and(|at| at <= now) {
-            let exec = container::exec::Exec { args: self.check.command(), ..Default::default() };
-            let roots = &self.roots;
-            let name = &self.config.name;
-            let result = self.check.on_time(now, |stdio| container::exec::exec(roots, name, &exec, stdio));
+        let is_due = self.status.state == State::Running && self.check.next().is_some_and(|at| at <= now);
+        if let Some(run) = self.run.as_ref().filter(|_| is_due) {
+            let (roots, name, of) = (&self.roots, &self.config.name, &run.process.pidfd);
+            let result = self.check.on_time(now, |check, stdio| check::start(roots, name, of, check, stdio));
             self.apply_check(result);
         }
     }
@@ -356,13 +355,27 @@ impl Supervisor {
             return;
         }
         match self.config.on_unhealthy {
-            OnUnhealthy::None => {}
+            OnUnhealthy::None | OnUnhealthy::Recreate => {}
             OnUnhealthy::Restart => {
-                self.unhealthy = true;
-                self.ask_to_end(None, self.config.stop_grace_ms);
+                if self.is_within_budget() {
+                    self.unhealthy = true;
+                    self.ask_to_end(None, self.config.stop_grace_ms);
+                }
             }
             OnUnhealthy::Stop => self.stop(None, self.config.stop_grace_ms),
         }
+    }
+
+    /// Counts one more cure, or says once that there is none left.
+    fn is_within_budget(&mut self) -> bool {
+        let before = self.status.budget_spent;
+        let allowed = policy::spend(self.config.on_unhealthy_budget, &mut self.status.cured_ms, container::now_ms());
+        self.status.budget_spent = !allowed;
+        if !allowed && !before {
+            self.tell("health_budget_spent");
+        }
+        self.save();
+        allowed
     }
 
     fn set_health(&mut self, health: HealthState) {

@@ -8,6 +8,7 @@ mod mount;
 mod object;
 mod policy;
 mod port;
+mod probe;
 mod process;
 mod words;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::spec::diagnostics::Span;
 use crate::spec::dotenv;
 use crate::spec::fields::Fields;
-use crate::spec::lower::Context;
+use crate::spec::lower::{Context, probe};
 use crate::spec::stack::*;
 use crate::spec::tree::{Node, Value, parse_bool};
 
@@ -123,9 +123,17 @@ pub fn healthcheck(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Healt
     let mut fields = Fields::open(node, path, cx)?;
     let test = fields.take("test");
     let disable = fields.flag("disable", cx).unwrap_or_default();
-    let actions = [("none", HealthAction::None), ("restart", HealthAction::Restart), ("stop", HealthAction::Stop)];
-    let action = fields.take_ours("on_failure").and_then(|node| cx.choice(&node, &actions));
+    let probe = probe::probe(&mut fields, cx);
+    let on_failure = fields.take_ours("on_failure");
+    let on_failure = on_failure.and_then(|node| probe::on_failure(node, &format!("{path}.on_failure"), cx));
+    let (on_failure, on_failure_budget) = on_failure.unwrap_or_default();
+    if let (Some(test), Some(_)) = (&test, &probe) {
+        cx.error_help("a health check has one probe", test.span, probe::ONE_PROBE);
+    }
     let mut test = test.and_then(|node| health_test(node, cx)).unwrap_or_default();
+    if let Some((_, probe)) = probe {
+        test = HealthTest::Probe(probe);
+    }
     // Also over a test: a file that overrides another one disables it so.
     if disable {
         test = HealthTest::Disabled;
@@ -137,7 +145,8 @@ pub fn healthcheck(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Healt
         retries: fields.number("retries", cx),
         start_period_ms: fields.duration("start_period", cx),
         start_interval_ms: fields.duration("start_interval", cx),
-        on_failure: action.unwrap_or_default(),
+        on_failure,
+        on_failure_budget,
     };
     fields.finish(cx);
     Some(check)

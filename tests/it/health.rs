@@ -64,3 +64,50 @@ fn what_is_unhealthy_is_stopped_for_good_where_that_is_asked_for() {
     assert!(plan.contains("stopped by hand"), "{plan}");
     world.ok(&["destroy", "care"]);
 }
+
+#[test]
+fn what_stays_unhealthy_is_started_again_as_often_as_the_budget_allows() {
+    let world = world();
+    let check = "test: [CMD, test, -e, /never], on_failure: {action: restart, max: 2, within: 1h}";
+    let text = stack(&format!(", healthcheck: {{{check}}}")).replace("service_healthy", "service_started");
+    let file = world.file("stack.yaml", &text);
+    world.ok(&["apply", file.to_str().unwrap()]);
+    let status = || world.field("care-web-1", "status").as_str().unwrap().to_owned();
+    eventually("the budget is spent", || status().contains("(unhealthy, budget spent)"));
+    assert_eq!(
+        (world.field("care-web-1", "restarts"), world.field("care-web-1", "state")),
+        (2.into(), "running".into())
+    );
+    let pid = world.field("care-web-1", "pid");
+    let inspected = world.ok(&["inspect", "--format", "{{.State.Health.BudgetSpent}}", "care-web-1"]);
+    assert_eq!(inspected, "true\n");
+    // Said once, although the check goes on failing.
+    let streak = || {
+        let text = world.ok(&["inspect", "--format", "{{.State.Health.FailingStreak}}", "care-web-1"]);
+        text.trim().parse::<u32>().unwrap()
+    };
+    eventually("it goes on failing", || streak() > 3);
+    let events = world.ok(&["events", "--since", "0", "--until", "0s", "--format", "{{.Action}}"]);
+    assert_eq!(events.lines().filter(|line| *line == "health_budget_spent").count(), 1, "{events}");
+    assert_eq!(world.field("care-web-1", "pid"), pid);
+    world.ok(&["destroy", "care"]);
+}
+
+#[test]
+fn what_is_unhealthy_is_made_anew_by_the_next_apply_where_that_is_asked_for() {
+    let world = world();
+    let file = world.file("stack.yaml", &stack(", healthcheck: {on_failure: recreate}"));
+    let file = file.to_str().unwrap();
+    world.ok(&["apply", file]);
+    let id = world.field("care-web-1", "id");
+    world.ok(&["exec", "care-web-1", "touch", "/tmp/sick"]);
+    eventually("it is unhealthy", || world.field("care-web-1", "health") == "unhealthy");
+    assert_eq!(world.field("care-web-1", "id"), id);
+    let plan = world.ok(&["plan", file]);
+    assert!(plan.contains("replace") && plan.contains("unhealthy"), "{plan}");
+    world.ok(&["apply", "--wait", file]);
+    assert_ne!(world.field("care-web-1", "id"), id);
+    assert_eq!(world.field("care-web-1", "health"), "healthy");
+    assert!(!world.ok(&["plan", file]).contains("unhealthy"));
+    world.ok(&["destroy", "care"]);
+}

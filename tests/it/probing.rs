@@ -21,7 +21,7 @@ impl Server {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/probing/server.py");
         let pid = world.field(container, "pid").to_string();
         let mut command = Command::new("nsenter");
-        command.args(["-t", &pid, "-n", "python3", script]).arg(&certificate).arg(&key);
+        command.args(["-t", &pid, "-n", "/usr/bin/python3", script]).arg(&certificate).arg(&key);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -56,7 +56,7 @@ const ROWS: [(&str, &str, bool, &str); 26] = [
     ("h-slow", "http: ':8080/slow'", false, "it took longer than 1000 ms"),
     ("h-drip", "http: ':8080/drip'", false, ""),
     ("h-head", "http: ':8080/head'", false, "GET http://127.0.0.1:8080/head: "),
-    ("h-body", "http: ':8080/body'", false, "500 No:  [31mno database"),
+    ("h-body", "http: ':8080/body'", false, "500 Internal Server Error:  [31mno database"),
     ("h-none", "http: ':8079/'", false, "connect to 127.0.0.1:8079: Connection refused"),
     ("h-six", "http: ':8081/ok?deep=1'", true, "GET http://[::1]:8081/ok?deep=1: 200 OK"),
     ("h-four", "http: 'http://127.0.0.1:8081/'", false, "Connection refused"),

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use crate::reconcile::desired::{Desired, DesiredResource};
 use crate::reconcile::diff::{FieldChange, cost, diff};
-use crate::reconcile::engine::{Capabilities, Change, Observed, ObservedResource, Phase, RunState};
+use crate::reconcile::engine::{Capabilities, Change, Health, Observed, ObservedResource, Phase, RunState};
 use crate::reconcile::resource::{
-    Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode, PullPolicy,
-    RETIRED_SUFFIX, ResourceId, Restart,
+    Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode, OnUnhealthy,
+    PullPolicy, RETIRED_SUFFIX, ResourceId, Restart,
 };
 
 use super::PlanOptions;
@@ -231,6 +231,9 @@ fn decide_found(
         return half_made(id, config, fields);
     }
     let mut decision = match cost(id.kind, &fields, engine) {
+        _ if is_to_be_recreated(&config, found) => {
+            replaced(id, resource, &found.config, &config, observed, engine).because("unhealthy")
+        }
         None => Decision::new(Fate::Keep, &config),
         Some(Change::InPlace) => Decision::new(Fate::Update, &config),
         Some(Change::Restart) => Decision::new(Fate::Restart, &config),
@@ -246,6 +249,13 @@ fn decide_found(
         decide_run(&mut decision, container, run, options);
     }
     decision
+}
+
+/// Its check fails, and the file says that another one shall be made then.
+fn is_to_be_recreated(config: &Config, found: &ObservedResource) -> bool {
+    let Config::Container(container) = config else { return false };
+    let unhealthy = RunState::Running { health: Health::Unhealthy };
+    container.on_unhealthy == OnUnhealthy::Recreate && found.run.as_ref() == Some(&unhealthy)
 }
 
 fn replaced(

@@ -103,6 +103,9 @@ def grpc_server(port, handler):
     return server
 
 
+# A container without networks has no address of version 6; giving it the switch brings ::1.
+with open("/proc/sys/net/ipv6/conf/lo/disable_ipv6", "w") as switch:
+    switch.write("0")
 http_server(socket.AF_INET, "127.0.0.1", 8080)
 http_server(socket.AF_INET6, "::1", 8081)
 http_server(socket.AF_INET, "127.0.0.1", 8443, tls=True)

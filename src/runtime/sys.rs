@@ -241,26 +241,37 @@ pub fn make_mount(kind: &str, options: &[(&str, Option<&str>)], attributes: u64)
     let context = owned(unsafe {
         libc::syscall(libc::SYS_fsopen, kind.as_ptr(), 1 /* FSOPEN_CLOEXEC */)
     })?;
-    for (key, value) in options {
-        configure(&context, Some(key), *value)?;
-    }
-    configure(&context, None, None)?;
+    configure_all(&context, options)?;
+    configure(&context, CREATE, None, None)?;
     // SAFETY: takes integers.
     owned(unsafe {
         libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1 /* FSMOUNT_CLOEXEC */, attributes)
     })
 }
 
-/// Sets a flag or a string, or with no key creates the file system.
-fn configure(context: &OwnedFd, key: Option<&str>, value: Option<&str>) -> io::Result<()> {
-    const SET_FLAG: u32 = 0;
-    const SET_STRING: u32 = 1;
-    const CREATE: u32 = 6;
-    let command = match (key, value) {
-        (None, _) => CREATE,
-        (Some(_), None) => SET_FLAG,
-        (Some(_), Some(_)) => SET_STRING,
-    };
+/// Changes options of the file system whose mount `target` is on (fspick(2)).
+pub fn reconfigure_mount(target: BorrowedFd<'_>, options: &[(&str, Option<&str>)]) -> io::Result<()> {
+    const CLOEXEC_AND_EMPTY_PATH: u32 = 1 | 8;
+    // SAFETY: the empty path is NUL-terminated.
+    let context =
+        owned(unsafe { libc::syscall(libc::SYS_fspick, target.as_raw_fd(), c"".as_ptr(), CLOEXEC_AND_EMPTY_PATH) })?;
+    configure_all(&context, options)?;
+    configure(&context, RECONFIGURE, None, None)
+}
+
+/// Commands of fsconfig(2).
+const SET_FLAG: u32 = 0;
+const SET_STRING: u32 = 1;
+const CREATE: u32 = 6;
+const RECONFIGURE: u32 = 7;
+
+fn configure_all(context: &OwnedFd, options: &[(&str, Option<&str>)]) -> io::Result<()> {
+    options.iter().try_for_each(|(key, value)| {
+        configure(context, if value.is_some() { SET_STRING } else { SET_FLAG }, Some(key), *value)
+    })
+}
+
+fn configure(context: &OwnedFd, command: u32, key: Option<&str>, value: Option<&str>) -> io::Result<()> {
     let key = key.map(c_string).transpose()?;
     let value = value.map(c_string).transpose()?;
     let pointer = |text: &Option<CString>| text.as_ref().map_or(std::ptr::null(), |text| text.as_ptr());
@@ -377,12 +388,12 @@ pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     owned(i64::from(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_USERNS) }))
 }
 
-/// Shows the files of a mount that is attached nowhere yet, and of those below it, with the ids that this user
+/// Shows the files of a mount that is attached nowhere yet, and maybe of those below it, with the ids that this user
 /// namespace gives to theirs on the disk (mount_setattr(2), `MOUNT_ATTR_IDMAP`).
-pub fn map_mount_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>) -> io::Result<()> {
+pub fn map_mount_ids(mount: BorrowedFd<'_>, users: BorrowedFd<'_>, recursive: bool) -> io::Result<()> {
     let users = users.as_raw_fd() as u64;
     let attr = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd: users };
-    set_mount_attributes(mount, &attr, true)
+    set_mount_attributes(mount, &attr, recursive)
 }
 
 fn set_mount_attributes(mount: BorrowedFd<'_>, attr: &libc::mount_attr, recursive: bool) -> io::Result<()> {

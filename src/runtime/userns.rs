@@ -4,11 +4,11 @@
 //! from then on. What the container writes keeps its own ids on the disk, by id-mapped mounts (mount_setattr(2)).
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
-use nix::sched::CloneFlags;
+use nix::sched::{CloneFlags, setns};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +39,38 @@ impl IdRange {
     }
 }
 
+/// So many ids of a namespace, from `inside` on, stand for those from `outside` on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mapping {
+    pub inside: u32,
+    pub outside: u32,
+    pub size: u32,
+}
+
+impl From<IdRange> for Mapping {
+    fn from(ids: IdRange) -> Self {
+        Self { inside: 0, outside: ids.first, size: ids.size }
+    }
+}
+
+/// What this id inside stands for.
+pub fn outside(mappings: &[Mapping], id: u32) -> Option<u32> {
+    let of = |one: &Mapping| id.checked_sub(one.inside).filter(|offset| *offset < one.size).map(|at| one.outside + at);
+    mappings.iter().find_map(of)
+}
+
+/// The lines of `/proc/PID/uid_map`, by rising ids inside.
+pub fn read_mappings(path: &str) -> io::Result<Vec<Mapping>> {
+    let text = fs::read_to_string(path)?;
+    let line = |line: &str| {
+        let mut numbers = line.split_whitespace().map_while(|word| word.parse().ok());
+        Some(Mapping { inside: numbers.next()?, outside: numbers.next()?, size: numbers.next()? })
+    };
+    let mut all: Vec<Mapping> = text.lines().filter_map(line).collect();
+    all.sort_unstable();
+    Ok(all)
+}
+
 /// A range that overlaps none of `taken`: the same one for the same seed as long as it is free.
 pub fn choose(seed: &str, taken: &[IdRange]) -> Option<IdRange> {
     let slots = (LAST - FIRST + 1) / SIZE;
@@ -66,13 +98,46 @@ fn subordinate(line: &str) -> Option<IdRange> {
 /// # Errors
 /// Where the kernel has no user namespaces, or allows no more of them.
 pub fn create(ids: IdRange) -> io::Result<OwnedFd> {
-    let [user, _] = make(ids, CloneFlags::CLONE_NEWUSER)?;
+    with_mappings(&[ids.into()], &[ids.into()])
+}
+
+/// A new user namespace with these users and these groups.
+///
+/// # Errors
+/// As [`create`]; also where ids overlap.
+pub fn with_mappings(users: &[Mapping], groups: &[Mapping]) -> io::Result<OwnedFd> {
+    let [user, _] = make(users, groups, CloneFlags::CLONE_NEWUSER)?;
     Ok(user)
+}
+
+/// The users and the groups of a user namespace, as this process's own namespace knows them.
+///
+/// # Errors
+/// Where it can't be entered.
+pub fn mappings_of(users: BorrowedFd<'_>) -> io::Result<[Vec<Mapping>; 2]> {
+    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let (inside, entered) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+    let Some((pid, pidfd)) = sys::clone_process(CloneFlags::empty(), None)? else {
+        // Only system calls: nothing of its maker's may be touched here.
+        if setns(users, CloneFlags::CLONE_NEWUSER).is_ok() && nix::unistd::write(&entered, b"i").is_ok() {
+            wait_for_end(&read, &write)
+        }
+        sys::exit_now(1)
+    };
+    drop(entered);
+    let found = File::from(inside).read_exact(&mut [0]).and_then(|()| {
+        let of = |file: &str| read_mappings(&format!("/proc/{pid}/{file}"));
+        Ok([of("uid_map")?, of("gid_map")?])
+    });
+    drop(write);
+    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    found
 }
 
 /// A new user namespace, and a network namespace that belongs to it: its root may configure that network.
 pub fn create_with_network(ids: IdRange) -> io::Result<(OwnedFd, OwnedFd)> {
-    let [user, network] = make(ids, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
+    let ids = [ids.into()];
+    let [user, network] = make(&ids, &ids, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
     Ok((user, network))
 }
 
@@ -81,13 +146,14 @@ pub fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     sys::owning_user_namespace(namespace)
 }
 
-fn make(ids: IdRange, flags: CloneFlags) -> io::Result<[OwnedFd; 2]> {
+fn make(users: &[Mapping], groups: &[Mapping], flags: CloneFlags) -> io::Result<[OwnedFd; 2]> {
+    let line = |one: &Mapping| format!("{} {} {}\n", one.inside, one.outside, one.size);
     // The process waits for the end of this pipe: it ends with its maker, too.
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let Some((pid, pidfd)) = sys::clone_process(flags, None)? else { wait_for_end(&read, &write) };
     let made = (|| {
-        for file in ["uid_map", "gid_map"] {
-            fs::write(format!("/proc/{pid}/{file}"), format!("0 {} {}\n", ids.first, ids.size))?;
+        for (file, mappings) in [("uid_map", users), ("gid_map", groups)] {
+            fs::write(format!("/proc/{pid}/{file}"), mappings.iter().map(line).collect::<String>())?;
         }
         let open = |kind: &str| File::open(format!("/proc/{pid}/ns/{kind}")).map(OwnedFd::from);
         Ok([open("user")?, open("net")?])
@@ -128,6 +194,15 @@ mod tests {
     fn subordinate_ids_are_read() {
         assert_eq!(subordinate("ann:100000:65536"), Some(IdRange { first: 100_000, size: 65_536 }));
         assert_eq!(subordinate("# ann"), None);
+    }
+
+    #[test]
+    fn the_ids_of_a_namespace_are_those_that_it_was_given() {
+        let of = |inside, outside, size| Mapping { inside, outside, size };
+        let (users, groups) = ([of(0, 524_288, 10), of(10, 5, 1)], [of(0, 524_290, 7)]);
+        let namespace = with_mappings(&users, &groups).unwrap();
+        assert_eq!(mappings_of(namespace.as_fd()).unwrap(), [users.to_vec(), groups.to_vec()]);
+        assert_eq!([0, 9, 10, 11].map(|id| outside(&users, id)), [Some(524_288), Some(524_297), Some(5), None]);
     }
 
     #[test]

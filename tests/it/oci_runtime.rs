@@ -15,19 +15,22 @@ use crate::support::island::on_an_island;
 use crate::support::{Output, World, eventually};
 
 /// A bundle with a shell in it.
-struct Bundle<'a> {
+pub struct Bundle<'a> {
     world: &'a World,
-    directory: PathBuf,
-    id: String,
+    pub directory: PathBuf,
+    pub id: String,
 }
 
 impl<'a> Bundle<'a> {
     /// Its program is this script; `change` has the last word about its configuration.
-    fn new(world: &'a World, script: &str, change: impl FnOnce(&mut Value)) -> Self {
-        let root = world.busybox("bundle/rootfs");
+    pub fn new(world: &'a World, script: &str, change: impl FnOnce(&mut Value)) -> Self {
+        let is_free = |suffix: &String| !world.directory.join(format!("bundle{suffix}")).exists();
+        let suffixes = [String::new()].into_iter().chain((1..9).map(|number| format!("-{number}")));
+        let suffix = suffixes.into_iter().find(is_free).unwrap();
+        let root = world.busybox(&format!("bundle{suffix}/rootfs"));
         let directory = root.parent().unwrap().to_owned();
         let number = world.directory.file_name().unwrap().to_string_lossy().into_owned();
-        let bundle = Self { world, directory, id: format!("oci-{number}") };
+        let bundle = Self { world, directory, id: format!("oci-{number}{suffix}") };
         assert_eq!(bundle.run(&["spec", "--bundle", bundle.directory.to_str().unwrap()]).code, 0);
         let path = bundle.directory.join("config.json");
         let mut config: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
@@ -47,21 +50,21 @@ impl<'a> Bundle<'a> {
         command
     }
 
-    fn run(&self, words: &[&str]) -> Output {
+    pub fn run(&self, words: &[&str]) -> Output {
         let mut command = self.command(words);
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         crate::support::finish(child, words)
     }
 
     #[track_caller]
-    fn ok(&self, words: &[&str]) -> String {
+    pub fn ok(&self, words: &[&str]) -> String {
         let output = self.run(words);
         assert_eq!(output.code, 0, "{words:?}: {output:#?}");
         output.stdout
     }
 
     #[track_caller]
-    fn fails(&self, words: &[&str]) -> String {
+    pub fn fails(&self, words: &[&str]) -> String {
         let output = self.run(words);
         assert_ne!(output.code, 0, "{words:?}: {output:#?}");
         output.stderr
@@ -69,7 +72,7 @@ impl<'a> Bundle<'a> {
 
     /// Makes it, with what it writes in a file: a container outlives who made it.
     #[track_caller]
-    fn create(&self, more: &[&str]) -> PathBuf {
+    pub fn create(&self, more: &[&str]) -> PathBuf {
         let path = self.world.directory.join("out");
         let mut words = vec!["create", "--bundle", self.directory.to_str().unwrap()];
         words.extend(more);
@@ -82,11 +85,11 @@ impl<'a> Bundle<'a> {
         path
     }
 
-    fn state(&self) -> Value {
+    pub fn state(&self) -> Value {
         serde_json::from_str(&self.ok(&["state", &self.id])).unwrap()
     }
 
-    fn status(&self) -> String {
+    pub fn status(&self) -> String {
         self.state()["status"].as_str().unwrap().to_owned()
     }
 
@@ -96,7 +99,7 @@ impl<'a> Bundle<'a> {
     }
 
     #[track_caller]
-    fn leaves_nothing(&self) {
+    pub fn leaves_nothing(&self) {
         assert_eq!(self.group(), "");
         assert!(!self.world.directory.join("oci").join(&self.id).exists());
         let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -206,7 +209,14 @@ fn what_can_not_be_done_is_refused_by_name() {
         ("/process/selinuxLabel", json!("x"), "process.selinuxLabel"),
         ("/process/cwd", json!("relative"), "process.cwd"),
         ("/process/args", json!([]), "without args"),
-        ("/mounts/0/options", json!(["remount"]), "mounts[0].options"),
+        ("/mounts/0/options", json!(["mand"]), "mounts[0].options"),
+        ("/mounts/0/options", json!(["idmap"]), "mounts[0].options"),
+        ("/mounts/0/uidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}]), "both are needed"),
+        ("/linux/uidMappings", json!([{"containerID": 0, "hostID": 1, "size": 1}]), "without a user namespace"),
+        ("/linux/namespaces", json!([{"type": "mount"}, {"type": "user"}]), "linux.uidMappings"),
+        ("/linux/namespaces", json!([{"type": "mount"}, {"type": "mount"}]), "twice"),
+        ("/linux/namespaces", json!([{"type": "mount", "path": "/proc/self/ns/mnt"}]), "the host's own"),
+        ("/linux/timeOffsets", json!({"boottime": {"secs": 1}}), "linux.timeOffsets"),
         ("/windows", json!({"layerFolders": []}), "windows"),
         ("/ociVersion", json!("2.0.0"), "ociVersion"),
     ];

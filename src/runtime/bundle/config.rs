@@ -4,7 +4,7 @@
 use std::fs;
 use std::path::Path;
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
 
 use super::{Error, limits};
 use crate::runtime::init;
@@ -68,39 +68,67 @@ pub fn check_process(process: &Process) -> Result<(), Error> {
 }
 
 fn check_mounts(spec: &Spec) -> Result<(), Error> {
+    let has_users = has_namespace(spec.linux().as_ref(), LinuxNamespaceType::User);
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
         let field = |name: &str| format!("mounts[{index}].{name} ({})", mount.destination().display());
-        if mount.uid_mappings().is_some() || mount.gid_mappings().is_some() {
-            return Err(no(field("uidMappings and gidMappings"), "user namespaces are not supported yet"));
-        }
         let words: Vec<&str> = mount.options().iter().flatten().map(String::as_str).collect();
-        init::check_mount_options(&words).map_err(|reason| no(field("options"), reason))?;
+        let maps = init::check_mount_options(&words).map_err(|reason| no(field("options"), reason))?;
+        check_ids(mount, maps, &words, has_users).map_err(|(name, reason)| no(field(name), reason))?;
     }
     Ok(())
 }
 
-fn check_linux(linux: &Linux) -> Result<(), Error> {
-    for namespace in linux.namespaces().iter().flatten() {
-        let path = namespace.path().is_some();
-        match namespace.typ() {
-            LinuxNamespaceType::User => return Err(no("linux.namespaces: user", "not supported yet")),
-            LinuxNamespaceType::Time => return Err(no("linux.namespaces: time", "not supported yet")),
-            LinuxNamespaceType::Mount if path => {
-                return Err(no("linux.namespaces: mount by path", "the root is changed in a new one alone"));
-            }
-            LinuxNamespaceType::Cgroup if path => {
-                return Err(no("linux.namespaces: cgroup by path", "not supported yet"));
-            }
-            _ => {}
-        }
+/// Of a mount that shows its files with other ids.
+fn check_ids(mount: &Mount, maps: bool, words: &[&str], has_users: bool) -> Result<(), (&'static str, &'static str)> {
+    let (users, groups) = (has_any(mount.uid_mappings()), has_any(mount.gid_mappings()));
+    if users != groups {
+        return Err(("uidMappings and gidMappings", "both are needed, or neither"));
     }
-    if !linux.namespaces().iter().flatten().any(|one| one.typ() == LinuxNamespaceType::Mount) {
+    if maps && !users && !has_users {
+        return Err(("options", "idmap needs uidMappings and gidMappings, or a user namespace to have them of"));
+    }
+    let is_bind = mount.typ().as_deref() == Some("bind") || words.iter().any(|word| ["bind", "rbind"].contains(word));
+    if (maps || users) && !is_bind {
+        return Err(("uidMappings and gidMappings", "only what is bound has other ids than its file system"));
+    }
+    Ok(())
+}
+
+fn has_namespace(linux: Option<&Linux>, kind: LinuxNamespaceType) -> bool {
+    linux.and_then(|linux| linux.namespaces().as_ref()).into_iter().flatten().any(|one| one.typ() == kind)
+}
+
+/// # Errors
+/// Where namespaces contradict themselves or what belongs to them.
+fn check_namespaces(linux: &Linux) -> Result<(), Error> {
+    let all = || linux.namespaces().iter().flatten();
+    if let Some(twice) = all().find(|one| all().filter(|other| one.typ() == other.typ()).count() > 1) {
+        return Err(no(format!("linux.namespaces: {} twice", twice.typ()), "there is one of each kind"));
+    }
+    if !has_namespace(Some(linux), LinuxNamespaceType::Mount) {
         return Err(no("linux.namespaces without mount", "the host's own root would be changed"));
     }
+    let is_new = |kind| all().any(|one| one.typ() == kind && one.path().is_none());
+    let (users, groups) = (has_any(linux.uid_mappings()), has_any(linux.gid_mappings()));
+    if (users || groups) && !has_namespace(Some(linux), LinuxNamespaceType::User) {
+        return Err(no("linux.uidMappings and gidMappings without a user namespace", "there is nothing to map"));
+    }
+    if is_new(LinuxNamespaceType::User) && !(users && groups) {
+        return Err(no("a user namespace without linux.uidMappings and gidMappings", "nobody would be in it"));
+    }
+    let offsets = linux.time_offsets().iter().flatten();
+    if offsets.clone().next().is_some() && !is_new(LinuxNamespaceType::Time) {
+        return Err(no("linux.timeOffsets without a new time namespace", "only a new one takes them"));
+    }
+    match offsets.map(|(clock, _)| clock).find(|clock| !["monotonic", "boottime"].contains(&clock.as_str())) {
+        Some(clock) => Err(no(format!("linux.timeOffsets.{clock}"), "the kernel has monotonic and boottime")),
+        None => Ok(()),
+    }
+}
+
+fn check_linux(linux: &Linux) -> Result<(), Error> {
+    check_namespaces(linux)?;
     let some = |there: bool, field: &str, reason: &str| if there { Err(no(field, reason)) } else { Ok(()) };
-    some(has_any(linux.uid_mappings()), "linux.uidMappings", "user namespaces are not supported yet")?;
-    some(has_any(linux.gid_mappings()), "linux.gidMappings", "user namespaces are not supported yet")?;
-    some(linux.time_offsets().as_ref().is_some_and(|all| !all.is_empty()), "linux.timeOffsets", "not supported yet")?;
     some(linux.intel_rdt().is_some(), "linux.intelRdt", "cache and bandwidth of processors are not managed")?;
     some(linux.memory_policy().is_some(), "linux.memoryPolicy", "use linux.resources.cpu.mems")?;
     some(linux.net_devices().as_ref().is_some_and(|all| !all.is_empty()), "linux.netDevices", "not supported yet")?;

@@ -12,7 +12,7 @@ use oci_spec::runtime::Spec;
 
 use super::hooks::{self, Kind};
 use super::state::{State, Status};
-use super::{Error, Room, check_id, config, files, io_at, limits};
+use super::{Error, Room, check_id, config, files, io_at, limits, users};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::ProcessId;
 use crate::runtime::init::{self, Hold, InitError, Launched, Stdio};
@@ -61,6 +61,9 @@ pub fn create(room: &Room, spec: &Spec, create: Create<'_>) -> Result<Launched, 
 }
 
 fn make(spec: &Spec, create: Create<'_>, directory: &Path, launcher: &Path, group: &Cgroup) -> Result<Launched, Error> {
+    let mut spec = spec.clone();
+    let users = users::namespace(&mut spec)?;
+    let spec = &spec;
     let root = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
     let root = create.bundle.join(root);
     let rootfs = root.canonicalize().map_err(io_at(format!("root.path {}", root.display())))?;
@@ -101,7 +104,7 @@ fn make(spec: &Spec, create: Create<'_>, directory: &Path, launcher: &Path, grou
         user: "",
         groups: &[],
         reaper: false,
-        users: None,
+        users: users.as_ref(),
         mounts: Vec::new(),
         hold: Some(Hold {
             gate: fifo(&directory.join("gate"))?,

@@ -25,6 +25,7 @@ mod hooks;
 mod limits;
 mod state;
 mod stats;
+mod users;
 
 pub use config::read as read_config;
 pub use create::{Create, create, start};

@@ -12,8 +12,8 @@ use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::credentials::{self, Identity};
 use super::{
-    Channel, InitError, JoinChild, LaunchChild, MOUNTED, READY, Stdio, exactly, files, has_namespace, launcher, mounts,
-    namespace_path, terminal, users,
+    Channel, InitError, JoinChild, LaunchChild, MOUNTED, READY, Stdio, clocks, exactly, files, has_namespace, launcher,
+    letter, mounts, namespace_path, terminal, users,
 };
 use crate::runtime::network::sandbox;
 use crate::runtime::sys;
@@ -44,6 +44,9 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
     at("root of the user namespace", own_root(spec))?;
     at("control group namespace", new_cgroup_namespace(spec))?;
     at("network namespace", furnish_network(spec, request.hold.is_some()))?;
+    if let Some(namespace) = &request.mounts_of {
+        at("mount namespace", setns(namespace, CloneFlags::CLONE_NEWNS).map_err(io::Error::from))?;
+    }
     at("stop mounts from leaking", mounts::make_private())?;
     let mut prepared = request.prepared;
     let root = match prepared.root.take() {
@@ -77,7 +80,7 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
     mounts::restrict_paths(spec)?;
     at("read-only root", mounts::restrict_root(spec))?;
     if request.hold.is_some() {
-        at("linux.rootfsPropagation", mounts::set_root_propagation(spec))?;
+        at("linux.rootfsPropagation", letter::set_root_propagation(spec))?;
     }
     at("stdio", attach(stdio, slave, &identity))?;
     if let Some(hold) = request.hold {
@@ -112,6 +115,7 @@ fn try_join(
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWCGROUP;
     all.set(CloneFlags::CLONE_NEWUSER, has_namespace(request.spec, LinuxNamespaceType::User));
+    all.set(clocks::CLONE_NEWTIME, has_namespace(request.spec, LinuxNamespaceType::Time));
     at("join the container", setns(pidfd.as_fd(), all).map_err(io::Error::from))?;
     at("root of the user namespace", own_root(request.spec))?;
     let root = at("root directory", open_directory(Path::new("/")))?;
@@ -169,7 +173,8 @@ fn own_root(spec: &Spec) -> io::Result<()> {
 
 /// Made from inside the container's group, so that the group is its root.
 fn new_cgroup_namespace(spec: &Spec) -> io::Result<()> {
-    let wanted = has_namespace(spec, LinuxNamespaceType::Cgroup);
+    let kind = LinuxNamespaceType::Cgroup;
+    let wanted = has_namespace(spec, kind) && namespace_path(spec, kind).is_none();
     if wanted { Ok(unshare(CloneFlags::CLONE_NEWCGROUP)?) } else { Ok(()) }
 }
 

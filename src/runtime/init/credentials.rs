@@ -148,6 +148,20 @@ pub fn reset_signals() -> io::Result<()> {
     Ok(())
 }
 
+/// What only root of the host may give itself, before it is root of a user namespace alone: a lower score, and the right
+/// to the limits that come later.
+pub fn take_from_host(process: &Process) -> io::Result<()> {
+    set_oom_score(process)?;
+    process.rlimits().iter().flatten().try_for_each(|limit| {
+        let resource = resource(limit);
+        let own = own_rlimit(resource)?;
+        let raised =
+            if limit.hard() > own.rlim_max { apply_rlimit(resource, own.rlim_cur, limit.hard()) } else { Ok(()) };
+        // Who may not is told so by what comes later, as without a user namespace.
+        raised.or_else(|error| if error.raw_os_error() == Some(libc::EPERM) { Ok(()) } else { Err(error) })
+    })
+}
+
 /// Written while still root: lowering it needs a capability.
 pub fn set_oom_score(process: &Process) -> io::Result<()> {
     match process.oom_score_adj() {
@@ -163,9 +177,9 @@ pub fn set_rlimits(process: &Process) -> Result<(), InitError> {
     Ok(())
 }
 
-fn set_rlimit(limit: &PosixRlimit) -> io::Result<()> {
+fn resource(limit: &PosixRlimit) -> libc::__rlimit_resource_t {
     use oci_spec::runtime::PosixRlimitType as Kind;
-    let resource = match limit.typ() {
+    match limit.typ() {
         Kind::RlimitCpu => libc::RLIMIT_CPU,
         Kind::RlimitFsize => libc::RLIMIT_FSIZE,
         Kind::RlimitData => libc::RLIMIT_DATA,
@@ -182,15 +196,21 @@ fn set_rlimit(limit: &PosixRlimit) -> io::Result<()> {
         Kind::RlimitNice => libc::RLIMIT_NICE,
         Kind::RlimitRtprio => libc::RLIMIT_RTPRIO,
         Kind::RlimitRttime => libc::RLIMIT_RTTIME,
-    };
+    }
+}
+
+fn own_rlimit(resource: libc::__rlimit_resource_t) -> io::Result<libc::rlimit> {
+    let mut own = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the kernel writes one rlimit into `own`.
+    if unsafe { libc::getrlimit(resource, &raw mut own) } < 0 { Err(io::Error::last_os_error()) } else { Ok(own) }
+}
+
+fn set_rlimit(limit: &PosixRlimit) -> io::Result<()> {
+    let resource = resource(limit);
     match apply_rlimit(resource, limit.soft(), limit.hard()) {
         // An engine that may not raise its own limit gives what it has: stricter than asked, never laxer.
         Err(error) if error.raw_os_error() == Some(libc::EPERM) => {
-            let mut own = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-            // SAFETY: the kernel writes one rlimit into `own`.
-            if unsafe { libc::getrlimit(resource, &raw mut own) } < 0 {
-                return Err(io::Error::last_os_error());
-            }
+            let own = own_rlimit(resource)?;
             apply_rlimit(resource, limit.soft().min(own.rlim_max), limit.hard().min(own.rlim_max))
         }
         other => other,

@@ -32,7 +32,8 @@ pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bi
 /// volume is touched. Devices of the specification whose parent is /dev itself go there too.
 pub fn fill_dev(spec: &Spec, dev: BorrowedFd<'_>) -> Result<(), InitError> {
     for (name, major, minor) in DEVICES {
-        let made = node(spec, dev, Path::new(name), SFlag::S_IFCHR, 0o666, makedev(major, minor));
+        let host = Path::new("/dev").join(name);
+        let made = node(spec, dev, &host, SFlag::S_IFCHR, 0o666, makedev(major, minor));
         made.map_err(InitError::step(format!("make /dev/{name}")))?;
     }
     for (target, name) in LINKS {
@@ -53,12 +54,15 @@ pub fn make_devices(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), InitError> 
     Ok(())
 }
 
-/// In a user namespace nobody may make nodes: the host's own is bound there.
-fn node(spec: &Spec, directory: BorrowedFd<'_>, name: &Path, kind: SFlag, mode: u32, device: u64) -> io::Result<()> {
-    if !has_namespace(spec, LinuxNamespaceType::User) {
+/// With the last part of the host's name for it. In a user namespace nobody may make nodes of devices: the host's own is
+/// bound there.
+fn node(spec: &Spec, directory: BorrowedFd<'_>, host: &Path, kind: SFlag, mode: u32, device: u64) -> io::Result<()> {
+    let name = Path::new(host.file_name().ok_or(io::ErrorKind::InvalidInput)?);
+    if kind == SFlag::S_IFIFO || !has_namespace(spec, LinuxNamespaceType::User) {
         return Ok(mknodat(directory, name, kind, Permissions::from_bits_truncate(mode), device)?);
     }
-    let source = open(&Path::new("/dev").join(name), OFlag::O_PATH | OFlag::O_CLOEXEC, Permissions::empty())?;
+    let about = |error: nix::Error| io::Error::new(io::Error::from(error).kind(), format!("the host's: {error}"));
+    let source = open(host, OFlag::O_PATH | OFlag::O_CLOEXEC, Permissions::empty()).map_err(about)?;
     if nix::sys::stat::fstat(&source)?.st_rdev != device {
         return Err(io::Error::other("the host's device of this name is another one"));
     }
@@ -78,7 +82,7 @@ fn own_device(spec: &Spec, device: &LinuxDevice, root: BorrowedFd<'_>) -> io::Re
         _ => SFlag::S_IFCHR,
     };
     let number = makedev(device.major() as u64, device.minor() as u64);
-    match node(spec, directory.as_fd(), Path::new(name), kind, device.file_mode().unwrap_or(0o666), number) {
+    match node(spec, directory.as_fd(), device.path(), kind, device.file_mode().unwrap_or(0o666), number) {
         // One that is there already is not ours to change; it must be the very device that was meant.
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             let found = sys::open_in_root(directory.as_fd(), Path::new(name), libc::O_PATH | libc::O_NOFOLLOW, 0)?;

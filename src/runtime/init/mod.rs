@@ -20,10 +20,12 @@ use super::cgroup::Cgroup;
 use super::sys;
 
 mod child;
+mod clocks;
 mod credentials;
 mod exactly;
 mod files;
 pub mod launcher;
+mod letter;
 mod mounts;
 mod options;
 mod process;
@@ -38,7 +40,7 @@ pub use mounts::{attach, map_ids};
 pub use options::WORDS as MOUNT_OPTIONS;
 pub use processors::thermal_counters;
 pub use terminal::{resize, size as terminal_size};
-pub use users::with_files_of_root;
+pub use users::{listed as mappings, with_files_of_root};
 
 /// What the first process of a container is made from.
 pub struct Launch<'a> {
@@ -154,15 +156,17 @@ impl InitError {
 /// # Errors
 /// See [`InitError`]; the process is gone then.
 pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
-    let join = process::namespaces_by_path(launch.spec)?;
+    let join = process::namespaces_to_join(launch.spec)?;
     let users = users::namespace(launch.spec, launch.users)?;
     let letter = if launch.hold.is_some() { mounts::Letter::Exact } else { mounts::Letter::Own };
     let prepared = mounts::prepare(launch.spec, launch.rootfs, users.as_ref(), launch.mounts, letter)?;
-    let birth = process::Birth { flags: new_namespaces(launch.spec), join, cgroup: None, users };
+    let process = launch.spec.process().clone().filter(|_| launch.hold.is_some());
+    let birth = process::Birth { flags: new_namespaces(launch.spec), join, cgroup: None, users, process };
     let request = LaunchChild {
         spec: launch.spec,
         rootfs: launch.rootfs,
         prepared,
+        mounts_of: process::mounts_by_path(launch.spec)?,
         cgroup: launch.cgroup,
         user: launch.user,
         groups: launch.groups,
@@ -184,7 +188,7 @@ pub fn join(join: Join<'_>) -> Result<Launched, InitError> {
     let pidfd = join.pidfd;
     let container = pidfd.try_clone().map_err(InitError::step("join the pid namespace"))?;
     let join_pid = vec![(container, CloneFlags::CLONE_NEWPID)];
-    let birth = process::Birth { flags: CloneFlags::empty(), join: join_pid, cgroup: None, users: None };
+    let birth = process::Birth { flags: CloneFlags::empty(), join: join_pid, cgroup: None, users: None, process: None };
     let request = JoinChild {
         spec: join.spec,
         args: join.args,
@@ -210,6 +214,8 @@ struct LaunchChild<'a> {
     spec: &'a Spec,
     rootfs: &'a Path,
     prepared: mounts::Prepared,
+    /// The mount namespace of others that it enters.
+    mounts_of: Option<OwnedFd>,
     cgroup: &'a Cgroup,
     user: &'a str,
     groups: &'a [String],
@@ -385,12 +391,12 @@ pub fn sealed_engine(program: &Path) -> io::Result<OwnedFd> {
     Ok(binary)
 }
 
-/// Whether options of a mount can be done, as somebody else's specification has them.
+/// Whether options of a mount can be done, as somebody else's specification has them; and whether they map ids.
 ///
 /// # Errors
 /// The word that can't.
-pub fn check_mount_options(words: &[&str]) -> Result<(), String> {
-    options::parse(words).map(drop)
+pub fn check_mount_options(words: &[&str]) -> Result<bool, String> {
+    options::parse(words).map(|options| options.ids.is_some())
 }
 
 /// The ids of `user[:group]`, looked up in the files of this root as for a container's process.

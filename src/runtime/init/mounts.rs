@@ -1,6 +1,7 @@
 //! The container's mount tree. Each target is opened inside the new root, so that no symbolic link of a hostile image
 //! leads out of it, and mounts are attached to what was opened, not to its path (CVE-2025-31133 and its kin).
 
+use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -8,11 +9,10 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{OFlag, open};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::Mode;
-use oci_spec::runtime::{Mount, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 
-use super::InitError;
-use super::options::{self, Below, Options};
 pub use super::options::{NO_DEV, NO_EXEC, NO_SUID, READ_ONLY};
+use super::{InitError, letter, namespace_path};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::sys;
 
@@ -43,6 +43,8 @@ pub fn bind_root(rootfs: &Path) -> io::Result<OwnedFd> {
 pub struct Prepared {
     pub root: Option<OwnedFd>,
     pub mounts: Vec<(PathBuf, OwnedFd)>,
+    /// By their place in a specification that is taken to the letter.
+    exact: BTreeMap<usize, OwnedFd>,
 }
 
 impl Prepared {
@@ -51,7 +53,8 @@ impl Prepared {
     }
 }
 
-/// What the child can't make by itself: in a user namespace, the root and everything that is bound.
+/// What the child can't make by itself: in a user namespace, or in a mount namespace of others, the root and everything
+/// that is bound.
 pub fn prepare(
     spec: &Spec,
     rootfs: &Path,
@@ -59,12 +62,23 @@ pub fn prepare(
     mounts: Vec<(PathBuf, OwnedFd)>,
     letter: Letter,
 ) -> Result<Prepared, InitError> {
-    let mut prepared = Prepared { root: None, mounts };
-    if letter == Letter::Exact {
-        prepare_shared(spec, &mut prepared)?;
+    let mut prepared = Prepared { root: None, mounts, exact: BTreeMap::new() };
+    let elsewhere = users.is_some() || namespace_path(spec, LinuxNamespaceType::Mount).is_some();
+    if elsewhere {
+        prepared.root = Some(sys::clone_mount(rootfs).map_err(InitError::step("root file system"))?);
     }
-    let Some(users) = users else { return Ok(prepared) };
-    prepared.root = Some(sys::clone_mount(rootfs).map_err(InitError::step("root file system"))?);
+    match (letter, users) {
+        (Letter::Exact, _) => {
+            let maker = if elsewhere { letter::Maker::Starter } else { letter::Maker::Child };
+            prepared.exact = letter::prepare(spec, users, maker)?;
+        }
+        (Letter::Own, Some(users)) => prepare_own(spec, users, &mut prepared)?,
+        (Letter::Own, None) => {}
+    }
+    Ok(prepared)
+}
+
+fn prepare_own(spec: &Spec, users: &OwnedFd, prepared: &mut Prepared) -> Result<(), InitError> {
     for wanted in spec.mounts().iter().flatten().filter(|wanted| kind_of(wanted) == "bind") {
         let (destination, options) = (wanted.destination(), options_of(wanted));
         if prepared.at(destination).is_none() {
@@ -72,22 +86,6 @@ pub fn prepare(
             let made = bind_source(source, &options, Some(users));
             let made = made.map_err(InitError::step(format!("mount {}", destination.display())))?;
             prepared.mounts.push((destination.clone(), made));
-        }
-    }
-    Ok(prepared)
-}
-
-/// What is mounted below a shared source inside is to be seen outside: the child's copies of the host's mounts do not
-/// pass that on, so this one is made outside.
-fn prepare_shared(spec: &Spec, prepared: &mut Prepared) -> Result<(), InitError> {
-    for wanted in spec.mounts().iter().flatten() {
-        let words = options_of(wanted);
-        let is_shared = words.iter().any(|word| ["shared", "rshared"].contains(word));
-        let is_bind = kind_of(wanted) == "bind" || words.iter().any(|word| ["bind", "rbind"].contains(word));
-        if is_shared && is_bind {
-            let step = || InitError::step(format!("mount {}", wanted.destination().display()));
-            let options = options::parse(&words).map_err(|word| step()(io::Error::other(word)))?;
-            prepared.mounts.push((wanted.destination().clone(), exact_bind(wanted, &options).map_err(step())?));
         }
     }
     Ok(())
@@ -120,12 +118,12 @@ pub fn mount_all(
     prepared: &Prepared,
     letter: Letter,
 ) -> Result<Option<OwnedFd>, InitError> {
-    for wanted in spec.mounts().iter().flatten() {
+    for (index, wanted) in spec.mounts().iter().flatten().enumerate() {
         let destination = wanted.destination();
         let step = || InitError::step(format!("mount {}", destination.display()));
-        match prepared.at(destination) {
+        match prepared.exact.get(&index).or_else(|| prepared.at(destination)) {
             Some(mount) => attach(mount, root, destination).map_err(step())?,
-            None if letter == Letter::Exact => exactly(wanted, root, group).map_err(step())?,
+            None if letter == Letter::Exact => letter::mount(wanted, root, group).map_err(step())?,
             None => one(wanted, root, group).map_err(step())?,
         }
         if destination == Path::new("/dev") && kind_of(wanted) == "tmpfs" {
@@ -148,16 +146,16 @@ fn check_proc(proc: &OwnedFd) -> io::Result<()> {
     if found as i64 == PROC_MAGIC { Ok(()) } else { Err(io::Error::other("it is not the kernel's procfs")) }
 }
 
-fn kind_of(wanted: &Mount) -> &str {
+pub fn kind_of(wanted: &Mount) -> &str {
     wanted.typ().as_deref().unwrap_or("bind")
 }
 
-fn options_of(wanted: &Mount) -> Vec<&str> {
+pub fn options_of(wanted: &Mount) -> Vec<&str> {
     wanted.options().iter().flatten().map(String::as_str).collect()
 }
 
 /// The path below the root, if something may be mounted there.
-fn place(destination: &Path) -> io::Result<&Path> {
+pub fn place(destination: &Path) -> io::Result<&Path> {
     let relative = destination.strip_prefix("/").unwrap_or(destination);
     if may_cover(relative) {
         return Ok(relative);
@@ -190,74 +188,6 @@ fn one(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result<()> {
     }
 }
 
-/// One mount, as its options say to the letter.
-fn exactly(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result<()> {
-    let words = options_of(wanted);
-    let options = options::parse(&words).map_err(io::Error::other)?;
-    let (kind, destination) = (kind_of(wanted), wanted.destination());
-    if kind == "bind" || options.bind.is_some() {
-        return attach(&exact_bind(wanted, &options)?, root, destination);
-    }
-    let relative = destination.strip_prefix("/").unwrap_or(destination);
-    let made = match kind {
-        "cgroup" | "cgroup2" => return cgroup(root, place(destination)?, group, options.own.set),
-        "proc" | "sysfs" => {
-            let made = kernel_files(kind, options.own.set)?;
-            // Both have no options of their own, and no source but their name.
-            propagate(&made, &options)?;
-            return sys::attach_mount(made.as_fd(), directory_without_links(root, relative)?.as_fd());
-        }
-        kind => {
-            let target = directory(root, place(destination)?, 0o755)?;
-            let mode = format!("{:o}", nix::sys::stat::fstat(&target)?.st_mode & 0o7777);
-            let made = sys::make_mount(kind, &own_parameters(wanted, &options, &mode), options.own.set)?;
-            if options.copy_up {
-                copy_up(target.as_fd(), made.as_fd())?;
-            }
-            (made, target)
-        }
-    };
-    propagate(&made.0, &options)?;
-    sys::attach_mount(made.0.as_fd(), made.1.as_fd())
-}
-
-/// Those of the file system. A tmpfs has the mode of what it covers, where none is asked for.
-fn own_parameters<'a>(wanted: &'a Mount, options: &Options<'a>, mode: &'a str) -> Vec<(&'a str, Option<&'a str>)> {
-    let split = |option: &&'a str| option.split_once('=').map_or((*option, None), |(key, value)| (key, Some(value)));
-    let mut all: Vec<_> = options.data.iter().map(split).collect();
-    if kind_of(wanted) == "tmpfs" && !all.iter().any(|(key, _)| *key == "mode") {
-        all.push(("mode", Some(mode)));
-    }
-    let source = wanted.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
-    all.extend(source.map(|source| ("source", Some(source))));
-    all
-}
-
-/// A copy of the mount that is bound, attached nowhere yet.
-fn exact_bind(wanted: &Mount, options: &Options<'_>) -> io::Result<OwnedFd> {
-    let source = wanted.source().as_deref().unwrap_or(Path::new(""));
-    let about = |error: io::Error| io::Error::new(error.kind(), format!("source {}: {error}", source.display()));
-    let copy = match options.bind {
-        Some(Below::Without) => sys::clone_mount_alone(source),
-        _ => sys::clone_mount(source),
-    };
-    let copy = copy.map_err(about)?;
-    if options.propagation.is_empty() {
-        sys::change_mounts(copy.as_fd(), 0, 0, libc::MS_PRIVATE, true)?;
-    }
-    propagate(&copy, options)?;
-    for (change, below) in [(options.own, false), (options.all, true)] {
-        if !change.is_none() {
-            sys::change_mounts(copy.as_fd(), change.set, change.clear & !change.set, 0, below)?;
-        }
-    }
-    Ok(copy)
-}
-
-fn propagate(mount: &OwnedFd, options: &Options<'_>) -> io::Result<()> {
-    options.propagation.iter().try_for_each(|(kind, below)| sys::change_mounts(mount.as_fd(), 0, 0, *kind, *below))
-}
-
 /// Files that programs of the container are told their limits by; below /proc all else stays the kernel's
 /// (CVE-2019-16884).
 fn may_cover(target: &Path) -> bool {
@@ -269,7 +199,7 @@ fn may_cover(target: &Path) -> bool {
 }
 
 /// In a user namespace, sysfs can only be made by who owns the network namespace too: the host's is bound then.
-fn kernel_files(kind: &str, attributes: u64) -> io::Result<OwnedFd> {
+pub fn kernel_files(kind: &str, attributes: u64) -> io::Result<OwnedFd> {
     match sys::make_mount(kind, &[], attributes) {
         Err(error) if kind == "sysfs" && error.raw_os_error() == Some(libc::EPERM) => {
             let copy = sys::clone_mount(Path::new("/sys"))?;
@@ -281,7 +211,7 @@ fn kernel_files(kind: &str, attributes: u64) -> io::Result<OwnedFd> {
 }
 
 /// An image whose /proc is a symbolic link wants later steps to look elsewhere (CVE-2023-28642): refused.
-fn directory_without_links(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
+pub fn directory_without_links(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let open = || sys::open_without_links(root, path, libc::O_PATH | libc::O_DIRECTORY);
     match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -359,7 +289,7 @@ fn bind_source(source: &Path, options: &[&str], users: Option<&OwnedFd>) -> io::
 
 /// Lets the container's ids be those on the disk.
 pub fn map_ids(mount: &OwnedFd, source: &Path, users: &OwnedFd) -> io::Result<()> {
-    sys::map_mount_ids(mount.as_fd(), users.as_fd()).map_err(|error| match error.raw_os_error() {
+    sys::map_mount_ids(mount.as_fd(), users.as_fd(), true).map_err(|error| match error.raw_os_error() {
         Some(libc::EINVAL) => io::Error::new(
             io::ErrorKind::Unsupported,
             format!(
@@ -382,7 +312,7 @@ pub fn attach(mount: &OwnedFd, root: BorrowedFd<'_>, destination: &Path) -> io::
 
 /// The container's own group, read-only unless it may do all. Version 1 and hybrid: an empty read-only directory with
 /// the group of each controller.
-fn cgroup(root: BorrowedFd<'_>, target: &Path, group: &Cgroup, attributes: u64) -> io::Result<()> {
+pub fn cgroup(root: BorrowedFd<'_>, target: &Path, group: &Cgroup, attributes: u64) -> io::Result<()> {
     let view = |source: &Path| {
         let copy = sys::clone_mount(source)?;
         sys::restrict_mount(copy.as_fd(), attributes, true)?;
@@ -452,7 +382,7 @@ pub fn restrict_paths(spec: &Spec) -> Result<(), InitError> {
     Ok(())
 }
 
-fn open_root() -> io::Result<OwnedFd> {
+pub fn open_root() -> io::Result<OwnedFd> {
     Ok(open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
@@ -511,22 +441,4 @@ pub fn restrict_root(spec: &Spec) -> io::Result<()> {
         return Ok(());
     }
     sys::restrict_mount(open_root()?.as_fd(), READ_ONLY, false)
-}
-
-/// Fills a new file system with what it is about to cover.
-fn copy_up(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> io::Result<()> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-    let readable = |directory: BorrowedFd<'_>| nix::fcntl::openat(directory, ".", flags, Mode::empty());
-    crate::runtime::volume::copy_tree(readable(from)?.as_fd(), readable(to)?.as_fd())
-}
-
-/// How mounts of the container's namespace are passed on, once its root is its own.
-pub fn set_root_propagation(spec: &Spec) -> io::Result<()> {
-    let Some(wanted) = spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_ref()) else {
-        return Ok(());
-    };
-    let options = options::parse(&[wanted.as_str()]).map_err(io::Error::other)?;
-    // The root itself: what was bound has its own word.
-    let kept = options.propagation.iter().filter(|(kind, _)| [libc::MS_SHARED, libc::MS_UNBINDABLE].contains(kind));
-    kept.into_iter().try_for_each(|(kind, _)| sys::change_mounts(open_root()?.as_fd(), 0, 0, *kind, false))
 }

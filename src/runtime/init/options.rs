@@ -21,10 +21,10 @@ pub const WORDS: &[&str] = &[
     "diratime",
     "dirsync",
     "exec",
+    "idmap",
     "iversion",
     "lazytime",
     "loud",
-    "mand",
     "noatime",
     "nodev",
     "nodiratime",
@@ -44,6 +44,7 @@ pub const WORDS: &[&str] = &[
     "relatime",
     "remount",
     "rexec",
+    "ridmap",
     "rnoatime",
     "rnodev",
     "rnodiratime",
@@ -105,6 +106,10 @@ pub struct Options<'a> {
     pub all: Change,
     /// `MS_*`, and whether it is for those below, too.
     pub propagation: Vec<(u64, bool)>,
+    /// The mount shows its files with other ids than they have, and so do those below it.
+    pub ids: Option<Below>,
+    /// What is mounted there is changed, and nothing is mounted.
+    pub remount: bool,
     /// The file system begins with a copy of what it covers.
     pub copy_up: bool,
     /// The file system's own.
@@ -127,7 +132,10 @@ pub fn parse<'a>(words: &[&'a str]) -> Result<Options<'a>, String> {
             "rbind" => options.bind = Some(Below::With),
             "tmpcopyup" => options.copy_up = true,
             "defaults" | "silent" | "loud" => {}
-            "remount" | "mand" | "idmap" | "ridmap" => return Err(format!("option {word:?} is not supported")),
+            "idmap" => options.ids = options.ids.or(Some(Below::Without)),
+            "ridmap" => options.ids = Some(Below::With),
+            "remount" => options.remount = true,
+            "mand" => return Err("option \"mand\" is not supported: the kernel has no mandatory locks".to_owned()),
             word => match (propagation(word), attribute(word), of_super_block(word)) {
                 (Some(kind), ..) => options.propagation.push(kind),
                 (_, Some((set, clear)), _) => options.own.and(set, clear),
@@ -202,8 +210,9 @@ mod tests {
         assert_eq!(all.own, Change { set: NO_ACCESS_TIME, clear: READ_ONLY | ACCESS_TIME });
         assert_eq!(all.all, Change { set: READ_ONLY, clear: 0 });
         assert_eq!(all.data, ["size=4k", "sync"]);
-        assert!(parse(&["remount"]).unwrap_err().contains("remount"));
-        for word in WORDS.iter().filter(|word| !["remount", "mand"].contains(word)) {
+        assert_eq!(parse(&["ridmap", "idmap"]).unwrap().ids, Some(Below::With));
+        assert!(parse(&["mand"]).unwrap_err().contains("mand"));
+        for word in WORDS {
             assert!(
                 parse(&[word]).unwrap().data.iter().all(|own| ["sync", "dirsync", "lazytime"].contains(own)),
                 "{word}"

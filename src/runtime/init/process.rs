@@ -8,9 +8,9 @@ use std::path::Path;
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
-use super::{InitError, namespace_path};
+use super::{InitError, clocks, credentials, namespace_path};
 use crate::runtime::sys;
 
 /// Where a child is to be born.
@@ -23,6 +23,8 @@ pub struct Birth {
     pub cgroup: Option<OwnedFd>,
     /// The user namespace to be in; what is made new belongs to it.
     pub users: Option<OwnedFd>,
+    /// Who the child becomes, where it needs rights for that which a user namespace takes from it.
+    pub process: Option<Process>,
 }
 
 /// Forks; the child, for which this returns `None`, is in its namespaces and group. The parent gets a descriptor that
@@ -73,6 +75,7 @@ fn fork_through(birth: &Birth, users: &OwnedFd) -> io::Result<Option<(i32, Owned
 
 fn fork_inside(birth: &Birth, users: &OwnedFd) -> io::Result<Option<(i32, OwnedFd)>> {
     enter(&birth.join)?;
+    birth.process.as_ref().map_or(Ok(()), credentials::take_from_host)?;
     setns(users, CloneFlags::CLONE_NEWUSER)?;
     // The kernel makes no sibling in a new pid namespace, but one for whose maker it was new.
     unshare(birth.flags & CloneFlags::CLONE_NEWPID)?;
@@ -99,24 +102,44 @@ fn own_path(kind: CloneFlags) -> &'static str {
         CloneFlags::CLONE_NEWPID => "/proc/self/ns/pid",
         CloneFlags::CLONE_NEWNET => "/proc/self/ns/net",
         CloneFlags::CLONE_NEWIPC => "/proc/self/ns/ipc",
+        CloneFlags::CLONE_NEWCGROUP => "/proc/self/ns/cgroup",
+        clocks::CLONE_NEWTIME => "/proc/self/ns/time",
         _ => "/proc/self/ns/uts",
     }
 }
 
-/// The namespaces that the specification names by path. The kernel refuses a file of another kind than was meant.
-pub fn namespaces_by_path(spec: &Spec) -> Result<Vec<(OwnedFd, CloneFlags)>, InitError> {
+/// The namespaces of others that the child is born in: those that the specification names by path, and its clocks. The
+/// kernel refuses a file of another kind than was meant.
+pub fn namespaces_to_join(spec: &Spec) -> Result<Vec<(OwnedFd, CloneFlags)>, InitError> {
     let kinds = [
+        (LinuxNamespaceType::Time, clocks::CLONE_NEWTIME),
+        (LinuxNamespaceType::Cgroup, CloneFlags::CLONE_NEWCGROUP),
         (LinuxNamespaceType::Network, CloneFlags::CLONE_NEWNET),
         (LinuxNamespaceType::Ipc, CloneFlags::CLONE_NEWIPC),
         (LinuxNamespaceType::Uts, CloneFlags::CLONE_NEWUTS),
         (LinuxNamespaceType::Pid, CloneFlags::CLONE_NEWPID),
     ];
     let named = kinds.into_iter().filter_map(|(kind, flag)| Some((namespace_path(spec, kind)?, flag)));
-    let open = |(path, flag): (&Path, CloneFlags)| {
-        let opened = File::open(path).map_err(InitError::step(format!("open the namespace {}", path.display())))?;
-        Ok((opened.into(), flag))
-    };
-    named.map(open).collect()
+    let mut all = named.map(|(path, flag)| Ok((open(path)?, flag))).collect::<Result<Vec<_>, InitError>>()?;
+    all.extend(clocks::namespace(spec)?.map(|clocks| (clocks, clocks::CLONE_NEWTIME)));
+    Ok(all)
+}
+
+fn open(path: &Path) -> Result<OwnedFd, InitError> {
+    let opened = File::open(path).map_err(InitError::step(format!("open the namespace {}", path.display())))?;
+    Ok(opened.into())
+}
+
+/// The mount namespace that the specification names by path, whose root becomes the container's: never this process's.
+pub fn mounts_by_path(spec: &Spec) -> Result<Option<OwnedFd>, InitError> {
+    let Some(path) = namespace_path(spec, LinuxNamespaceType::Mount) else { return Ok(None) };
+    let namespace = open(path)?;
+    let number = |file: &OwnedFd| Ok::<_, io::Error>(nix::sys::stat::fstat(file)?.st_ino);
+    let is_own = number(&open(Path::new("/proc/self/ns/mnt"))?).and_then(|own| Ok(own == number(&namespace)?));
+    match is_own.map_err(InitError::step("mount namespace"))? {
+        true => Err(InitError::step("mount namespace")(io::Error::other("it is the host's own"))),
+        false => Ok(Some(namespace)),
+    }
 }
 
 /// The child's last words.

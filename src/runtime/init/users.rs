@@ -1,6 +1,5 @@
 //! What a user namespace changes for those who start processes in it.
 
-use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 
@@ -8,7 +7,7 @@ use nix::unistd::{Gid, Uid, fchown, setfsgid, setfsuid};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 
 use super::{InitError, Stdio, credentials, has_namespace};
-use crate::runtime::userns::IdRange;
+use crate::runtime::userns::{self, IdRange, Mapping};
 
 /// The ids that the specification gives to its user namespace; `None` where it has none.
 pub fn ids(spec: &Spec) -> Option<IdRange> {
@@ -16,6 +15,20 @@ pub fn ids(spec: &Spec) -> Option<IdRange> {
     let mapping = first(spec.linux().as_ref()?.uid_mappings())?;
     let wanted = has_namespace(spec, LinuxNamespaceType::User);
     wanted.then(|| IdRange { first: mapping.host_id(), size: mapping.size() })
+}
+
+/// What the users and the groups of the specification's user namespace stand for.
+pub fn mappings(spec: &Spec) -> [Vec<Mapping>; 2] {
+    match spec.linux().as_ref().filter(|_| has_namespace(spec, LinuxNamespaceType::User)) {
+        Some(linux) => [linux.uid_mappings(), linux.gid_mappings()].map(listed),
+        None => [Vec::new(), Vec::new()],
+    }
+}
+
+/// The lines of a specification.
+pub fn listed(list: &Option<Vec<LinuxIdMapping>>) -> Vec<Mapping> {
+    let of = |one: &LinuxIdMapping| Mapping { inside: one.container_id(), outside: one.host_id(), size: one.size() };
+    list.iter().flatten().map(of).collect()
 }
 
 /// A copy of the namespace's descriptor, where the specification asks for one.
@@ -31,10 +44,12 @@ pub fn namespace(spec: &Spec, users: Option<&OwnedFd>) -> Result<Option<OwnedFd>
 /// Makes the ends of pipes the property of the namespace's root: to the container they would be nobody's, and
 /// `/dev/stderr` could not be opened.
 pub fn give(spec: &Spec, stdio: &Stdio) -> io::Result<()> {
-    let (Some(ids), Stdio::Pipes { stdin, stdout, stderr }) = (ids(spec), stdio) else { return Ok(()) };
+    let Stdio::Pipes { stdin, stdout, stderr } = stdio else { return Ok(()) };
+    let [users, groups] = mappings(spec);
+    let (Some(user), Some(group)) = (userns::outside(&users, 0), userns::outside(&groups, 0)) else { return Ok(()) };
     for end in stdin.iter().chain([stdout, stderr]) {
         if nix::sys::stat::fstat(end)?.st_mode & libc::S_IFMT == libc::S_IFIFO {
-            fchown(end, Some(Uid::from_raw(ids.first)), Some(Gid::from_raw(ids.first)))?;
+            fchown(end, Some(Uid::from_raw(user)), Some(Gid::from_raw(group)))?;
         }
     }
     Ok(())
@@ -61,11 +76,9 @@ pub fn with_files_of_root<T>(ids: IdRange, action: impl FnOnce() -> io::Result<T
 /// Whether this process is where it was meant to be: a namespace with other ids, or the host's own, would make it
 /// somebody else.
 pub fn check(spec: &Spec) -> io::Result<()> {
-    let Some(ids) = ids(spec) else { return Ok(()) };
-    for path in ["/proc/self/uid_map", "/proc/self/gid_map"] {
-        let text = fs::read_to_string(path)?;
-        let numbers: Vec<u32> = text.split_whitespace().filter_map(|word| word.parse().ok()).collect();
-        if numbers != [0, ids.first, ids.size] {
+    for (path, mut wanted) in ["/proc/self/uid_map", "/proc/self/gid_map"].into_iter().zip(mappings(spec)) {
+        wanted.sort_unstable();
+        if userns::read_mappings(path)? != wanted {
             return Err(io::Error::other(format!("{path} has other ids than were asked for")));
         }
     }

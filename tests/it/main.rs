@@ -29,6 +29,7 @@ mod oci_runtime;
 mod plans;
 mod prechecks;
 mod probing;
+mod restarting;
 mod rolling;
 mod running;
 mod schema;

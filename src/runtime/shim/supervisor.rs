@@ -539,7 +539,9 @@ impl Supervisor {
         if self.run.is_none() {
             return Err("it does not run at the moment".to_owned());
         }
-        if number == libc::SIGKILL {
+        // As docker has it: what would stop it is a stop, and its policy does not bring it back.
+        let stops = signal_number(&self.config.stop_signal).unwrap_or(libc::SIGTERM);
+        if number == libc::SIGKILL || number == stops {
             self.status.by_hand = true;
             if self.status.state == State::Paused {
                 drop(self.cgroup.freeze(false));

@@ -172,7 +172,9 @@ fn the_process_is_as_its_configuration_says() {
         config["process"]["user"] = json!({"uid": 7, "gid": 8, "additionalGids": [9, 10], "umask": 0o27});
         let some = json!(["CAP_CHOWN", "CAP_KILL"]);
         config["process"]["capabilities"] = json!({"bounding": ["CAP_CHOWN", "CAP_KILL", "CAP_FOWNER"],
-            "permitted": some, "effective": ["CAP_KILL"], "inheritable": some, "ambient": ["CAP_KILL"]});
+            "permitted": some, "effective": ["CAP_KILL"], "inheritable": some,
+            // The second can't be granted, which is no error.
+            "ambient": ["CAP_KILL", "CAP_FOWNER"]});
         config["process"]["oomScoreAdj"] = json!(321);
         config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
             {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}]});

@@ -323,10 +323,14 @@ impl Sets {
         }
     }
 
-    /// Makes them this process's, as far as it holds them.
+    /// Makes them this process's, as far as it holds them. Of the ambient ones the kernel takes those alone that are
+    /// inheritable and permitted; the rest can't be granted, which the specification has passed over (`runc spec`
+    /// writes such).
     pub fn become_own(&self, held: u64) -> io::Result<()> {
-        set_sets(self.effective & self.permitted & held, self.permitted & held, self.inheritable & held)?;
-        for capability in (0..=last_capability()).filter(|bit| self.ambient & held & (1 << bit) != 0) {
+        let (permitted, inheritable) = (self.permitted & held, self.inheritable & held);
+        set_sets(self.effective & permitted, permitted, inheritable)?;
+        let ambient = self.ambient & permitted & inheritable;
+        for capability in (0..=last_capability()).filter(|bit| ambient & (1 << bit) != 0) {
             // SAFETY: takes integers.
             if unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0, 0) } < 0 {
                 return Err(io::Error::last_os_error());

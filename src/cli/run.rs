@@ -137,9 +137,6 @@ fn prepare(roots: &Roots, arguments: &Run, wanted: ContainerConfig) -> Result<(C
     let platform = arguments.platform.clone();
     let wanted_image = ImageConfig { reference: wanted.image.clone(), source, pull_policy, platform };
     let bars = Bars::new(if arguments.quiet { Show::Nothing } else { Show::People });
-    if matches!(&wanted.network, NetworkMode::Networks(networks) if networks.contains_key(DEFAULT_NETWORK)) {
-        ensure_default_network(roots)?;
-    }
     let removal = match (arguments.rm, arguments.detach) {
         (false, _) => Removal::Nobody,
         (true, false) => Removal::Maker,
@@ -148,6 +145,10 @@ fn prepare(roots: &Roots, arguments: &Run, wanted: ContainerConfig) -> Result<(C
     let mut rounds = 0;
     loop {
         let image = ensure_image(roots, &wanted_image, &bars)?;
+        // After the image: one that can't be had leaves nothing behind.
+        if matches!(&wanted.network, NetworkMode::Networks(networks) if networks.contains_key(DEFAULT_NETWORK)) {
+            ensure_default_network(roots)?;
+        }
         let mut wanted = wanted.clone();
         if arguments.networking.publish_all {
             let exposed = [exposed(&image), wanted.expose.clone()].concat();

@@ -36,7 +36,9 @@ fn exit_codes_are_dockers() {
     assert_eq!(run(&["builtin:nosuch"]), 125);
     assert_eq!(run(&["--user", "nosuch", "builtin:whoami"]), 125);
     assert_eq!(run(&["--cap-add", "FLY", "builtin:whoami"]), 125);
-    assert_eq!(world.ok(&["ps", "-aq"]), "");
+    // Not even the network that it would have had.
+    assert_eq!(world.run(&["run", "--rm", "builtin:nosuch"]).code, 125);
+    assert_eq!(world.ok(&["ps", "-aq"]) + &world.ok(&["network", "ls", "-q"]), "");
 }
 
 #[test]

@@ -95,6 +95,7 @@ const OPENED: &[(&str, &[i64])] = &[
 ];
 
 const ARCH_X86_64: u32 = 0xc000_003e;
+const ARCH_X86: u32 = 0x4000_0003;
 const X32_BIT: u32 = 0x4000_0000;
 const NAMESPACE_FLAGS: u32 = 0x7e02_0000;
 const NR: u32 = 0;

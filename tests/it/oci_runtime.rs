@@ -189,6 +189,50 @@ fn the_process_is_as_its_configuration_says() {
     bundle.leaves_nothing();
 }
 
+/// Assembles a static program, of 32 or 64 bits, in the root file system.
+fn assemble(bundle: &Bundle<'_>, bits: &str, machine: &str, name: &str, text: &str) {
+    let path = |ending: &str| bundle.world.directory.join(format!("{name}{ending}"));
+    fs::write(path(".s"), text).unwrap();
+    let assembled = Command::new("as").arg(bits).arg("-o").arg(path(".o")).arg(path(".s")).status().unwrap();
+    let program = bundle.directory.join("rootfs/bin").join(name);
+    let linked = Command::new("ld").args(["-m", machine, "-o"]).arg(program).arg(path(".o")).status().unwrap();
+    assert!(assembled.success() && linked.success());
+}
+
+#[test]
+fn a_filter_is_for_the_programs_of_each_architecture_that_it_names() {
+    let world = World::new();
+    let code = |architectures: &[&str]| {
+        let bundle = Bundle::new(&world, "narrow", |config| {
+            config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "architectures": architectures,
+                "syscalls": [{"names": ["getppid"], "action": "SCMP_ACT_ERRNO", "errnoRet": 33}]});
+        });
+        // Exits with the error number of getppid(2).
+        let text =
+            ".globl _start\n_start: mov $64, %eax\nint $0x80\nneg %eax\nmov %eax, %ebx\nmov $1, %eax\nint $0x80\nhlt\n";
+        assemble(&bundle, "--32", "elf_i386", "narrow", text);
+        bundle.run(&["run", "--bundle", bundle.directory.to_str().unwrap(), &bundle.id]).code
+    };
+    assert_eq!(code(&["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]), 33);
+    assert_ne!(code(&["SCMP_ARCH_X86_64"]), 33);
+}
+
+/// What starts the container's program needs the call; the program does not get it by that.
+#[test]
+fn a_filter_without_execveat_starts_programs_that_do_not_have_it() {
+    let world = World::new();
+    let bundle = Bundle::new(&world, "echo begun; exec forbidden", |config| {
+        config["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+            {"names": ["execveat"], "action": "SCMP_ACT_KILL_PROCESS"}]});
+    });
+    let text = ".globl _start\n_start: mov $322, %eax\nmov $0, %edi\nlea empty(%rip), %rsi\nmov $0, %edx\nmov $0, %r10d\n\
+                mov $0x1000, %r8d\nsyscall\nmov $60, %eax\nmov $0, %edi\nsyscall\nempty: .byte 0\n";
+    assemble(&bundle, "--64", "elf_x86_64", "forbidden", text);
+    let output = bundle.run(&["run", "--bundle", bundle.directory.to_str().unwrap(), &bundle.id]);
+    assert_eq!((output.code, output.stdout.as_str()), (128 + libc::SIGSYS, "begun\n"), "{output:#?}");
+    bundle.leaves_nothing();
+}
+
 /// Each is refused by its name, before anything is made.
 #[test]
 fn what_can_not_be_done_is_refused_by_name() {

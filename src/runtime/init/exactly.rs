@@ -40,7 +40,10 @@ pub fn restrict(process: &Process, identity: &Identity, spec: &Spec, preserved: 
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
     super::scheduling::apply(process, spec)?;
     let filter = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let filter = filter.map(Profile::of).transpose().map_err(|reason| failed("system call filter", &reason))?;
+    let mut filter = filter.map(Profile::of).transpose().map_err(|reason| failed("system call filter", &reason))?;
+    if let Some(filter) = &mut filter {
+        filter.let_launcher_through(files::LAUNCHER_PATH.as_ptr() as u64);
+    }
     give_up(process, identity, filter.as_ref())?;
     find_program(process)
 }

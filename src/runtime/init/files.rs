@@ -1,7 +1,7 @@
 //! Devices, names, kernel settings, the working directory, and the last step: becoming the program.
 
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ const LINKS: [(&str, &str); 5] = [
     ("/proc/self/fd/2", "stderr"),
     ("pts/ptmx", "ptmx"),
 ];
+/// The launcher's own, since its descriptor says what is meant: at one place in memory.
+pub static LAUNCHER_PATH: &CStr = c"";
 pub const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The standard devices and links, on the file system that becomes /dev, which is empty: nothing of the image or of a
@@ -211,7 +213,8 @@ pub fn exec(
     let words = launcher::arguments(mode, errors.as_raw_fd(), candidates.collect(), args);
     let words = words.map_err(InitError::step("launcher"))?;
     sys::keep_on_exec(errors.as_fd()).map_err(InitError::step("launcher"))?;
-    let Err(error) = nix::unistd::execveat(&channel.launcher, c"", &words, &env, nix::fcntl::AtFlags::AT_EMPTY_PATH);
+    let Err(error) =
+        nix::unistd::execveat(&channel.launcher, LAUNCHER_PATH, &words, &env, nix::fcntl::AtFlags::AT_EMPTY_PATH);
     Err(InitError::step("launcher")(error.into()))
 }
 

@@ -2,16 +2,20 @@
 //!
 //! Rules of one call are asked in their order, and the first that holds answers; a rule without conditions is asked
 //! first. Calls that are newer than all that the profile names answer ENOSYS where it refuses by errno, so that libc
-//! falls back. Programs of other architectures than this one answer ENOSYS to everything.
+//! falls back. Programs of other architectures than this one, and than those that the profile names, are answered ENOSYS
+//! whatever they call.
 
 use std::collections::BTreeMap;
 
 use libc::sock_filter;
 use oci_spec::runtime::{
-    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompFilterFlag, LinuxSeccompOperator,
+    Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompArgBuilder, LinuxSeccompFilterFlag,
+    LinuxSeccompOperator,
 };
 
-use super::{answer, argument, fail, jump, load, names, of_this_machine, ranges, statement};
+use super::{
+    ALLOW, ARCH, ARCH_X86, ARCH_X86_64, NR, X32_BIT, answer, argument, fail, jump, load, names, ranges, statement,
+};
 
 /// What is to be installed.
 #[derive(Clone, Debug)]
@@ -19,7 +23,20 @@ pub struct Profile {
     pub program: Vec<sock_filter>,
     /// Of seccomp(2).
     pub flags: u64,
+    /// Whether execveat(2) is allowed to everybody.
+    opens_execveat: bool,
 }
+
+/// How programs of an architecture call the kernel.
+struct Table {
+    number: fn(&str) -> Option<u32>,
+    /// Its arguments have half the bits, and it has calls that stand for several.
+    is_narrow: bool,
+}
+
+const OWN: Table = Table { number: names::number, is_narrow: false };
+const X32: Table = Table { number: names::number_x32, is_narrow: false };
+const X86: Table = Table { number: names::number_x86, is_narrow: true };
 
 /// What the kernel takes as the length of a program.
 const LONGEST: usize = 4096;
@@ -34,14 +51,63 @@ impl Profile {
     /// What this program can't do, by the name of its field.
     pub fn of(wanted: &LinuxSeccomp) -> Result<Self, String> {
         check(wanted)?;
-        let default = wanted.default_action().as_u32(wanted.default_errno_ret());
-        let rules = rules(wanted, default);
-        let program = program(&rules, default, unknown(&rules, wanted));
-        if program.len() > LONGEST {
+        let named = |arch| wanted.architectures().iter().flatten().any(|one| *one == arch);
+        let of = |arch, table: &Table| named(arch).then(|| section(wanted, table));
+        let other = |section: Option<Vec<sock_filter>>| section.unwrap_or_else(|| vec![fail(libc::ENOSYS)]);
+        let x32 = other(of(Arch::ScmpArchX32, &X32));
+        let x86 = other(of(Arch::ScmpArchX86, &X86));
+        let program = by_architecture(&section(wanted, &OWN), &x32, &x86);
+        if program.len() > LONGEST - FOR_LAUNCHER {
             return Err(format!("linux.seccomp: {} steps, and the kernel takes {LONGEST}", program.len()));
         }
-        Ok(Self { program, flags: wanted.flags().iter().flatten().map(flag).fold(0, |all, one| all | one) })
+        let default = wanted.default_action();
+        let opens_execveat = match rules(wanted, &OWN).remove(&(libc::SYS_execveat as u32)) {
+            None => default == LinuxSeccompAction::ScmpActAllow,
+            Some(rules) => rules.first().is_some_and(|rule| rule.conditions.is_empty() && rule.action == ALLOW.k),
+        };
+        let flags = wanted.flags().iter().flatten().map(flag).fold(0, |all, one| all | one);
+        Ok(Self { program, flags, opens_execveat })
     }
+
+    /// Lets one call of execveat(2) through: the launcher's, whose path, empty, is at `secret`. Nobody in the container
+    /// can know where that is, since it goes with this process's memory; to all others the call is what the profile says.
+    pub fn let_launcher_through(&mut self, secret: u64) {
+        if self.opens_execveat {
+            return;
+        }
+        let call = [
+            (ARCH, ARCH_X86_64),
+            (NR, libc::SYS_execveat as u32),
+            (argument(4), libc::AT_EMPTY_PATH as u32),
+            (argument(1), secret as u32),
+            (argument(1) + 4, (secret >> 32) as u32),
+        ];
+        let mut program = Vec::with_capacity(self.program.len() + FOR_LAUNCHER);
+        for (number, (word, value)) in call.into_iter().enumerate() {
+            let left = 2 * (call.len() - number - 1) + 1;
+            program.extend([load(word), jump(libc::BPF_JEQ, value, 0, left as u8)]);
+        }
+        program.push(ALLOW);
+        program.append(&mut self.program);
+        self.program = program;
+    }
+}
+
+/// Steps of [`Profile::let_launcher_through`].
+const FOR_LAUNCHER: usize = 11;
+
+/// The answer by the kind of the program that calls.
+fn by_architecture(own: &[sock_filter], x32: &[sock_filter], x86: &[sock_filter]) -> Vec<sock_filter> {
+    let this_machine = [&[load(NR), jump(libc::BPF_JGE, X32_BIT, 0, 1), skip(own.len())][..], own, x32].concat();
+    let begin = [load(ARCH), jump(libc::BPF_JEQ, ARCH_X86_64, 1, 0), skip(this_machine.len())];
+    let others = [jump(libc::BPF_JEQ, ARCH_X86, 1, 0), fail(libc::ENOSYS), load(NR)];
+    [&begin[..], &this_machine, &others, x86].concat()
+}
+
+/// For programs of one kind; the number of the call is loaded.
+fn section(wanted: &LinuxSeccomp, table: &Table) -> Vec<sock_filter> {
+    let rules = rules(wanted, table);
+    program(&rules, wanted.default_action().as_u32(wanted.default_errno_ret()), unknown(&rules, wanted))
 }
 
 fn check(wanted: &LinuxSeccomp) -> Result<(), String> {
@@ -50,13 +116,7 @@ fn check(wanted: &LinuxSeccomp) -> Result<(), String> {
     if actions.any(|action| action == LinuxSeccompAction::ScmpActNotify) || wanted.listener_path().is_some() {
         return Err("linux.seccomp: SCMP_ACT_NOTIFY and listenerPath are not supported".to_owned());
     }
-    let own = [Arch::ScmpArchX86_64, Arch::ScmpArchNative];
-    match wanted.architectures() {
-        Some(all) if !all.is_empty() && !all.iter().any(|one| own.contains(one)) => {
-            Err("linux.seccomp.architectures: this machine's own, SCMP_ARCH_X86_64, is not among them".to_owned())
-        }
-        _ => Ok(()),
-    }
+    Ok(())
 }
 
 fn flag(flag: &LinuxSeccompFilterFlag) -> u64 {
@@ -68,16 +128,27 @@ fn flag(flag: &LinuxSeccompFilterFlag) -> u64 {
     }
 }
 
-/// By number. What is not of this machine is left out, as other runtimes do, since profiles name the calls of all.
-fn rules(wanted: &LinuxSeccomp, default: u32) -> BTreeMap<u32, Vec<Rule>> {
+/// By number. What the table does not have is left out, as other runtimes do, since profiles name the calls of all
+/// machines.
+fn rules(wanted: &LinuxSeccomp, table: &Table) -> BTreeMap<u32, Vec<Rule>> {
+    let default = wanted.default_action().as_u32(wanted.default_errno_ret());
     let mut rules: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
     for call in wanted.syscalls().iter().flatten() {
         let action = call.action().as_u32(call.errno_ret());
         let conditions = call.args().clone().unwrap_or_default();
-        for number in call.names().iter().filter_map(|name| names::number(name)) {
-            let known = rules.entry(number).or_default();
-            if action != default {
-                known.extend(split(&conditions).into_iter().map(|conditions| Rule { action, conditions }));
+        let conditions = if table.is_narrow { narrow(&conditions) } else { conditions };
+        for name in call.names() {
+            if let Some(number) = (table.number)(name) {
+                let known = rules.entry(number).or_default();
+                if action != default {
+                    known.extend(split(&conditions).into_iter().map(|conditions| Rule { action, conditions }));
+                }
+            }
+            // Its other way to the kernel has the arguments in memory, where no filter can look: there it is refused
+            // whatever they are, and never allowed for some.
+            let other_way = multiplexed(name).filter(|_| table.is_narrow && action != default);
+            if let Some((number, which)) = other_way.filter(|_| conditions.is_empty() || action != ALLOW.k) {
+                rules.entry(number).or_default().push(Rule { action, conditions: vec![which] });
             }
         }
     }
@@ -85,6 +156,66 @@ fn rules(wanted: &LinuxSeccomp, default: u32) -> BTreeMap<u32, Vec<Rule>> {
         known.sort_by_key(|rule| !rule.conditions.is_empty());
     }
     rules
+}
+
+/// What is compared has half the bits.
+fn narrow(conditions: &[LinuxSeccompArg]) -> Vec<LinuxSeccompArg> {
+    let half = |value: u64| value & u64::from(u32::MAX);
+    let of = |one: &LinuxSeccompArg| {
+        let narrowed = LinuxSeccompArgBuilder::default().index(one.index()).value(half(one.value())).op(one.op());
+        match one.value_two() {
+            Some(second) => narrowed.value_two(half(second)),
+            None => narrowed,
+        }
+        .build()
+        .unwrap_or(*one)
+    };
+    conditions.iter().map(of).collect()
+}
+
+/// The call that stands for this one too, and by which first argument (socketcall(2), ipc(2)).
+fn multiplexed(name: &str) -> Option<(u32, LinuxSeccompArg)> {
+    const SOCKETS: [&str; 20] = [
+        "socket",
+        "bind",
+        "connect",
+        "listen",
+        "accept",
+        "getsockname",
+        "getpeername",
+        "socketpair",
+        "send",
+        "recv",
+        "sendto",
+        "recvfrom",
+        "shutdown",
+        "setsockopt",
+        "getsockopt",
+        "sendmsg",
+        "recvmsg",
+        "accept4",
+        "recvmmsg",
+        "sendmmsg",
+    ];
+    const IPC: [(&str, u64); 12] = [
+        ("semop", 1),
+        ("semget", 2),
+        ("semctl", 3),
+        ("semtimedop", 4),
+        ("msgsnd", 11),
+        ("msgrcv", 12),
+        ("msgget", 13),
+        ("msgctl", 14),
+        ("shmat", 21),
+        ("shmdt", 22),
+        ("shmget", 23),
+        ("shmctl", 24),
+    ];
+    let socket = SOCKETS.iter().position(|known| *known == name).map(|at| ("socketcall", at as u64 + 1));
+    let ipc = || IPC.iter().find(|(known, _)| *known == name).map(|(_, which)| ("ipc", *which));
+    let (call, which) = socket.or_else(ipc)?;
+    let first = LinuxSeccompArgBuilder::default().index(0_usize).value(which).op(LinuxSeccompOperator::ScmpCmpEq);
+    Some((names::number_x86(call)?, first.build().ok()?))
 }
 
 /// Several conditions on one argument are alternatives; on several arguments they hold together.
@@ -102,7 +233,7 @@ fn unknown(rules: &BTreeMap<u32, Vec<Rule>>, wanted: &LinuxSeccomp) -> Option<u3
 }
 
 fn program(rules: &BTreeMap<u32, Vec<Rule>>, default: u32, unknown: Option<u32>) -> Vec<sock_filter> {
-    let mut program = of_this_machine();
+    let mut program = Vec::new();
     let is_simple = |rules: &[Rule]| rules.first().is_none_or(|rule| rule.conditions.is_empty());
     for (number, rules) in rules.iter().filter(|(_, rules)| !is_simple(rules)) {
         let mut body: Vec<sock_filter> = rules.iter().flat_map(rule).collect();

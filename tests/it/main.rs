@@ -24,6 +24,7 @@ mod lowering;
 mod manual;
 mod native;
 mod networks;
+mod oci_groups;
 mod oci_namespaces;
 mod oci_runtime;
 mod plans;

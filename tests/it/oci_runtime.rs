@@ -43,7 +43,7 @@ impl<'a> Bundle<'a> {
         bundle
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let root = self.world.directory.join("oci");
         let mut command = self.world.command(&["oci-runtime", "--root", root.to_str().unwrap()]);
         command.args(words);
@@ -93,7 +93,7 @@ impl<'a> Bundle<'a> {
         self.state()["status"].as_str().unwrap().to_owned()
     }
 
-    fn group(&self) -> String {
+    pub fn group(&self) -> String {
         let found = Command::new("find").args(["/sys/fs/cgroup", "-type", "d", "-name", &self.id]).output().unwrap();
         String::from_utf8(found.stdout).unwrap()
     }
@@ -247,9 +247,8 @@ fn what_can_not_be_done_is_refused_by_name() {
         ("/linux/personality", json!({"domain": "LINUX", "flags": ["x"]}), "linux.personality.flags"),
         ("/linux/rootfsPropagation", json!("loud"), "linux.rootfsPropagation"),
         ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "SCMP_ACT_NOTIFY"),
-        ("/linux/resources", json!({"network": {"classID": 1}}), "linux.resources.network.classID"),
-        ("/linux/resources", json!({"rdma": {"a": {"hcaHandles": 1}}}), "linux.resources.rdma"),
-        ("/linux/resources", json!({"cpu": {"realtimeRuntime": 1}}), "realtimeRuntime"),
+        ("/linux/resources", json!({"memory": {"kernel": 1}}), "linux.resources.memory.kernel"),
+        ("/linux/resources", json!({"blockIO": {"leafWeight": 10}}), "linux.resources.blockIO.leafWeight"),
         ("/linux/namespaces", json!([]), "linux.namespaces"),
         ("/process/apparmorProfile", json!("x"), "process.apparmorProfile"),
         ("/process/selinuxLabel", json!("x"), "process.selinuxLabel"),

@@ -234,24 +234,42 @@ pub struct Update {
     /// Limits as JSON, as in config.json; `-` is standard input
     #[arg(short, long, value_name = "FILE")]
     pub resources: Option<PathBuf>,
-    /// Bytes of memory
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    /// Bytes of memory, such as 64m; -1 is unlimited
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
     pub memory: Option<i64>,
     /// Bytes of memory that are kept for it
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
     pub memory_reservation: Option<i64>,
     /// Bytes of memory and swap together
-    #[arg(long, value_name = "BYTES", allow_hyphen_values = true)]
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
     pub memory_swap: Option<i64>,
+    /// Refused: kernels do not limit their own memory apart any more
+    #[arg(long, value_name = "BYTES", hide = true, value_parser = bytes)]
+    pub kernel_memory: Option<i64>,
+    /// Bytes of memory for buffers of TCP
+    #[arg(long, value_name = "BYTES", allow_hyphen_values = true, value_parser = bytes)]
+    pub kernel_memory_tcp: Option<i64>,
     /// Microseconds of each period
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub cpu_quota: Option<i64>,
     /// Microseconds of a period
     #[arg(long, value_name = "TIME")]
     pub cpu_period: Option<u64>,
+    /// Microseconds that may be saved up for later periods
+    #[arg(long, value_name = "TIME")]
+    pub cpu_burst: Option<u64>,
     /// The weight among others, 1024 is usual
     #[arg(long, value_name = "N", alias = "cpu-share")]
     pub cpu_shares: Option<u64>,
+    /// 1: only what nobody else wants
+    #[arg(long, value_name = "0|1")]
+    pub cpu_idle: Option<i64>,
+    /// Microseconds of each period for processes in real time
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<i64>,
+    /// Microseconds of a period for processes in real time
+    #[arg(long, value_name = "TIME")]
+    pub cpu_rt_period: Option<u64>,
     /// Processors
     #[arg(long, value_name = "LIST")]
     pub cpuset_cpus: Option<String>,
@@ -261,6 +279,41 @@ pub struct Update {
     /// How many processes there may be
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pids_limit: Option<i64>,
+    /// The weight among others at disks, 10 to 1000
+    #[arg(long, value_name = "N")]
+    pub blkio_weight: Option<u16>,
+    /// Refused: caches of processors are not managed
+    #[arg(long, value_name = "TEXT", hide = true)]
+    pub l3_cache_schema: Option<String>,
+    /// Refused: bandwidth of processors is not managed
+    #[arg(long, value_name = "TEXT", hide = true)]
+    pub mem_bw_schema: Option<String>,
     /// The container
     pub id: String,
+}
+
+/// `67108864`, `64m`, `64MiB`: powers of 1024.
+fn bytes(text: &str) -> Result<i64, String> {
+    let wrong = || format!("{text:?}: bytes are meant, such as 67108864 or 64m");
+    let lower = text.to_ascii_lowercase();
+    let end = lower.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(lower.len());
+    let (number, unit) = lower.split_at(end);
+    let unit = unit.trim_end_matches("ib").trim_end_matches('b');
+    let power = ["", "k", "m", "g", "t"].iter().position(|known| *known == unit).ok_or_else(wrong)?;
+    let number: i64 = number.trim().parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << (10 * power)).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        let all = ["-1", "0", "1024", "64m", "64MiB", "2Gb", "1k", "", "x", "1x", "9999999999g"];
+        let found = all.map(|text| bytes(text).ok());
+        let expected = [-1, 0, 1024, 64 << 20, 64 << 20, 2 << 30, 1024].map(Some);
+        assert_eq!(found[..7], expected);
+        assert_eq!(found[7..], [None; 4]);
+    }
 }

@@ -4,14 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::args::Shape;
 use super::{Done, Failure, print};
-use crate::runtime::bundle::{self, Room, State, Status};
+use crate::runtime::bundle::{self, Room, State};
 use crate::runtime::init;
 
 pub fn state(room: &Room, id: &str) -> Done {
@@ -65,31 +64,31 @@ pub fn processes(room: &Room, id: &str, shape: Shape) -> Done {
     super::print_lines(&lines)
 }
 
-/// A line now, and one every interval until the container has ended.
+/// A line now, and one every interval and for each process that the kernel killed, until the container has ended.
 pub fn events(room: &Room, id: &str, once: bool, interval: &str) -> Done {
-    let interval = duration(interval)?;
-    loop {
-        let state = room.get(id)?;
-        let status = room.status(&state);
-        if status == Status::Stopped {
-            return Err(bundle::Error::NotRunning { id: id.to_owned(), status }.into());
-        }
-        let written = writeln!(std::io::stdout(), "{}", bundle::statistics(&state));
-        if once || written.is_err() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        thread::sleep(interval);
+    if once {
+        return super::print_lines(&[room.statistics(id)?]);
     }
+    // Whoever reads has read enough where it can't be written.
+    room.follow(id, duration(interval)?, |event| writeln!(std::io::stdout(), "{event}").is_ok())?;
+    Ok(ExitCode::SUCCESS)
 }
 
+/// As Go has them: `5s`, `1m30s`, `500ms`; plain numbers are seconds.
 fn duration(text: &str) -> Result<Duration, Failure> {
-    let wrong = || Failure::from(format!("--interval {text:?}: seconds, or a duration such as 500ms"));
-    let found = match (text.strip_suffix("ms"), text.strip_suffix('s')) {
-        (Some(number), _) => number.parse().map(Duration::from_millis),
-        (_, Some(number)) => number.parse().map(Duration::from_secs),
-        _ => text.parse().map(Duration::from_secs),
-    };
-    found.ok().filter(|time| !time.is_zero()).ok_or_else(wrong)
+    const UNITS: [(&str, f64); 6] = [("ms", 1e-3), ("us", 1e-6), ("ns", 1e-9), ("s", 1.0), ("m", 60.0), ("h", 3600.0)];
+    let wrong = || Failure::from(format!("--interval {text:?}: seconds, or a duration such as 500ms or 1m30s"));
+    let mut seconds = 0.0;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
+        let number: f64 = rest[..end].parse().map_err(|_| wrong())?;
+        let unit = UNITS.iter().find(|(unit, _)| rest[end..].starts_with(unit));
+        let (unit, length) = unit.copied().or((rest.len() == end).then_some(("", 1.0))).ok_or_else(wrong)?;
+        seconds += number * length;
+        rest = &rest[end + unit.len()..];
+    }
+    { Duration::try_from_secs_f64(seconds).ok() }.filter(|time| !time.is_zero()).ok_or_else(wrong)
 }
 
 pub fn features() -> Done {
@@ -150,4 +149,16 @@ pub fn example(bundle: &Path) -> Done {
     let written = file.and_then(|mut file| file.write_all(&text));
     written.map_err(|error| format!("{}: {error}", path.display()))?;
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn intervals_are_written_as_in_go() {
+        let of = |text: &str| duration(text).map(|time| time.as_millis()).ok();
+        assert_eq!(["5", "5s", "500ms", "1m30s", "1.5s"].map(of), [5000, 5000, 500, 90_000, 1500].map(Some));
+        assert_eq!(["", "0", "s", "5x", "-1s", "1s2"].map(of), [None, None, None, None, None, Some(3000)]);
+    }
 }

@@ -81,7 +81,7 @@ fn make(spec: &Spec, create: Create<'_>, directory: &Path, launcher: &Path, grou
     files::write_json_volatile(&directory.join("state.json"), &state)?;
     group.create()?;
     if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
-        limits::apply(group, &limits::with_devices(resources))?;
+        group.limit(&limits::with_devices(resources))?;
     }
     let outside = |pid: i32| {
         let mut state = state.clone();

@@ -1,7 +1,5 @@
 //! The limits of a specification, in what they mean: some writers put 0 where they mean "as it is".
 
-use std::collections::BTreeMap;
-
 use oci_spec::runtime::{
     LinuxDeviceCgroup, LinuxDeviceCgroupBuilder, LinuxDeviceType, LinuxResources, LinuxWeightDevice,
 };
@@ -23,51 +21,51 @@ const ALWAYS: &[(LinuxDeviceType, Option<i64>, Option<i64>, &str)] = &[
     (LinuxDeviceType::C, Some(136), None, "rwm"),
 ];
 
-/// What this program can't do.
+/// What neither this program nor this host can do.
 ///
 /// # Errors
 /// [`Error::Unsupported`], by the name of the field.
 pub fn check(resources: &LinuxResources) -> Result<(), Error> {
-    let no = |field: &str, reason: &str| {
-        Err(Error::Unsupported { field: format!("linux.resources.{field}"), reason: reason.to_owned() })
-    };
-    if let Some(memory) = resources.memory() {
-        if memory.kernel_tcp().is_some_and(|limit| limit > 0) {
-            return no("memory.kernelTCP", "the specification has it no more");
+    match refusal(resources, Cgroup::named("").is_unified()) {
+        Some((field, reason)) => {
+            Err(Error::Unsupported { field: format!("linux.resources.{field}"), reason: reason.to_owned() })
         }
-        if memory.check_before_update() == Some(true) {
-            return no("memory.checkBeforeUpdate", "the kernel reclaims, or kills, as it does");
-        }
+        None => Ok(()),
     }
-    if let Some(cpu) = resources.cpu() {
-        let realtime =
-            cpu.realtime_runtime().is_some_and(|time| time != 0) || cpu.realtime_period().is_some_and(|time| time != 0);
-        if realtime {
-            return no("cpu.realtimeRuntime and realtimePeriod", "most kernels are built without");
-        }
+}
+
+const NOT_IN_2: &str = "this host has control groups of version 2, which have none";
+
+/// The first field that can't be done with this version of control groups, and why.
+fn refusal(resources: &LinuxResources, unified: bool) -> Option<(String, &'static str)> {
+    let memory = resources.memory().unwrap_or_default();
+    let cpu = resources.cpu().clone().unwrap_or_default();
+    let network = resources.network().clone().unwrap_or_default();
+    let io = resources.block_io().clone().unwrap_or_default();
+    let leaves = io.weight_device().iter().flatten().map(LinuxWeightDevice::leaf_weight).chain([io.leaf_weight()]);
+    let no_file = |name: &&String| name.contains('/') || !name.contains('.');
+    let unknown = resources.unified().iter().flatten().map(|(name, _)| name).find(no_file);
+    let is_set = |number: Option<i64>| number.is_some_and(|number| number != 0);
+    let realtime = is_set(cpu.realtime_runtime()) || cpu.realtime_period().is_some_and(|period| period != 0);
+    let by_name = resources.unified().as_ref().is_some_and(|all| !all.is_empty());
+    let priorities = network.priorities().as_ref().is_some_and(|all| !all.is_empty());
+    let kernel = "kernels do not limit their own memory apart any more";
+    let cases = [
+        (memory.kernel().is_some_and(|limit| limit > 0), "memory.kernel", kernel),
+        (memory.use_hierarchy() == Some(false), "memory.useHierarchy", "a group always counts those below it"),
+        (unified && memory.kernel_tcp().is_some_and(|limit| limit > 0), "memory.kernelTCP", NOT_IN_2),
+        (unified && memory.swappiness().is_some(), "memory.swappiness", NOT_IN_2),
+        (unified && memory.disable_oom_killer() == Some(true), "memory.disableOOMKiller", NOT_IN_2),
+        (unified && realtime, "cpu.realtimeRuntime and realtimePeriod", NOT_IN_2),
+        (unified && network.class_id().is_some_and(|id| id > 0), "network.classID", NOT_IN_2),
+        (unified && priorities, "network.priorities", NOT_IN_2),
+        (leaves.flatten().any(|weight| weight > 0), "blockIO.leafWeight", "the kernel has it no more"),
+        (!unified && by_name, "unified", "this host has control groups of version 1"),
+    ];
+    if let Some(name) = unknown {
+        return Some((format!("unified ({name})"), "it is no file of a control group"));
     }
-    if resources.rdma().as_ref().is_some_and(|all| !all.is_empty()) {
-        return no("rdma", "no such devices are known");
-    }
-    if let Some(io) = resources.block_io() {
-        let leaf = |all: &Option<Vec<LinuxWeightDevice>>| {
-            all.iter().flatten().any(|one| one.leaf_weight().is_some_and(|weight| weight > 0))
-        };
-        if io.leaf_weight().is_some_and(|weight| weight > 0) || leaf(io.weight_device()) {
-            return no("blockIO.leafWeight", "the kernel has it no more");
-        }
-    }
-    let bad = |name: &&String| name.contains('/') || !name.contains('.');
-    if let Some(name) = resources.unified().iter().flatten().map(|(name, _)| name).find(bad) {
-        return no(&format!("unified ({name})"), "it is no file of a control group");
-    }
-    match resources.network() {
-        Some(network) if network.class_id().is_some_and(|id| id > 0) => no("network.classID", "version 1's alone"),
-        Some(network) if network.priorities().as_ref().is_some_and(|all| !all.is_empty()) => {
-            no("network.priorities", "version 1's alone")
-        }
-        _ => Ok(()),
-    }
+    { cases }.into_iter().find(|(there, ..)| *there).map(|(_, field, reason)| (field.to_owned(), reason))
 }
 
 /// Without what is there and says nothing.
@@ -77,14 +75,20 @@ pub fn meant(resources: &LinuxResources) -> LinuxResources {
         memory.set_limit(memory.limit().filter(|limit| *limit != 0));
         memory.set_reservation(memory.reservation().filter(|limit| *limit != 0));
         memory.set_swap(memory.swap().filter(|limit| *limit != 0));
+        memory.set_kernel_tcp(memory.kernel_tcp().filter(|limit| *limit != 0));
         memory.set_disable_oom_killer(memory.disable_oom_killer().filter(|disable| *disable));
     }
     if let Some(cpu) = resources.cpu_mut() {
         cpu.set_shares(cpu.shares().filter(|shares| *shares != 0));
         cpu.set_quota(cpu.quota().filter(|quota| *quota != 0));
         cpu.set_period(cpu.period().filter(|period| *period != 0));
+        cpu.set_realtime_runtime(cpu.realtime_runtime().filter(|time| *time != 0));
+        cpu.set_realtime_period(cpu.realtime_period().filter(|time| *time != 0));
         cpu.set_cpus(cpu.cpus().clone().filter(|cpus| !cpus.is_empty()));
         cpu.set_mems(cpu.mems().clone().filter(|mems| !mems.is_empty()));
+    }
+    if let Some(network) = resources.network_mut() {
+        network.set_class_id(network.class_id().filter(|class| *class != 0));
     }
     if resources.pids().is_some_and(|pids| pids.limit() == 0) {
         resources.set_pids(None);
@@ -107,65 +111,42 @@ fn rule(kind: LinuxDeviceType, major: Option<i64>, minor: Option<i64>, access: &
     rule.build().ok()
 }
 
-/// # Errors
-/// What the kernel refuses.
-pub fn apply(group: &Cgroup, resources: &LinuxResources) -> Result<(), Error> {
-    group.limit(resources)?;
-    let unified = group.is_unified();
-    if !unified && resources.unified().as_ref().is_some_and(|all| !all.is_empty()) {
-        let reason = "this host has control groups of version 1".to_owned();
-        return Err(Error::Unsupported { field: "linux.resources.unified".to_owned(), reason });
-    }
-    let mut files = of_processors(resources, unified);
-    files.extend(of_disks(resources, unified, |file| group.has(file)));
-    for limit in resources.hugepage_limits().iter().flatten() {
-        let name = if unified { "max" } else { "limit_in_bytes" };
-        files.push((format!("hugetlb.{}.{name}", limit.page_size()), limit.limit().to_string()));
-    }
-    let named: BTreeMap<_, _> = resources.unified().iter().flatten().collect();
-    files.extend(named.into_iter().map(|(name, value)| (name.clone(), value.clone())));
-    Ok(files.iter().try_for_each(|(file, value)| group.set(file, value))?)
-}
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
 
-type Files = Vec<(String, String)>;
+    use super::*;
 
-fn of_processors(resources: &LinuxResources, unified: bool) -> Files {
-    let Some(cpu) = resources.cpu() else { return Files::new() };
-    let burst = if unified { "cpu.max.burst" } else { "cpu.cfs_burst_us" };
-    let values = [
-        ("cpuset.mems", cpu.mems().clone()),
-        (burst, cpu.burst().map(|burst| burst.to_string())),
-        ("cpu.idle", cpu.idle().map(|idle| idle.to_string())),
-    ];
-    values.into_iter().filter_map(|(file, value)| Some((file.to_owned(), value?))).collect()
-}
-
-/// Weights are of BFQ where the kernel knows no other scheduler by proportion.
-fn of_disks(resources: &LinuxResources, unified: bool, has: impl Fn(&str) -> bool) -> Files {
-    let Some(io) = resources.block_io() else { return Files::new() };
-    let (plain, bfq) = if unified { ("io.weight", "io.bfq.weight") } else { ("blkio.weight", "blkio.bfq.weight") };
-    let weight = if has(plain) { plain } else { bfq };
-    let mut files = Files::new();
-    files.extend(io.weight().filter(|one| *one > 0).map(|one| (weight.to_owned(), one.to_string())));
-    let devices = if unified { weight.to_owned() } else { format!("{weight}_device") };
-    for one in io.weight_device().iter().flatten() {
-        let value = one.weight().map(|weight| format!("{}:{} {weight}", one.major(), one.minor()));
-        files.extend(value.map(|value| (devices.clone(), value)));
-    }
-    let throttles = [
-        ("blkio.throttle.read_bps_device", "rbps", io.throttle_read_bps_device()),
-        ("blkio.throttle.write_bps_device", "wbps", io.throttle_write_bps_device()),
-        ("blkio.throttle.read_iops_device", "riops", io.throttle_read_iops_device()),
-        ("blkio.throttle.write_iops_device", "wiops", io.throttle_write_iops_device()),
-    ];
-    for (file, word, devices) in throttles {
-        for one in devices.iter().flatten() {
-            let (number, rate) = (format!("{}:{}", one.major(), one.minor()), one.rate());
-            files.push(match unified {
-                true => ("io.max".to_owned(), format!("{number} {word}={rate}")),
-                false => (file.to_owned(), format!("{number} {rate}")),
-            });
+    /// What is refused by name, first with version 2, then with version 1.
+    #[test]
+    fn each_version_refuses_what_it_has_not() {
+        let cases: &[(Value, &str, &str)] = &[
+            (json!({"memory": {"kernel": 1}}), "memory.kernel", "memory.kernel"),
+            (json!({"memory": {"useHierarchy": false}}), "memory.useHierarchy", "memory.useHierarchy"),
+            (json!({"memory": {"kernelTCP": 1}}), "memory.kernelTCP", ""),
+            (json!({"memory": {"swappiness": 0}}), "memory.swappiness", ""),
+            (json!({"memory": {"disableOOMKiller": true}}), "memory.disableOOMKiller", ""),
+            (json!({"memory": {"disableOOMKiller": false, "limit": 1, "checkBeforeUpdate": true}}), "", ""),
+            (json!({"cpu": {"realtimeRuntime": 1}}), "cpu.realtimeRuntime and realtimePeriod", ""),
+            (json!({"cpu": {"realtimePeriod": 1}}), "cpu.realtimeRuntime and realtimePeriod", ""),
+            (json!({"cpu": {"realtimePeriod": 0, "idle": 1, "burst": 1}}), "", ""),
+            (json!({"network": {"classID": 1}}), "network.classID", ""),
+            (json!({"network": {"priorities": [{"name": "lo", "priority": 1}]}}), "network.priorities", ""),
+            (json!({"blockIO": {"leafWeight": 10}}), "blockIO.leafWeight", "blockIO.leafWeight"),
+            (
+                json!({"blockIO": {"weightDevice": [{"major": 8, "minor": 0, "leafWeight": 10}]}}),
+                "blockIO.leafWeight",
+                "blockIO.leafWeight",
+            ),
+            (json!({"rdma": {"a": {"hcaHandles": 1}}, "hugepageLimits": [{"pageSize": "2MB", "limit": 1}]}), "", ""),
+            (json!({"unified": {"memory.high": "1"}}), "", "unified"),
+            (json!({"unified": {"../x.y": "1"}}), "unified (../x.y)", "unified (../x.y)"),
+            (json!({"unified": {"tasks": "1"}}), "unified (tasks)", "unified (tasks)"),
+        ];
+        for (value, two, one) in cases {
+            let resources: LinuxResources = serde_json::from_value(value.clone()).unwrap();
+            let refused = |unified| refusal(&resources, unified).map_or(String::new(), |(field, _)| field);
+            assert_eq!((refused(true).as_str(), refused(false).as_str()), (*two, *one), "{value}");
         }
     }
-    files
 }

@@ -21,6 +21,7 @@ use super::{cgroup, state as files, sys};
 
 mod config;
 mod create;
+mod follow;
 mod hooks;
 mod limits;
 mod state;
@@ -30,7 +31,6 @@ mod users;
 pub use config::read as read_config;
 pub use create::{Create, create, start};
 pub use state::{State, Status};
-pub use stats::statistics;
 
 /// The version of the specification that this program knows.
 pub const VERSION: &str = "1.2.1";
@@ -229,7 +229,7 @@ impl Room {
         // Who may open which device is said once.
         let mut wanted = limits::meant(resources);
         wanted.set_devices(None);
-        limits::apply(&state.group(), &wanted)
+        Ok(state.group().limit(&wanted)?)
     }
 
     /// The processes of the container.

@@ -12,12 +12,21 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 mod devices;
+mod disks;
 mod end;
 mod limits;
+mod oom;
+
+pub use oom::OomWatch;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 /// Controllers of version 1 that a container is put under, where the host has them.
-const V1_CONTROLLERS: [&str; 8] = ["memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio"];
+const V1_CONTROLLERS: [&str; 12] = [
+    "memory", "cpu", "cpuacct", "cpuset", "pids", "devices", "freezer", "blkio", "hugetlb", "net_cls", "net_prio",
+    "rdma",
+];
+/// Controllers of version 2 that the groups above a container hand down, where the host has them.
+const V2_CONTROLLERS: [&str; 7] = ["memory", "cpu", "cpuset", "pids", "io", "hugetlb", "rdma"];
 
 /// What failed, and on which file.
 #[derive(Debug, thiserror::Error)]
@@ -176,11 +185,14 @@ impl Cgroup {
     /// Version 2: the controllers must be switched on for the children of each group above.
     fn delegate(&self, directory: &Path) -> Result<(), Error> {
         for group in downwards(&self.mount, directory.parent().unwrap_or(&self.mount)) {
-            for controller in ["memory", "cpu", "cpuset", "pids", "io"] {
+            let words = |file: &str| fs::read_to_string(group.join(file)).unwrap_or_default();
+            let (there, on) = (words("cgroup.controllers"), words("cgroup.subtree_control"));
+            let has = |text: &str, name: &str| text.split_whitespace().any(|word| word == name);
+            for controller in V2_CONTROLLERS.into_iter().filter(|name| has(&there, name) && !has(&on, name)) {
                 let file = group.join("cgroup.subtree_control");
                 match fs::write(&file, format!("+{controller}")) {
                     Ok(()) => {}
-                    // The host's kernel lacks it; a limit that needs it fails by name later.
+                    // Processes with real time are in the way of `cpu`; a limit that needs it fails by name later.
                     Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::EINVAL)) => {}
                     Err(source) => return Err(Error { path: file, source }),
                 }
@@ -194,11 +206,21 @@ impl Cgroup {
     /// # Errors
     /// Where the kernel refuses a value, or lacks the controller for it.
     pub fn limit(&self, resources: &LinuxResources) -> Result<(), Error> {
+        self.check_use(resources)?;
         for (file, value) in self.limits(resources) {
-            self.write(file, &value)?;
+            self.write(&file, &value)?;
         }
         match resources.devices() {
             Some(rules) => self.limit_devices(rules),
+            None => Ok(()),
+        }
+    }
+
+    fn check_use(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let file = if self.is_unified() { "memory.current" } else { "memory.usage_in_bytes" };
+        let memory = resources.memory().as_ref();
+        match memory.and_then(|memory| limits::is_too_much_in_use(memory, || self.number(file))) {
+            Some(reason) => Err(Error { path: self.file(file), source: io::Error::other(reason) }),
             None => Ok(()),
         }
     }
@@ -208,8 +230,12 @@ impl Cgroup {
     /// # Errors
     /// As [`Cgroup::limit`].
     pub fn limit_anew(&self, former: &LinuxResources, resources: &LinuxResources) -> Result<(), Error> {
-        let named: Vec<&str> = self.limits(resources).into_iter().map(|(file, _)| file).collect();
-        for (file, _) in self.limits(former).into_iter().filter(|(file, _)| !named.contains(file)) {
+        let named: Vec<String> = self.limits(resources).into_iter().map(|(file, _)| file).collect();
+        let mut lifted: Vec<String> = self.limits(former).into_iter().map(|(file, _)| file).collect();
+        lifted.retain(|file| !named.contains(file));
+        // Nothing limits a part where nothing limits the sum: the sum's is lifted first.
+        lifted.sort_by_key(|file| file != limits::MEMORY_AND_SWAP);
+        for file in &lifted {
             let path = self.file(file);
             let above = || path.parent().and_then(Path::parent).map(|above| above.join(file)).unwrap_or_default();
             let value = match limits::unset(file) {
@@ -224,9 +250,8 @@ impl Cgroup {
     }
 
     fn limits(&self, resources: &LinuxResources) -> limits::Files {
-        let files = if self.is_unified() { limits::v2(resources) } else { limits::v1(resources) };
-        let swap = self.file(limits::MEMORY_AND_SWAP).exists();
-        files.into_iter().filter(|(file, _)| swap || *file != limits::MEMORY_AND_SWAP).collect()
+        let group = |file: &str| self.text(file);
+        if self.is_unified() { limits::v2(resources, &group) } else { limits::v1(resources, &group) }
     }
 
     fn limit_devices(&self, rules: &[LinuxDeviceCgroup]) -> Result<(), Error> {
@@ -250,12 +275,17 @@ impl Cgroup {
         self.file(file).exists()
     }
 
-    /// Writes a value to a file of the group, by its name.
-    ///
-    /// # Errors
-    /// Where the kernel refuses it, or has no such file.
-    pub fn set(&self, file: &str, value: &str) -> Result<(), Error> {
-        self.write(file, value)
+    /// What the group has in this file; `None` where it has no such file.
+    pub fn text(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.file(file)).ok()
+    }
+
+    /// The names of the group's files of this controller.
+    pub fn files(&self, controller: &str) -> Vec<String> {
+        let place = self.file(&format!("{controller}."));
+        let entries = place.parent().and_then(|directory| fs::read_dir(directory).ok()).into_iter().flatten();
+        let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+        names.filter(|name| name.strip_prefix(controller).is_some_and(|rest| rest.starts_with('.'))).collect()
     }
 
     fn write(&self, file: &str, value: &str) -> Result<(), Error> {
@@ -344,7 +374,7 @@ impl Cgroup {
     }
 
     fn number(&self, file: &str) -> Option<u64> {
-        fs::read_to_string(self.file(file)).ok()?.trim().parse().ok()
+        self.text(file)?.trim().parse().ok()
     }
 
     /// The value of a key of a file of lines `key value`.

@@ -24,6 +24,21 @@ fn an_older_kernel_with_one_hierarchy_holds_what_was_asked() {
     Machine::new().boot(&tests).ends_well();
 }
 
+/// The same bundles that this host runs in its own hierarchies.
+#[test]
+fn other_engines_containers_are_held_in_one_hierarchy() {
+    let tests = [
+        "oci_groups::limits_of_the_configuration_are_in_the_kernel",
+        "oci_groups::what_one_version_alone_has_is_refused_by_the_other",
+        "oci_groups::limits_change_while_it_runs",
+        "oci_groups::devices_open_only_by_a_rule",
+        "oci_groups::events_have_all_figures_and_tell_of_memory_that_ran_out",
+        "oci_runtime::a_bundle_is_created_started_killed_and_deleted",
+        "oci_runtime::one_that_runs_is_deleted_by_force_and_one_that_was_not_started_without",
+    ];
+    Machine::new().boot(&tests).ends_well();
+}
+
 #[test]
 fn a_stack_comes_back_after_a_reboot() {
     let machine = Machine::new();

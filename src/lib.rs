@@ -59,7 +59,7 @@
 //!
 //! Below the durable root (`/var/lib/stack`): `containers/NAME/{config.json,upper,work,log}`,
 //! `launcher-DIGEST` (becomes each container's program),
-//! `images/{index.json,blobs,layers,signatures}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data}`,
+//! `images/{index.json,blobs,layers,signatures}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data,snapshots}`, `volumes/.trash`,
 //! `skeleton` (the layer below all images). Below the volatile root (`/run/stack`), gone at reboot:
 //! `containers/NAME/{status.json,start.json,shim.sock,…}`, `netns/CONTAINER`, `files/CONTAINER` (configs and secrets),
 //! `locks`. Of a container that goes with its end, `config.json` and `endpoints/CONTAINER.json` are below the volatile

@@ -115,7 +115,7 @@ pub fn remove(roots: &Roots, name: &str, force: bool, volumes: bool) -> Result<(
     for volume in own {
         let users = volume_users(roots, &volume)?;
         if users.is_empty() {
-            volume::remove(roots, &volume, &users)?;
+            volume::remove(roots, &volume, &users, volume::Removal::Now)?;
         }
     }
     Ok(())

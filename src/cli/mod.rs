@@ -26,6 +26,7 @@ mod filter;
 mod format;
 mod images;
 mod inspect;
+mod kept;
 mod lock;
 mod logs;
 mod names;

@@ -13,6 +13,7 @@ use crate::reconcile::resource::label;
 use crate::runtime::container::{self, Container};
 use crate::runtime::image::{self, Image, Store};
 use crate::runtime::roots::Roots;
+use crate::runtime::volume::{Removal, trash};
 use crate::runtime::{network, volume};
 
 /// What `--filter` leaves.
@@ -52,10 +53,15 @@ pub fn networks(roots: &Roots, arguments: &Prune) -> Result<ExitCode, Failure> {
 }
 
 pub fn volumes(roots: &Roots, arguments: &VolumePrune) -> Result<ExitCode, Failure> {
+    if arguments.trash {
+        consent(&arguments.prune, "delete all volumes that are in the trash?")?;
+        return told(trashed(roots, u64::MAX)?);
+    }
+    let removal = if arguments.now { Removal::Now } else { Removal::Trash };
     let which = if arguments.all { "all volumes" } else { "all volumes without a name" };
     let question = format!("remove {which} that no container uses and that belong to no stack, with their data?");
     consent(&arguments.prune, &question)?;
-    told(unused_volumes(roots, &Wanted::of(&arguments.prune)?, arguments.all)?)
+    told(unused_volumes(roots, &Wanted::of(&arguments.prune)?, arguments.all, removal)?)
 }
 
 pub fn images(roots: &Roots, arguments: &ImagePrune) -> Result<ExitCode, Failure> {
@@ -74,7 +80,7 @@ pub fn system(roots: &Roots, arguments: &SystemPrune) -> Result<ExitCode, Failur
     let mut reclaimed = stopped_containers(roots, &wanted)?;
     reclaimed += unused_networks(roots, &wanted)?;
     if arguments.volumes {
-        reclaimed += unused_volumes(roots, &wanted, false)?;
+        reclaimed += unused_volumes(roots, &wanted, false, Removal::Trash)?;
     }
     reclaimed += unused_images(roots, &wanted, arguments.all)?;
     if wanted.is_everything() {
@@ -114,8 +120,13 @@ fn unused_networks(roots: &Roots, wanted: &Wanted) -> Result<u64, Failure> {
     Ok(0)
 }
 
-fn unused_volumes(roots: &Roots, wanted: &Wanted, named: bool) -> Result<u64, Failure> {
-    let mut bytes = 0;
+/// Of what goes into the trash nothing is freed yet; what has been there for too long is.
+fn unused_volumes(roots: &Roots, wanted: &Wanted, named: bool, removal: Removal) -> Result<u64, Failure> {
+    let kept = trash::time_to_live(roots)?;
+    let removal = if kept.is_zero() { Removal::Now } else { removal };
+    let now = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0);
+    let mut bytes = trashed(roots, now.saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX)))?;
+    let mut moved = 0;
     for one in volume::list(roots)? {
         let name = &one.config.name;
         let goes = (named || is_anonymous_volume(&one))
@@ -124,10 +135,23 @@ fn unused_volumes(roots: &Roots, wanted: &Wanted, named: bool) -> Result<u64, Fa
         let users = volume_users(roots, name)?;
         if goes && users.is_empty() {
             let size = volume::size(roots, name)?;
-            volume::remove(roots, name, &users)?;
-            bytes += size;
+            volume::remove(roots, name, &users, removal)?;
+            *if removal == Removal::Now { &mut bytes } else { &mut moved } += size;
             view::out(&format!("volume {name}\n"))?;
         }
+    }
+    if moved > 0 {
+        let text = "still in the trash; `stack volume undelete` brings volumes back, `stack volume prune --trash` deletes them";
+        writeln!(std::io::stderr(), "{} {text}", view::size(moved))?;
+    }
+    Ok(bytes)
+}
+
+/// Deletes what was removed until then.
+fn trashed(roots: &Roots, until_ms: u64) -> Result<u64, Failure> {
+    let (gone, bytes) = trash::purge(roots, until_ms)?;
+    for one in &gone {
+        view::out(&format!("trash {}\n", one.id))?;
     }
     Ok(bytes)
 }

@@ -6,15 +6,15 @@ use std::process::ExitCode;
 
 use serde_json::json;
 
-use super::args::{ObjectNames, VolumeCommand, VolumeCreate, VolumeList};
+use super::args::{VolumeCommand, VolumeCreate, VolumeList, VolumeRm};
 use super::failure::Failure;
 use super::filter::{Filters, name_matches};
 use super::format::{Column, Listing, Row};
-use super::{inspect, names, options, prune, view};
+use super::{inspect, kept, names, options, prune, view};
 use crate::engine::native::{create_volume, is_anonymous_volume, volume_users};
 use crate::reconcile::resource::{VolumeConfig, label};
 use crate::runtime::roots::Roots;
-use crate::runtime::volume::{self, Volume};
+use crate::runtime::volume::{self, Removal, Volume};
 
 const COLUMNS: &[Column] = &[
     ("Name", "NAME"),
@@ -30,10 +30,21 @@ const COLUMNS: &[Column] = &[
 
 pub fn command(roots: &Roots, command: &VolumeCommand) -> Result<ExitCode, Failure> {
     match command {
+        VolumeCommand::Ls(arguments) if arguments.trash => {
+            kept::list_trash(roots, arguments.list.quiet, &arguments.list.format.format)
+        }
         VolumeCommand::Ls(arguments) => list(roots, arguments),
         VolumeCommand::Create(arguments) => create(roots, arguments),
         VolumeCommand::Inspect(arguments) => inspect::one_kind(roots, arguments, inspect::Kind::Volume),
         VolumeCommand::Rm(arguments) => rm(roots, arguments),
+        VolumeCommand::Undelete(arguments) => kept::undelete(roots, arguments),
+        VolumeCommand::Snapshot(arguments) => kept::snapshot(roots, arguments),
+        VolumeCommand::LsSnapshots(arguments) => kept::list_snapshots(roots, arguments),
+        VolumeCommand::RmSnapshot(arguments) => kept::remove_snapshots(roots, arguments),
+        VolumeCommand::Restore(arguments) => kept::restore(roots, arguments),
+        VolumeCommand::Clone(arguments) => kept::clone(roots, arguments),
+        VolumeCommand::Export(arguments) => kept::export(roots, arguments),
+        VolumeCommand::Import(arguments) => kept::import(roots, arguments),
         VolumeCommand::Prune(arguments) => prune::volumes(roots, arguments),
     }
 }
@@ -135,18 +146,31 @@ fn random_name() -> Result<String, Failure> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn rm(roots: &Roots, arguments: &ObjectNames) -> Result<ExitCode, Failure> {
+/// The volume of this name, or what was meant instead.
+pub fn existing(roots: &Roots, name: &str) -> Result<Volume, Failure> {
+    let all = volume::list(roots)?;
+    if let Some(found) = all.iter().find(|one| one.config.name == name) {
+        return Ok(found.clone());
+    }
+    let known = all.iter().map(|one| one.config.name.as_str());
+    Err(Failure::new(format!(
+        "no volume {name:?}\n  help: {}",
+        names::hint(name, known, "`stack volume ls` lists them")
+    )))
+}
+
+fn rm(roots: &Roots, arguments: &VolumeRm) -> Result<ExitCode, Failure> {
+    let removal = if arguments.now { Removal::Now } else { Removal::Trash };
     let known: Vec<String> = volume::list(roots)?.into_iter().map(|one| one.config.name).collect();
     let mut failures = Vec::new();
-    for name in &arguments.names {
+    for name in &arguments.objects.names {
         if !known.contains(name) {
-            if !arguments.force {
-                let help = names::hint(name, known.iter().map(String::as_str), "`stack volume ls` lists them");
-                failures.push(Failure::new(format!("no volume {name:?}\n  help: {help}")));
+            if !arguments.objects.force {
+                failures.extend(existing(roots, name).err());
             }
             continue;
         }
-        match volume::remove(roots, name, &volume_users(roots, name)?) {
+        match volume::remove(roots, name, &volume_users(roots, name)?, removal) {
             Ok(_) => view::out(&format!("{name}\n"))?,
             Err(error) => failures.push(error.into()),
         }

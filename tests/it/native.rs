@@ -51,7 +51,7 @@ impl Drop for Guard {
             }
         }
         for found in volume::list(roots).unwrap_or_default() {
-            if let Err(error) = volume::remove(roots, &found.config.name, &[]) {
+            if let Err(error) = volume::remove(roots, &found.config.name, &[], volume::Removal::Now) {
                 eprintln!("volume {}: {error}", found.config.name);
             }
         }

@@ -3,6 +3,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Instant;
 
 use crate::support::World;
 
@@ -95,4 +97,104 @@ fn a_volume_without_a_name_goes_with_its_stack_and_no_sooner() {
     assert_eq!(world.ok(&["volume", "ls", "-q"]).lines().count(), 1);
     world.ok(&["destroy", "v", "--volumes", "--yes=volumes"]);
     assert_eq!(world.ok(&["volume", "ls", "-q"]), "");
+}
+
+#[test]
+fn a_removed_volume_is_in_the_trash_and_comes_back() {
+    let world = World::new();
+    world.ok(&["volume", "create", "data"]);
+    fs::write(volume(&world, "data").join("word"), "kept").unwrap();
+    world.ok(&["volume", "rm", "data"]);
+    assert_eq!(world.ok(&["volume", "ls", "-q"]), "");
+    assert!(world.ok(&["volume", "ls", "--trash"]).contains("data@"));
+    world.ok(&["volume", "undelete", "data"]);
+    assert_eq!(fs::read_to_string(volume(&world, "data").join("word")).unwrap(), "kept");
+    world.ok(&["volume", "rm", "data"]);
+    world.ok(&["volume", "prune", "--trash", "--force"]);
+    let said = world.fails(1, &["volume", "undelete", "data"]);
+    assert!(said.contains("no volume \"data\" is in the trash"), "{said}");
+    world.ok(&["volume", "create", "data"]);
+    world.ok(&["volume", "rm", "--now", "data"]);
+    assert_eq!(world.ok(&["volume", "ls", "--trash", "-q"]), "");
+    // What nobody named is not kept.
+    world.ok(&["run", "--rm", "--network", "none", "-v", "/data", "builtin:whoami", "write", "/data/word", "x"]);
+    assert_eq!(world.ok(&["volume", "ls", "--trash", "-q"]) + &world.ok(&["volume", "ls", "-q"]), "");
+}
+
+#[test]
+fn a_volume_in_use_is_not_copied_unasked_and_travels_as_an_archive() {
+    let world = World::new();
+    let run =
+        ["run", "-d", "--name", "c", "--network", "none", "-v", "data:/data", "builtin:whoami", "sleep", "forever"];
+    world.ok(&run);
+    let word = volume(&world, "data").join("word");
+    fs::write(&word, "first").unwrap();
+    let said = world.fails(1, &["volume", "snapshot", "data", "one", "--yes"]);
+    assert!(said.contains("in use: c") && said.contains("--pause"), "{said}");
+    assert_eq!(world.ok(&["volume", "snapshot", "data", "one", "--pause", "--yes"]), "one\n");
+    assert_eq!(world.field("c", "state"), "running");
+    fs::write(&word, "second").unwrap();
+    let said = world.fails(1, &["volume", "restore", "data", "one", "--yes"]);
+    assert!(said.contains("stop these containers first"), "{said}");
+    assert_eq!(world.ok(&["exec", "c", "/whoami", "cat", "/data/word"]), "second");
+    world.ok(&["rm", "-f", "c"]);
+    world.ok(&["volume", "restore", "data", "one", "--yes"]);
+    assert_eq!(fs::read_to_string(&word).unwrap(), "first");
+    let archive = world.directory.join("data.tar");
+    let archive = archive.to_str().unwrap();
+    chown(&word, Some(70), Some(71)).unwrap();
+    world.ok(&["volume", "export", "data", "-o", archive]);
+    assert_eq!(fs::metadata(archive).unwrap().mode() & 0o777, 0o600);
+    world.ok(&["volume", "import", "other", "-i", archive]);
+    let other = volume(&world, "other").join("word");
+    assert_eq!(fs::read_to_string(&other).unwrap(), "first");
+    assert_eq!((fs::metadata(&other).unwrap().uid(), fs::metadata(&other).unwrap().gid()), (70, 71));
+    world.file("broken.tar", "no archive");
+    let broken = world.directory.join("broken.tar");
+    world.fails(1, &["volume", "import", "third", "-i", broken.to_str().unwrap()]);
+    assert_eq!(world.ok(&["volume", "ls", "-q"]), "data\nother\n");
+}
+
+/// A snapshot is there as a whole or not at all, and a volume that is restored has the one or the other content.
+#[test]
+fn a_snapshot_or_a_restore_that_is_killed_at_any_moment_is_whole_or_none() {
+    const MOMENTS: u32 = 8;
+    const FILES: usize = 200;
+    let world = World::new();
+    world.ok(&["volume", "create", "data"]);
+    let data = volume(&world, "data");
+    let fill = |word: &str| (0..FILES).for_each(|file| fs::write(data.join(file.to_string()), word).unwrap());
+    let words = |directory: &Path| -> Vec<String> {
+        let all = fs::read_dir(directory).unwrap().map(|entry| fs::read_to_string(entry.unwrap().path()).unwrap());
+        let mut all: Vec<String> = all.collect();
+        assert_eq!(all.len(), FILES);
+        all.dedup();
+        all
+    };
+    fill("old");
+    let begun = Instant::now();
+    world.ok(&["volume", "snapshot", "data", "good", "--yes"]);
+    let took = begun.elapsed();
+    let killed = |words: &[&str], moment: u32| {
+        let mut child = world.command(words).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(took * moment / MOMENTS);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    };
+    for moment in 0..MOMENTS {
+        killed(&["volume", "snapshot", "data", "next", "--yes"], moment);
+        if world.ok(&["volume", "ls-snapshots", "data"]).contains("next") {
+            world.ok(&["volume", "rm-snapshot", "data", "next"]);
+        }
+        world.ok(&["volume", "snapshot", "data", "next", "--yes"]);
+        assert_eq!(words(&data.parent().unwrap().join("snapshots/next/_data")), ["old"]);
+        world.ok(&["volume", "rm-snapshot", "data", "next"]);
+        fill("new");
+        killed(&["volume", "restore", "data", "good", "--yes"], moment);
+        assert!([["old"], ["new"]].iter().any(|one| words(&data) == one));
+        world.ok(&["volume", "restore", "data", "good", "--yes"]);
+        assert_eq!(words(&data), ["old"]);
+    }
+    let left: Vec<_> = fs::read_dir(data.parent().unwrap()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
 }

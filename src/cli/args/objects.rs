@@ -354,9 +354,25 @@ pub enum VolumeCommand {
     Create(VolumeCreate),
     /// Show everything known about volumes
     Inspect(InspectOne),
-    /// Remove volumes that no container uses, and the data in them
+    /// Remove volumes that no container uses; for some time they can be brought back
     #[command(visible_alias = "remove")]
-    Rm(ObjectNames),
+    Rm(VolumeRm),
+    /// Bring back a volume that was removed
+    Undelete(VolumeUndelete),
+    /// Keep what a volume holds now
+    Snapshot(VolumeSnapshot),
+    /// List snapshots
+    LsSnapshots(VolumeSnapshots),
+    /// Forget snapshots; the volume stays as it is
+    RmSnapshot(VolumeRmSnapshot),
+    /// Put back what a snapshot has; what the volume holds now goes into the trash
+    Restore(VolumeRestore),
+    /// Make a volume with what another one holds
+    Clone(VolumeClone),
+    /// Write what a volume holds as a tar archive
+    Export(VolumeExport),
+    /// Make a volume from a tar archive
+    Import(VolumeImport),
     /// Remove volumes without a name that no container uses; all of no stack with --all
     Prune(VolumePrune),
 }
@@ -366,8 +382,113 @@ pub struct VolumeList {
     /// Also how much each takes on disk
     #[arg(short, long)]
     pub size: bool,
+    /// Those that were removed and can be brought back
+    #[arg(long, conflicts_with_all = ["size", "filter"])]
+    pub trash: bool,
     #[command(flatten)]
     pub list: List,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeRm {
+    #[command(flatten)]
+    pub objects: ObjectNames,
+    /// Delete the data at once: it can't be brought back
+    #[arg(long, visible_alias = "no-trash")]
+    pub now: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeUndelete {
+    /// Its name, which means the one that was removed last, or its id in the trash
+    #[arg(value_name = "NAME|ID")]
+    pub name: String,
+    /// Give it another name
+    #[arg(long = "as", value_name = "NAME")]
+    pub new: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeSnapshot {
+    /// The volume
+    pub volume: String,
+    /// The snapshot's name; the date and time (UTC) when absent
+    pub name: Option<String>,
+    /// Suspend the containers that use the volume meanwhile
+    #[arg(long)]
+    pub pause: bool,
+    /// Take what is there while containers go on writing
+    #[arg(long, conflicts_with = "pause")]
+    pub live: bool,
+    /// Consent to a copy where the file system can't share blocks
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeSnapshots {
+    /// Of these volumes; of all when absent
+    #[arg(value_name = "VOLUME")]
+    pub names: Vec<String>,
+    #[command(flatten)]
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeRmSnapshot {
+    /// The volume
+    pub volume: String,
+    /// The snapshots
+    #[arg(required = true, value_name = "SNAPSHOT")]
+    pub names: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeRestore {
+    /// The volume; no container that uses it may run
+    pub volume: String,
+    /// The snapshot
+    pub snapshot: String,
+    /// Consent to a copy where the file system can't share blocks
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeClone {
+    /// The volume
+    pub volume: String,
+    /// The new volume's name
+    #[arg(value_name = "NEW")]
+    pub new: String,
+    /// What this snapshot has, not what the volume holds now
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
+    /// Consent to a copy where the file system can't share blocks
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeExport {
+    /// The volume
+    pub volume: String,
+    /// Write to this file, and not to standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What this snapshot has, not what the volume holds now
+    #[arg(long, value_name = "NAME")]
+    pub snapshot: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VolumeImport {
+    /// The new volume's name
+    #[arg(value_name = "NEW")]
+    pub volume: String,
+    /// Read from this file, and not from standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -410,6 +531,12 @@ pub struct VolumePrune {
     /// All volumes that no container uses and that belong to no stack, not only those without a name
     #[arg(short, long)]
     pub all: bool,
+    /// Delete what is in the trash, whatever its age, and nothing else
+    #[arg(long, conflicts_with_all = ["all", "filter", "now"])]
+    pub trash: bool,
+    /// Delete the data at once: it can't be brought back
+    #[arg(long, visible_alias = "no-trash")]
+    pub now: bool,
     #[command(flatten)]
     pub prune: Prune,
 }

@@ -60,7 +60,10 @@ fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
     };
     containers::remove(roots, name, true)?;
     let own = format!("{name}.");
-    volumes.iter().filter(|volume| volume.starts_with(&own)).try_for_each(|volume| volumes::remove(roots, volume))
+    volumes
+        .iter()
+        .filter(|volume| volume.starts_with(&own))
+        .try_for_each(|volume| volumes::remove(roots, volume, volume::Removal::Now))
 }
 
 /// Mounts of the container that only its image asks for.

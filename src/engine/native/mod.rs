@@ -18,6 +18,7 @@ use crate::runtime::cgroup::Abilities;
 use crate::runtime::container;
 use crate::runtime::image::{Error as ImageError, Image, Platform, Store};
 use crate::runtime::roots::Roots;
+use crate::runtime::volume::Removal;
 use crate::spec::{Fault, Stack};
 
 pub mod builds;
@@ -253,7 +254,9 @@ fn remove(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineE
             removed.map(drop).map_err(|error| failed(id, error))
         }
         Config::Network(network) => networks::remove(roots, &network.name).map_err(|error| failed(id, error)),
-        Config::Volume(volume) => volumes::remove(roots, &volume.name).map_err(|error| failed(id, error)),
+        Config::Volume(volume) => {
+            volumes::remove(roots, &volume.name, Removal::Trash).map_err(|error| failed(id, error))
+        }
         Config::Container(container) => {
             containers::remove(roots, &container.name, true).map_err(|error| failed(id, error))
         }

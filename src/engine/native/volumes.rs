@@ -12,7 +12,7 @@ use crate::runtime::image::Image;
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
 use crate::runtime::sys;
-use crate::runtime::volume::{self, VolumeConfig};
+use crate::runtime::volume::{self, Removal, VolumeConfig};
 use crate::runtime::{container, image};
 
 /// Marks a volume that only a container's mount asked for.
@@ -40,9 +40,9 @@ pub fn update(roots: &Roots, wanted: &resource::VolumeConfig) -> Result<(), Erro
     Ok(())
 }
 
-/// Removes the volume and its data; refused while a container mounts it.
-pub fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
-    volume::remove(roots, name, &users(roots, name)?)?;
+/// Removes the volume with its data; refused while a container mounts it.
+pub fn remove(roots: &Roots, name: &str, removal: Removal) -> Result<(), Error> {
+    volume::remove(roots, name, &users(roots, name)?, removal)?;
     Ok(())
 }
 

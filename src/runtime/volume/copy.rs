@@ -18,6 +18,7 @@ use nix::sys::time::TimeSpec;
 use nix::unistd::{Gid, Uid, fchown, fchownat, symlinkat};
 
 use super::attributes;
+use crate::runtime::sys;
 
 /// Each level keeps two descriptors open; no image needs more levels.
 const DEEPEST: usize = 200;
@@ -117,8 +118,9 @@ fn regular(source: BorrowedFd<'_>, target: BorrowedFd<'_>, name: &CStr) -> io::R
     let make = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
     let mut from = File::from(openat(source, name, read, Mode::empty())?);
     let mut to = File::from(openat(target, name, make, Mode::S_IRUSR | Mode::S_IWUSR)?);
-    // Between files this is copy_file_range(2), which shares blocks where the disk can.
-    io::copy(&mut from, &mut to)?;
+    if sys::share_blocks(from.as_fd(), to.as_fd()).is_err() {
+        io::copy(&mut from, &mut to)?;
+    }
     finish(from.as_fd(), to.as_fd(), &fstat(&from)?)
 }
 

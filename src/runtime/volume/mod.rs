@@ -2,8 +2,9 @@
 //!
 //! A volume is `ROOT/volumes/NAME` with the record `volume.json` and the data in `_data`. The record is written last and
 //! removed first, so that a directory without one is the rest of a `create` or `remove` that was cut short; the next
-//! call of either clears it. Data is never removed by anything but [`remove`], and never through a mount: a volume whose
-//! `driver_opts` mount a directory or a server is unmounted, and what was mounted stays as it is.
+//! call of either clears it. Data is never removed by anything but [`remove`] and the end of its time in the trash
+//! ([`trash`]), and never through a mount: a volume whose `driver_opts` mount a directory or a server is unmounted, and
+//! what was mounted stays as it is. What it held at some moment can be kept beside it ([`snapshot`]).
 //!
 //! Who uses a volume and who consented to its loss is known to the caller.
 
@@ -25,8 +26,10 @@ mod copy;
 mod mounting;
 mod options;
 mod populate;
+pub mod snapshot;
 #[cfg(test)]
 mod tests;
+pub mod trash;
 
 pub use copy::{disk_use, tree as copy_tree};
 pub use mounting::{mount, unmount};
@@ -97,10 +100,49 @@ pub enum Error {
     Mount { name: String, device: String, source: io::Error },
     #[error("volume {name}: unmounting: {source}")]
     Unmount { name: String, source: io::Error },
+    #[error("volume {name} exists\n  help: choose another name, or remove that one first")]
+    Exists { name: String },
+    #[error("volume {name} is there again\n  help: `stack volume undelete {id} --as NAME` gives it another name")]
+    Taken { name: String, id: String },
+    #[error("no volume {word:?} is in the trash\n  help: `stack volume ls --trash` lists what is")]
+    NotInTrash { word: String },
+    #[error("volume {name} has no snapshot {snapshot:?}\n  help: {}", Self::snapshots(known))]
+    NoSnapshot { name: String, snapshot: String, known: Vec<String> },
+    #[error(
+        "volume {name} has a snapshot {snapshot:?} already\n  help: choose another name, or `stack volume rm-snapshot {name} {snapshot}`"
+    )]
+    SnapshotExists { name: String, snapshot: String },
+    #[error(
+        "volume {name} is {device}, mounted: what it held can't be kept beside it\n  help: `stack volume export` writes it to a file"
+    )]
+    Backed { name: String, device: String },
+    #[error("volume {name} is in use: {} run\n  help: stop these containers first", users.join(", "))]
+    Running { name: String, users: Vec<String> },
+    #[error("{}: {reason}\n  help: it may say `trash_hours = 72`", path.display())]
+    Settings { path: PathBuf, reason: String },
     #[error("{}: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error(transparent)]
     State(#[from] state::Error),
+}
+
+impl Error {
+    fn snapshots(known: &[String]) -> String {
+        if known.is_empty() {
+            "`stack volume snapshot` makes one".to_owned()
+        } else {
+            format!("it has {}", known.join(", "))
+        }
+    }
+}
+
+/// What becomes of a volume that is removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removal {
+    /// It can be brought back for some time, see [`trash`].
+    Trash,
+    /// It is deleted.
+    Now,
 }
 
 fn io_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
@@ -127,10 +169,15 @@ pub fn create(roots: &Roots, config: &VolumeConfig) -> Result<Volume, Error> {
     }
     let directory = directory(roots, &config.name);
     make_data(&directory)?;
-    let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let created = now_ms() / 1000;
     let made = write(&directory, &Record { version: VERSION, created, config: config.clone() })?;
     tell(roots, "create", config);
     Ok(made)
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// For who follows what happens.
@@ -154,12 +201,13 @@ pub fn update(roots: &Roots, config: &VolumeConfig) -> Result<Volume, Error> {
     write(&directory(roots, &config.name), &record)
 }
 
-/// Removes the volume and its data; `false` when there was none. `users` are the containers that mount it.
+/// Removes the volume with its data and snapshots; `false` when there was none. `users` are the containers that mount
+/// it. Also deletes what has been in the trash for too long.
 ///
 /// # Errors
 /// [`Error::InUse`] unless `users` is empty, [`Error::Protected`], [`Error::Mounted`] where something is mounted in it
 /// that this program did not mount.
-pub fn remove(roots: &Roots, name: &str, users: &[String]) -> Result<bool, Error> {
+pub fn remove(roots: &Roots, name: &str, users: &[String], removal: Removal) -> Result<bool, Error> {
     check_name(name)?;
     let _lock = lock(roots, name)?;
     let Some(volume) = get(roots, name)? else {
@@ -174,10 +222,16 @@ pub fn remove(roots: &Roots, name: &str, users: &[String]) -> Result<bool, Error
     }
     mounting::unmount_locked(roots, &volume)?;
     refuse_mounts(roots, name)?;
-    let record = directory(roots, name).join(RECORD);
-    fs::remove_file(&record).map_err(io_at(&record))?;
-    sweep(roots, name)?;
+    let (kept, now) = (trash::time_to_live(roots)?, now_ms());
+    if removal == Removal::Trash && !kept.is_zero() {
+        trash::put(roots, name, now)?;
+    } else {
+        let record = directory(roots, name).join(RECORD);
+        fs::remove_file(&record).map_err(io_at(&record))?;
+        sweep(roots, name)?;
+    }
     tell(roots, "destroy", &volume.config);
+    trash::purge(roots, now.saturating_sub(u64::try_from(kept.as_millis()).unwrap_or(u64::MAX)))?;
     Ok(true)
 }
 

@@ -46,13 +46,13 @@ fn a_volume_is_made_once_listed_and_removed() {
     fs::write(made.data.join("x"), vec![1; 5000]).unwrap();
     assert!(size(roots, "b").unwrap() >= 8192);
 
-    let used = remove(roots, "b", &["c1".to_owned()]).unwrap_err();
+    let used = remove(roots, "b", &["c1".to_owned()], Removal::Now).unwrap_err();
     assert_eq!(used.to_string(), "volume b is used by c1\n  help: remove these containers first");
     update(roots, &VolumeConfig { protect: true, ..config("b", &[]) }).unwrap();
-    assert!(matches!(remove(roots, "b", &[]), Err(Error::Protected { .. })));
+    assert!(matches!(remove(roots, "b", &[], Removal::Now), Err(Error::Protected { .. })));
     update(roots, &config("b", &[])).unwrap();
-    assert!(remove(roots, "b", &[]).unwrap());
-    assert!(!remove(roots, "b", &[]).unwrap());
+    assert!(remove(roots, "b", &[], Removal::Now).unwrap());
+    assert!(!remove(roots, "b", &[], Removal::Now).unwrap());
     assert!(!made.data.exists());
     assert!(matches!(create(roots, &config("a", &[("type", "tmpfs")])), Err(Error::Differs { .. })));
     for name in ["", ".", "..", "a/b", ".locks", "-a", "é"] {
@@ -81,7 +81,7 @@ fn a_bound_directory_outlives_its_volume() {
     assert_eq!(mount(&place.0, "v").unwrap(), volume.data);
     assert!(data.join("kept").exists());
     assert!(fs::write(data.join("x"), "").is_err(), "must be read-only");
-    assert!(remove(&place.0, "v", &[]).unwrap());
+    assert!(remove(&place.0, "v", &[], Removal::Now).unwrap());
     assert!(device.join("kept").exists());
     assert_eq!(mounting::mounts_below(&place.0.root).unwrap(), Vec::<PathBuf>::new());
 }
@@ -99,9 +99,9 @@ fn a_volume_in_memory_has_its_size_and_a_foreign_mount_is_refused() {
     let below = plain.data.join("below");
     fs::create_dir(&below).unwrap();
     nix::mount::mount(Some("t"), &below, Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
-    assert!(matches!(remove(&place.0, "plain", &[]), Err(Error::Mounted { .. })));
+    assert!(matches!(remove(&place.0, "plain", &[], Removal::Now), Err(Error::Mounted { .. })));
     nix::mount::umount(&below).unwrap();
-    assert!(remove(&place.0, "plain", &[]).unwrap());
+    assert!(remove(&place.0, "plain", &[], Removal::Now).unwrap());
 }
 
 fn fill(directory: &Path) {
@@ -158,4 +158,85 @@ fn half_a_copy_is_done_again() {
     assert_eq!(fs::read_to_string(volume.data.join("file")).unwrap(), "whole");
     assert!(!volume.data.join("stray").exists());
     assert_eq!(populate(&place.0, "v", &image, Path::new("/")).unwrap(), Populated::HadContent);
+}
+
+#[test]
+fn what_was_removed_comes_back_whole_until_its_time_is_over() {
+    let place = Place::new("trash");
+    let roots = &place.0;
+    let made = place.create("v", &[]);
+    fs::write(made.data.join("word"), "first").unwrap();
+    snapshot::take(roots, "v", "old", 7).unwrap();
+    assert!(remove(roots, "v", &[], Removal::Trash).unwrap());
+    assert!(get(roots, "v").unwrap().is_none() && list(roots).unwrap().is_empty());
+    // Another one of its name has no part in it.
+    let second = place.create("v", &[]);
+    assert_eq!(fs::read_dir(&second.data).unwrap().count(), 0);
+    let taken = trash::undelete(roots, "v", None).unwrap_err().to_string();
+    assert!(taken.contains("volume v is there again") && taken.contains("--as NAME"), "{taken}");
+    let back = trash::undelete(roots, "v", Some("w")).unwrap();
+    assert_eq!((back.config.name.as_str(), back.created), ("w", made.created));
+    assert_eq!(fs::read_to_string(back.data.join("word")).unwrap(), "first");
+    assert_eq!(snapshot::list(roots, "w").unwrap()[0].created_ms, 7);
+    assert!(matches!(trash::undelete(roots, "v", None), Err(Error::NotInTrash { .. })));
+    // By time: what is older goes, and what was half deleted.
+    remove(roots, "w", &[], Removal::Trash).unwrap();
+    let half = roots.durable("volumes/.trash/half@5/_data");
+    fs::create_dir_all(&half).unwrap();
+    let removed = trash::list(roots).unwrap()[0].removed_ms;
+    assert!(trash::purge(roots, removed - 1).unwrap().0.is_empty() && !half.exists());
+    assert_eq!(trash::purge(roots, removed).unwrap().0[0].volume.config.name, "w");
+    assert_eq!(fs::read_dir(roots.durable("volumes/.trash")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_host_says_how_long_the_trash_is_kept() {
+    let mut place = Place::new("keep");
+    place.0.etc = place.image();
+    assert_eq!(trash::time_to_live(&place.0).unwrap().as_secs(), 72 * 3600);
+    let file = place.0.etc.join("stack/volumes.toml");
+    fs::create_dir_all(file.parent().unwrap()).unwrap();
+    fs::write(&file, "trash_days = 1").unwrap();
+    let wrong = trash::time_to_live(&place.0).unwrap_err().to_string();
+    assert!(wrong.contains("volumes.toml") && wrong.contains("trash_days"), "{wrong}");
+    fs::write(&file, "trash_hours = 0").unwrap();
+    place.create("v", &[]);
+    remove(&place.0, "v", &[], Removal::Trash).unwrap();
+    assert!(trash::list(&place.0).unwrap().is_empty());
+}
+
+#[test]
+fn a_snapshot_comes_back_and_what_it_replaced_is_in_the_trash() {
+    let place = Place::new("snapshot");
+    let roots = &place.0;
+    let made = place.create("v", &[]);
+    fs::write(made.data.join("word"), "first").unwrap();
+    fs::set_permissions(&made.data, fs::Permissions::from_mode(0o1730)).unwrap();
+    snapshot::take(roots, "v", "one", 1).unwrap();
+    fs::write(made.data.join("word"), "second").unwrap();
+    fs::write(made.data.join("more"), "").unwrap();
+    assert!(matches!(snapshot::take(roots, "v", "one", 2), Err(Error::SnapshotExists { .. })));
+    let unknown = snapshot::restore(roots, "v", "two", &[], 3).unwrap_err().to_string();
+    assert!(unknown.contains("it has one"), "{unknown}");
+    assert!(matches!(snapshot::restore(roots, "v", "one", &["c".into()], 3), Err(Error::Running { .. })));
+    // What was cut short is none, and is in nobody's way.
+    for half in ["snapshots/two/_data", "restoring"] {
+        fs::create_dir_all(roots.durable("volumes/v").join(half)).unwrap();
+    }
+    assert_eq!(snapshot::list(roots, "v").unwrap().len(), 1);
+    snapshot::restore(roots, "v", "one", &[], 3).unwrap();
+    assert_eq!(fs::read_to_string(made.data.join("word")).unwrap(), "first");
+    assert_eq!(fs::metadata(&made.data).unwrap().permissions().mode() & 0o7777, 0o1730);
+    assert!(!made.data.join("more").exists() && !roots.durable("volumes/v/restoring").exists());
+    assert!(!roots.durable("volumes/v/snapshots/two").exists());
+    let old = &trash::list(roots).unwrap()[0];
+    assert_eq!(fs::read_to_string(old.volume.data.join("word")).unwrap(), "second");
+    let copy = snapshot::clone(roots, &config("w", &[]), &made.data).unwrap();
+    assert_eq!(fs::read_to_string(copy.data.join("word")).unwrap(), "first");
+    assert!(matches!(snapshot::clone(roots, &config("w", &[]), &made.data), Err(Error::Exists { .. })));
+    snapshot::remove(roots, "v", "one").unwrap();
+    assert!(snapshot::list(roots, "v").unwrap().is_empty());
+    place.create("memory", &[("type", "tmpfs")]);
+    let backed = snapshot::take(roots, "memory", "one", 4).unwrap_err().to_string();
+    assert!(backed.contains("volume export"), "{backed}");
 }

@@ -286,7 +286,7 @@ fn show(roots: &Roots, file: &FileArguments, looked: &Looked<'_>) -> Result<Exit
     if looked.locked {
         lock_file::check(&loaded, &desired)?;
     }
-    let (plan, observed) = block_on(async {
+    let (mut plan, observed) = block_on(async {
         let observed = engine.observe(&desired.stack).await?;
         let (desired, observed) = match looked.targets {
             [] => (desired, observed),
@@ -295,6 +295,7 @@ fn show(roots: &Roots, file: &FileArguments, looked: &Looked<'_>) -> Result<Exit
         let options = PlanOptions { refresh: true, ..PlanOptions::default() };
         Ok((plan::plan(&desired, &observed, engine.capabilities(), &options), observed))
     })?;
+    plan.notes.extend(engine.protection(&plan)?);
     print(&plan, &looked.format)?;
     if let Some(out) = looked.out {
         let saved = SavedPlan::new(&plan, &observed).to_json();

@@ -31,6 +31,8 @@ mod plans;
 mod prechecks;
 mod probing;
 mod restarting;
+mod probe;
+mod protection;
 mod rolling;
 mod running;
 mod schema;

@@ -48,6 +48,7 @@ pub fn value(roots: &Roots, one: &Container, size: bool) -> Result<Value, Failur
             "Service": config.labels.get(label::SERVICE),
             "Phase": one.phase,
             "Supervisor": one.status.shim.pid,
+            "Protection": protection(one),
             "Declared": config.declared,
         },
     });
@@ -55,6 +56,13 @@ pub fn value(roots: &Roots, one: &Container, size: bool) -> Result<Value, Failur
         value["SizeRw"] = json!(container::written_bytes(roots, &config.name)?);
     }
     Ok(value)
+}
+
+/// What holds for it, asked for or not.
+fn protection(one: &Container) -> Value {
+    let request = &one.config.request;
+    json!({"NoNewPrivileges": request.no_new_privileges,
+           "UserNamespace": request.users.map(|ids| json!({"First": ids.first, "Size": ids.size}))})
 }
 
 /// Docker's word for a time that has not come.

@@ -123,7 +123,8 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<I
         let given: Vec<PathBuf> = devices.iter().map(|device| device.path.clone()).collect();
         devices.extend(more.filter(|one| !given.contains(&one.path)));
     }
-    Ok(Facts { devices, volumes, files: files::write(roots, wanted, users)?, image_volumes, users })
+    let contents = Store::open(roots).contents(image)?;
+    Ok(Facts { devices, volumes, files: files::write(roots, wanted, users)?, image_volumes, users, contents })
 }
 
 pub(super) fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
@@ -219,6 +220,8 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     let mut config = config(roots, wanted, &image, present.request.users)?;
     config.image_id = present.image_id;
     config.layers = present.layers;
+    // As its own image has it, whatever has that name by now.
+    config.request.no_new_privileges = present.request.no_new_privileges;
     config.removal = present.removal;
     config.declared = Declared::new(&ContainerConfig { image_digest: digest, ..wanted.clone() })?;
     container::update(roots, &config)?;

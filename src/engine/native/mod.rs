@@ -13,6 +13,7 @@ use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{
     Action, Capabilities, Condition, Engine, EngineError, Ignored, Observed, StackName, linux_change,
 };
+use crate::reconcile::plan::Plan;
 use crate::reconcile::resource::{Config, ContainerConfig, ImageConfig, ImageSource, ResourceId};
 use crate::runtime::cgroup::Abilities;
 use crate::runtime::container;
@@ -36,6 +37,7 @@ mod networks;
 mod observe;
 mod of_image;
 mod policy;
+mod protection;
 mod translate;
 mod unsupported;
 mod users;
@@ -132,6 +134,14 @@ impl Native {
     /// Where the host's own files can't be understood: what they forbid must not be forgotten.
     pub fn admit(&self, stack: &Stack, desired: &Desired, newest: bool) -> Result<Admitted, ImageError> {
         policy::admit(&self.roots, stack, desired, newest, &self.watcher)
+    }
+
+    /// What protects the containers that this plan makes, a line each.
+    ///
+    /// # Errors
+    /// Where the images can't be read.
+    pub fn protection(&self, plan: &Plan) -> Result<Vec<String>, EngineError> {
+        protection::notes(&self.roots, plan)
     }
 
     /// The same engine, whose builds are heard of.

@@ -8,7 +8,7 @@ use crate::reconcile::resource::{
     ContainerConfig, Healthcheck, Logging, MountSource, NamespaceMode, NetworkMode, OnUnhealthy, Resources, Restart,
 };
 use crate::runtime::container::{self, Log};
-use crate::runtime::image::{self, Image};
+use crate::runtime::image::{self, Contents, Image};
 use crate::runtime::init::spec::{self, Device, Limits, Namespace, Request};
 use crate::runtime::userns::IdRange;
 use crate::spec::probe::{Place, Probe};
@@ -28,6 +28,8 @@ pub struct Facts {
     pub image_volumes: BTreeMap<String, PathBuf>,
     /// The ids that its user namespace has, where it has one.
     pub users: Option<IdRange>,
+    /// What the image's files are.
+    pub contents: Contents,
 }
 
 /// A request that this engine can't carry out.
@@ -65,7 +67,7 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         privileged: wanted.privileged,
         cap_add: wanted.cap_add.clone(),
         cap_drop: wanted.cap_drop.clone(),
-        no_new_privileges: security.no_new_privileges,
+        no_new_privileges: no_new_privileges(wanted, facts.contents),
         seccomp_unconfined: security.seccomp_unconfined,
         systempaths_unconfined: security.systempaths_unconfined,
         ulimits: wanted.ulimits.clone(),
@@ -167,7 +169,8 @@ pub(super) fn environment(wanted: &ContainerConfig, image: &Image, hostname: &st
 
 #[derive(Default)]
 struct Security {
-    no_new_privileges: bool,
+    /// What it says of it, if it says something.
+    no_new_privileges: Option<bool>,
     seccomp_unconfined: bool,
     systempaths_unconfined: bool,
 }
@@ -177,13 +180,21 @@ fn security(wanted: &ContainerConfig) -> Security {
     let mut security = Security::default();
     for option in &wanted.security_opt {
         match option.replacen('=', ":", 1).as_str() {
-            "no-new-privileges" | "no-new-privileges:true" => security.no_new_privileges = true,
+            "no-new-privileges" | "no-new-privileges:true" => security.no_new_privileges = Some(true),
+            "no-new-privileges:false" => security.no_new_privileges = Some(false),
             "seccomp:unconfined" => security.seccomp_unconfined = true,
             "systempaths:unconfined" => security.systempaths_unconfined = true,
             _ => {}
         }
     }
     security
+}
+
+/// Whether no program that is executed in it ever gets rights that its caller has not. Where nothing is asked for: if
+/// that takes nothing away, since no program of the image would give any.
+pub fn no_new_privileges(wanted: &ContainerConfig, contents: Contents) -> bool {
+    let asked = security(wanted).no_new_privileges;
+    asked.unwrap_or(!wanted.privileged && !contents.raises)
 }
 
 fn mounts(wanted: &ContainerConfig, facts: &Facts) -> Vec<spec::Mount> {

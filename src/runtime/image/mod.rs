@@ -43,7 +43,7 @@ pub use reference::{Digest, ImageReference, ReferenceError};
 pub use registry::{Access, Client, Credentials, RegistryError, Wait};
 pub use settings::Settings;
 pub use steps::Step;
-pub use store::{Damage, Found, Image, Layer, Lease, Made, Prune, Store, spellings};
+pub use store::{Contents, Damage, Found, Image, Layer, Lease, Made, Prune, Store, spellings};
 pub use unpack::{UnpackError, extract, extract_over};
 pub use view::view;
 

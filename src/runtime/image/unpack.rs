@@ -25,6 +25,7 @@ use nix::unistd::{Gid, Uid, UnlinkatFlags, fchown, fchownat, getegid, geteuid, l
 
 use super::early::Early;
 use super::limits::Limits;
+use super::store::Contents;
 use super::tarball::{Entry, Kind, Reader};
 use crate::runtime::sys;
 
@@ -116,8 +117,8 @@ struct Layer<'a> {
     buffer: Vec<u8>,
 }
 
-/// Writes the archive's entries below `directory`, which must be empty.
-pub fn unpack(archive: impl Read, directory: &Path, budget: &Budget<'_>) -> Result<(), UnpackError> {
+/// Writes the archive's entries below `directory`, which must be empty. Returns what they are.
+pub fn unpack(archive: impl Read, directory: &Path, budget: &Budget<'_>) -> Result<Contents, UnpackError> {
     entries(archive, File::open(directory)?.into(), budget, How::of_files(Whiteouts::Marks))
 }
 
@@ -127,7 +128,8 @@ pub fn unpack(archive: impl Read, directory: &Path, budget: &Budget<'_>) -> Resu
 /// See [`UnpackError`].
 pub fn extract(archive: impl Read, directory: BorrowedFd<'_>) -> Result<(), UnpackError> {
     let limits = Limits::default();
-    entries(archive, directory.try_clone_to_owned()?, &Budget::new(&limits, 0), How::of_files(Whiteouts::Files))
+    let how = How::of_files(Whiteouts::Files);
+    entries(archive, directory.try_clone_to_owned()?, &Budget::new(&limits, 0), how).map(drop)
 }
 
 /// As [`extract`], of somebody's own files, however many: a directory is never replaced by what is none, nor the other
@@ -138,7 +140,7 @@ pub fn extract(archive: impl Read, directory: BorrowedFd<'_>) -> Result<(), Unpa
 pub fn extract_over(archive: impl Read, directory: BorrowedFd<'_>, first_id: u32) -> Result<(), UnpackError> {
     let limits = Limits { entries: u64::MAX, unpacked_bytes: u64::MAX, ..Limits::default() };
     let how = How { whiteouts: Whiteouts::Files, first_id, keeps_kinds: true };
-    entries(archive, directory.try_clone_to_owned()?, &Budget::new(&limits, 0), how)
+    entries(archive, directory.try_clone_to_owned()?, &Budget::new(&limits, 0), how).map(drop)
 }
 
 /// What an archive's entries mean where they are written.
@@ -155,14 +157,15 @@ impl How {
     }
 }
 
-fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, how: How) -> Result<(), UnpackError> {
+fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, how: How) -> Result<Contents, UnpackError> {
     let whiteouts = how.whiteouts;
     let (times, buffer) = (BufWriter::new(nameless_file(&root)?), vec![0; BUFFER]);
     let mut layer = Layer { root, how, budget, last: None, times, own: (geteuid(), getegid()), written: 0, buffer };
-    let mut reader = Reader::new(archive, budget.limits);
+    let (mut reader, mut contents) = (Reader::new(archive, budget.limits), Contents::default());
     while let Some(mut entry) = reader.next()? {
         budget.take(entry.size)?;
         (entry.uid, entry.gid) = (entry.uid.wrapping_add(how.first_id), entry.gid.wrapping_add(how.first_id));
+        contents.add(&entry);
         let failed = |reason: String| UnpackError::Entry { path: entry.path.clone(), reason };
         let Some(inside) = inside(&entry.path, budget.limits, whiteouts).map_err(|reason| failed(reason.to_owned()))?
         else {
@@ -176,7 +179,7 @@ fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, how: How) -> 
         budget.wrote(entry.size);
     }
     layer.finish()?;
-    Ok(())
+    Ok(contents)
 }
 
 /// On the same disk, or in memory where its file system has no files without a name.

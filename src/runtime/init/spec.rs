@@ -218,6 +218,32 @@ const MASKED_PATHS: [&str; 11] = [
 const MASKED_SYS: &str = "/sys/devices/virtual/powercap";
 const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
+/// No limit, to setrlimit(2).
+const INFINITE: i64 = -1;
+const MIB: i64 = 1 << 20;
+
+/// Soft and hard limit of each resource, for a container that asks for none. They are the kernel's own of process 1, as
+/// Linux 5.16 and later have them, but for files, of which a program may want many, and dumps, which fill a disk.
+/// Processes are counted by the control group.
+const DEFAULT_RLIMITS: [(&str, (i64, i64)); 16] = [
+    ("as", (INFINITE, INFINITE)),
+    ("core", (0, 0)),
+    ("cpu", (INFINITE, INFINITE)),
+    ("data", (INFINITE, INFINITE)),
+    ("fsize", (INFINITE, INFINITE)),
+    ("locks", (INFINITE, INFINITE)),
+    ("memlock", (8 * MIB, 8 * MIB)),
+    ("msgqueue", (819_200, 819_200)),
+    ("nice", (0, 0)),
+    ("nofile", (65_536, 1_048_576)),
+    ("nproc", (INFINITE, INFINITE)),
+    ("rss", (INFINITE, INFINITE)),
+    ("rtprio", (0, 0)),
+    ("rttime", (INFINITE, INFINITE)),
+    ("sigpending", (65_536, 65_536)),
+    ("stack", (8 * MIB, INFINITE)),
+];
+
 /// Why a request can't become a specification.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum BuildError {
@@ -335,28 +361,10 @@ fn capabilities(request: &Request) -> Result<BTreeSet<String>, BuildError> {
 
 /// Fixed whatever started the engine, so that a container runs the same from a shell, from boot and from cron.
 fn rlimits(request: &Request) -> Result<Vec<Value>, BuildError> {
-    let known = [
-        "as",
-        "core",
-        "cpu",
-        "data",
-        "fsize",
-        "locks",
-        "memlock",
-        "msgqueue",
-        "nice",
-        "nofile",
-        "nproc",
-        "rss",
-        "rtprio",
-        "rttime",
-        "sigpending",
-        "stack",
-    ];
-    let mut limits: BTreeMap<&str, (i64, i64)> = BTreeMap::from([("core", (0, 0)), ("nofile", (65_536, 1_048_576))]);
+    let mut limits = DEFAULT_RLIMITS.to_vec();
     for (name, limit) in &request.ulimits {
-        let known = known.iter().find(|known| *known == name).ok_or_else(|| BuildError::Ulimit(name.clone()))?;
-        limits.insert(known, *limit);
+        let known = limits.iter_mut().find(|(known, _)| known == name);
+        known.ok_or_else(|| BuildError::Ulimit(name.clone()))?.1 = *limit;
     }
     let entry = |(name, (soft, hard)): (&str, (i64, i64))| json!({"type": format!("RLIMIT_{}", name.to_ascii_uppercase()), "soft": soft as u64, "hard": hard as u64});
     Ok(limits.into_iter().map(entry).collect())

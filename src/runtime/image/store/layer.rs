@@ -47,12 +47,12 @@ pub fn unpack_to(
     let inner = decompress(archive).map_err(|error| named(error.into()))?;
     let mut reader = Hashing { inner, hasher: Sha256::new(), count: 0, received, limits: budget.limits() };
     let unpacked = read_ahead(&mut reader, |ahead| {
-        unpack(&mut *ahead, &directory, budget)?;
+        let contents = unpack(&mut *ahead, &directory, budget)?;
         // What follows the archive's end belongs to its digest too.
         io::copy(ahead, &mut io::sink())?;
-        Ok(())
+        Ok(contents)
     });
-    unpacked.map_err(named)?;
+    unpacked.map_err(named)?.write(target)?;
     let found = Digest::finish(reader.hasher);
     match expected {
         Some(expected) if *expected != found => {

@@ -4,7 +4,8 @@
 //! - `blobs/sha256/HEX`: manifests, configurations, layers' archives, as they came. In it is only what was verified and
 //!   is on the disk.
 //! - `layers/HEX/fs`: a layer, unpacked, named by the SHA-256 of its uncompressed archive (the OCI "DiffID");
-//!   `layers/HEX/blob.json`: the descriptor of the archive that it was unpacked from.
+//!   `layers/HEX/blob.json`: the descriptor of the archive that it was unpacked from; `layers/HEX/contents.json`: what it
+//!   has of programs that raise rights ([`contents`]).
 //! - `steps/HEX.json`: what steps of builds made ([`super::steps`]).
 //! - `downloads/`: what is being fetched ([`super::pull`]); `tmp/ID`, `leases/ID`: who works here ([`lease`]).
 //! - `seen/HEX.json`: the digests of archives and root file systems of the host that images were made from
@@ -18,6 +19,7 @@
 
 mod ahead;
 mod collect;
+mod contents;
 mod index;
 mod layer;
 mod lease;
@@ -34,6 +36,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 pub use collect::Prune;
+pub use contents::Contents;
 pub(super) use index::Record;
 pub use index::spellings;
 use index::{Index, full_name};

@@ -385,7 +385,7 @@ mod tests {
         "name": "n", "image": "other", "command": ["x"], "entrypoint": ["x"], "environment": {"A": "b"},
         "labels": {"a": "b"}, "user": "1", "group_add": ["7"], "working_dir": "/w", "hostname": "h", "domainname": "d",
         "tty": true, "stdin_open": true, "init": true, "read_only": true, "privileged": true, "cap_add": ["NET_RAW"],
-        "cap_drop": ["KILL"], "security_opt": ["no-new-privileges:true"], "sysctls": {"a": "b"},
+        "cap_drop": ["KILL"], "security_opt": ["no-new-privileges:false"], "sysctls": {"a": "b"},
         "ulimits": {"core": [1, 1]},
         "mounts": [{"type": "bind", "target": "/t", "source": "/s", "read_only": false, "create": true, "propagation": null}],
         "pid": "host", "ipc": "host", "uts_host": true, "cgroup_host": true, "restart": "always",

@@ -53,7 +53,7 @@ fn a_security_call_that_fails_ends_the_start_and_says_which() {
     // supervisor.
     let last: usize = fs::read_to_string("/proc/sys/kernel/cap_last_cap").unwrap().trim().parse().unwrap();
     let dropped = last + 1 - 11;
-    for nth in [1, 2, dropped + 1, dropped + 2] {
+    for nth in [1, 2, dropped + 1, dropped + 2, dropped + 3] {
         assert!(fail("prctl", nth), "prctl {nth}");
     }
     for nth in (2..16).step_by(4) {
@@ -71,6 +71,7 @@ fn a_security_call_that_fails_ends_the_start_and_says_which() {
         "mount /proc",
         "mount /sys",
         "mount /sys/fs/cgroup",
+        "no_new_privs",
         "protect this process",
         "system call filter",
         "user and groups",

@@ -42,6 +42,7 @@ main() {
 usage() {
     echo "usage: tests/run.sh [STEP...]"
     echo "steps, in order: $ALL"
+    echo "variables: STACK_RACES=500 runs each race so often (50), STACK_SWEEP=all kills at every call (some)"
 }
 
 fail() {

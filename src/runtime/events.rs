@@ -19,6 +19,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use serde::{Deserialize, Serialize};
 
 use super::roots::Roots;
+use super::state;
 
 /// Bytes of a file before the next is begun.
 const LARGEST: u64 = 1 << 20;
@@ -90,7 +91,7 @@ fn directory(roots: &Roots) -> PathBuf {
 pub fn record(roots: &Roots, event: &Event) {
     let directory = directory(roots);
     let written = append(&directory, event).or_else(|error| match error.kind() {
-        io::ErrorKind::NotFound => fs::create_dir_all(&directory).and_then(|()| append(&directory, event)),
+        io::ErrorKind::NotFound => state::make_private(&directory).and_then(|()| append(&directory, event)),
         _ => Err(error),
     });
     if let Err(error) = written {
@@ -130,7 +131,7 @@ pub struct Select {
 /// time is up.
 pub fn read(roots: &Roots, select: Select, each: &mut dyn FnMut(&Event) -> bool) -> io::Result<()> {
     let directory = directory(roots);
-    fs::create_dir_all(&directory)?;
+    state::make_private(&directory)?;
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     inotify.add_watch(&directory, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)?;
     let since_ns = select.since_ns.unwrap_or_else(now_ns);

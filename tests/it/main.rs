@@ -43,6 +43,7 @@ mod supervising;
 mod support;
 mod sweep;
 mod terminals;
+mod threats;
 mod tour;
 mod transient;
 mod users;

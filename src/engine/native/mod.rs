@@ -311,7 +311,7 @@ fn hints(roots: &Roots) -> impl Stream<Item = ()> + Send + use<> {
     let directories = [roots.volatile("containers"), roots.durable("containers"), roots.durable("networks")];
     let watcher = watcher.and_then(|mut watcher| {
         for directory in &directories {
-            std::fs::create_dir_all(directory).map_err(notify::Error::io)?;
+            crate::runtime::state::make_private(directory).map_err(notify::Error::io)?;
             watcher.watch(directory, notify::RecursiveMode::Recursive)?;
         }
         Ok(watcher)

@@ -1,6 +1,5 @@
 //! An image's root directory, for as long as somebody looks at it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -9,6 +8,7 @@ use nix::sched::{CloneFlags, unshare};
 
 use super::{Error, Image, io_at};
 use crate::runtime::roots::Roots;
+use crate::runtime::state;
 
 /// Runs `look` with the root directory of the image, read-only. The mount is seen by its thread alone and ends with
 /// it, whatever becomes of this process.
@@ -21,7 +21,7 @@ pub fn view<T: Send + 'static>(
         return Ok(look(only));
     }
     let directory = roots.volatile("view");
-    fs::create_dir_all(&directory).map_err(io_at(&directory))?;
+    state::make_private(&directory).map_err(io_at(&directory))?;
     let layers = image.layers.clone();
     let failed = |_| io_at("view")(std::io::Error::other("the thread that looked at the image failed"));
     let thread = thread::Builder::new().name("view".into()).spawn(move || look_at(&layers, &directory, look));

@@ -15,6 +15,7 @@ use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use super::links;
 use super::netlink::Socket;
 use crate::runtime::roots::Roots;
+use crate::runtime::state;
 use crate::runtime::userns::{self, IdRange};
 
 /// Where the namespace of a container is held.
@@ -45,7 +46,7 @@ pub fn exists(roots: &Roots, container: &str) -> bool {
 }
 
 fn share_directory(directory: &Path) -> io::Result<()> {
-    fs::create_dir_all(directory)?;
+    state::make_private(directory)?;
     if !is_mounted(directory) {
         mount(Some(directory), directory, None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
     }

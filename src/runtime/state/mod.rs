@@ -127,10 +127,15 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Error> {
 
 /// Makes a directory that only root may enter; those above it that are missing are such, too.
 pub fn make_directory(path: &Path) -> Result<(), Error> {
+    make_private(path).map_err(io_at(path))
+}
+
+/// As [`make_directory`]. Whoever is the first to write below a root makes the root itself by this.
+pub fn make_private(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Ok(());
     }
-    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_at(path))
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// A lock on a file, held until dropped or the process ends. The file says who holds it.

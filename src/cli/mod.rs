@@ -124,14 +124,17 @@ fn start_log(verbose: u8) {
     drop(log.try_init());
 }
 
-/// `WORD --root DIR --run-root DIR [NAME or DESCRIPTOR]`, which only this program itself types.
+/// `WORD --root DIR --run-root DIR [NAME or DESCRIPTOR [MORE]]`, which only this program itself types.
 fn role(words: &[OsString]) -> Option<ExitCode> {
     let word = words.get(1)?.to_str()?;
     let roots = || Some(Roots::new(words.get(3)?, words.get(5)?));
     match word {
         "netd" => Some(netd::main(&roots()?, words.get(6).and_then(|word| word.to_str()?.parse().ok()))),
         "aside" => Some(aside::main(&roots()?, words.get(6)?.to_str()?)),
-        "shim" => Some(shim::main(&roots()?, words.get(6)?.to_str()?)),
+        "shim" => {
+            let further = words.get(7).and_then(|word| word.to_str());
+            Some(shim::main(&roots()?, words.get(6)?.to_str()?, further))
+        }
         _ => None,
     }
 }

@@ -44,8 +44,13 @@ impl Here {
 pub fn one(roots: &Roots, name: &str) -> Result<Container, Failure> {
     match container::get(roots, name) {
         Err(Error::NotFound(_)) => Err(unknown(name, &container::list(roots)?)),
-        other => Ok(other?),
+        other => supervised(roots, other?),
     }
+}
+
+/// As it is when its supervisor was killed and it has another.
+fn supervised(roots: &Roots, found: Container) -> Result<Container, Failure> {
+    if container::adopt(roots, &found)? { Ok(container::get(roots, &found.config.name)?) } else { Ok(found) }
 }
 
 /// As [`one`]; also the only container of this service.
@@ -86,7 +91,7 @@ pub fn several(roots: &Roots, here: &Here, wanted: &[String]) -> Result<Vec<Cont
 fn of_stack_here(roots: &Roots, here: &Here) -> Result<Vec<Container>, Failure> {
     let help = "name a container, a service or a stack, or go to the folder of a stack";
     let stack = here.stack().map_err(|failure| Failure::new(format!("{failure}\n  help: {help}")))?;
-    let mut all = container::list(roots)?;
+    let mut all = container::adopt_all(roots, container::list(roots)?)?;
     all.retain(|one| is(one, label::STACK, &stack));
     let none = || Failure::new(format!("stack {stack:?} has no containers\n  help: `stack apply` makes them"));
     if all.is_empty() { Err(none()) } else { Ok(all) }
@@ -96,11 +101,11 @@ fn of_stack_here(roots: &Roots, here: &Here) -> Result<Vec<Container>, Failure> 
 /// that the user stands in, else wherever there is only one.
 pub fn of_word(roots: &Roots, here: &Here, name: &str, labels: &[&str]) -> Result<Vec<Container>, Failure> {
     match container::get(roots, name) {
-        Ok(one) => return Ok(vec![one]),
+        Ok(one) => return Ok(vec![supervised(roots, one)?]),
         Err(Error::NotFound(_)) => {}
         Err(error) => return Err(error.into()),
     }
-    let all = container::list(roots)?;
+    let all = container::adopt_all(roots, container::list(roots)?)?;
     for key in labels {
         let mut found: Vec<Container> = all.iter().filter(|one| is(one, key, name)).cloned().collect();
         let stacks: BTreeSet<String> = found.iter().filter_map(stack_of).collect();

@@ -99,7 +99,8 @@ fn find(roots: &Roots, arguments: &Ps) -> Result<Vec<Found>, Failure> {
             && matches(one, &filters)
     };
     let with = |container: Container| found(container, &attachments);
-    let mut all: Vec<Found> = container::list(roots)?.into_iter().map(with).filter(wanted).collect();
+    let mut all: Vec<Found> =
+        container::adopt_all(roots, container::list(roots)?)?.into_iter().map(with).filter(wanted).collect();
     if let Some(count) = last {
         all.sort_by_key(|one| std::cmp::Reverse(one.container.config.created_ms));
         all.truncate(count);

@@ -197,8 +197,8 @@ enum Code {
 fn foreground(roots: &Roots, name: &str, how: Foreground) -> Result<Code, Failure> {
     let paths = container::Paths::of(roots, name);
     let since = how.replay_since.clone();
-    let mut heard = false;
-    if let Ok(stream) = client::attach(&paths, name, how.replay_since) {
+    let (mut replay_since, mut heard) = (how.replay_since, false);
+    while let Ok(stream) = client::attach(&paths, name, replay_since) {
         let signal = |number: i32| {
             // It may have ended by itself meanwhile.
             if how.signals {
@@ -206,7 +206,7 @@ fn foreground(roots: &Roots, name: &str, how: Foreground) -> Result<Code, Failur
             }
         };
         let (interactive, terminal) = (how.interactive, how.terminal);
-        let detach_keys = DetachKeys::new(how.keys);
+        let detach_keys = DetachKeys::new(how.keys.clone());
         match terminal::relay(Attached { stream, interactive, terminal, detach_keys, signal: &signal })? {
             End::Exited(code) => return Ok(Code::Exited(code)),
             End::Detached => {
@@ -214,7 +214,12 @@ fn foreground(roots: &Roots, name: &str, how: Foreground) -> Result<Code, Failur
                 return Ok(Code::Left);
             }
             End::Interrupted(number) => return Ok(Code::Ended(number)),
-            End::Lost { heard: some } => heard = some,
+            End::Lost { heard: some } => heard |= some,
+        }
+        // Its supervisor was killed; what it writes from here on the next one has.
+        replay_since = Some(format!("{:.9}", jiff::Timestamp::now()));
+        if !container::adopt(roots, &container::get(roots, name)?)? {
+            break;
         }
     }
     // It ended before it could be attached to: what it wrote is in its log.

@@ -66,6 +66,28 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) }).map(drop)
 }
 
+/// How the process ended, as wait(2) has it, whoever's child it was (`PIDFD_GET_INFO`, Linux 6.15); `None` while it is
+/// not collected.
+///
+/// # Errors
+/// Where the kernel does not tell.
+pub fn pidfd_exit_status(pidfd: BorrowedFd<'_>) -> io::Result<Option<i32>> {
+    /// linux/pidfd.h, the first version of it.
+    #[repr(C)]
+    struct Information {
+        mask: u64,
+        group: u64,
+        numbers: [u32; 11],
+        exit_status: i32,
+    }
+    const GET_INFO: libc::Ioctl = 0xc040_ff0b_u32 as libc::Ioctl;
+    const EXIT: u64 = 1 << 3;
+    let mut information = Information { mask: EXIT, group: 0, numbers: [0; 11], exit_status: 0 };
+    // SAFETY: the request's number has the structure's size in it, and the structure outlives the call.
+    check(i64::from(unsafe { libc::ioctl(pidfd.as_raw_fd(), GET_INFO, &raw mut information) }))?;
+    Ok((information.mask & EXIT != 0).then_some(information.exit_status))
+}
+
 /// Closes every descriptor from `first` on. Whoever owns one of them must not use it again, nor close it.
 pub fn close_from(first: u32) -> io::Result<()> {
     // SAFETY: takes integers; what is closed is not used any more, as the caller promises.

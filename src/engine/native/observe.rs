@@ -37,7 +37,8 @@ pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError
         let phase = engine::Phase::Created;
         observed.resources.insert(id, ObservedResource { phase, config: Config::Network(wanted), run: None, drift });
     }
-    let containers = container::list(roots).map_err(|error| failed("containers", error))?;
+    let containers = container::list(roots).and_then(|all| container::adopt_all(roots, all));
+    let containers = containers.map_err(|error| failed("containers", error))?;
     for found in containers.into_iter().filter(|found| of_stack(&found.config.labels)) {
         let Some(wanted) = declared(&found) else { continue };
         let mut drift = drift(&seen, &of_this_stack, &found, &wanted);

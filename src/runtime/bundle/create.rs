@@ -104,6 +104,7 @@ fn make(spec: &Spec, create: Create<'_>, directory: &Path, launcher: &Path, grou
         user: "",
         groups: &[],
         reaper: false,
+        lasting: true,
         users: users.as_ref(),
         mounts: Vec::new(),
         hold: Some(Hold {

@@ -261,6 +261,8 @@ pub struct Status {
     pub finished_ms: u64,
     pub exit_code: i32,
     pub oom_killed: bool,
+    /// The pipes that its program writes to, by their numbers in the kernel; 0 is none.
+    pub pipes: [u64; 2],
     /// Why the last start failed.
     pub error: Option<String>,
     /// Ended by command.
@@ -275,6 +277,9 @@ pub struct Status {
     pub cured_ms: Vec<u64>,
     /// The check fails, and nothing more is done about it.
     pub budget_spent: bool,
+    /// Not written down: its supervisor was killed, and another is to take over (`adopt`).
+    #[serde(skip)]
+    pub abandoned: bool,
 }
 
 /// A container as it is.

@@ -17,6 +17,7 @@ use super::init::{InitError, spec};
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
 
+mod adopt;
 pub mod aside;
 mod changes;
 pub mod config;
@@ -31,6 +32,7 @@ mod start;
 mod stop;
 mod tree;
 
+pub use adopt::{adopt, adopt_all};
 pub use changes::{Change, changes};
 pub use config::{
     Budget, Config, Container, Declared, Health, HealthCheck, Log, OnUnhealthy, Phase, ProcessId, Removal, Restart,

@@ -14,7 +14,7 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use super::config::Record;
 use super::{Config, Container, Error, Health, Paths, Phase, ProcessId, State, Status, cgroup, io_at};
 use crate::runtime::roots::Roots;
-use crate::runtime::{state, sys};
+use crate::runtime::{shim, state, sys};
 
 /// Figures of a container at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -112,17 +112,27 @@ fn read(roots: &Roots, name: &str) -> Result<Option<Container>, Error> {
     let status = state::read_json::<Status>(&paths.status)?.unwrap_or_default();
     // The directory says what it is called; the record may be from before a change of name.
     let config = Config { name: name.to_owned(), ..record.config };
-    Ok(Some(Container { phase: record.phase, config, status: checked(status) }))
+    let status = checked(status, &config);
+    Ok(Some(Container { phase: record.phase, config, status }))
 }
 
-/// What the supervisor wrote last holds only while it lives.
-fn checked(status: Status) -> Status {
+/// What the supervisor wrote last holds only while it lives; but the program may go on without one.
+fn checked(status: Status, config: &Config) -> Status {
     let supervised = matches!(status.state, State::Running | State::Paused | State::Restarting);
     if !supervised || status.shim.is_alive() {
         return status;
     }
-    let error = Some("its supervisor was killed".to_owned());
-    Status { state: State::Exited, exit_code: 137, error, process: ProcessId::default(), ..status }
+    if status.process.is_alive() {
+        return Status { abandoned: true, ..status };
+    }
+    let (exit_code, error) = match status.state {
+        // It had ended before, with that code.
+        State::Restarting => (status.exit_code, "its supervisor was killed before it was started again"),
+        _ if shim::outlives(config) => (shim::UNKNOWN, shim::UNSEEN),
+        _ => (137, "its supervisor was killed, and it with it"),
+    };
+    let (state, error) = (State::Exited, Some(error.to_owned()));
+    Status { state, exit_code, error, process: ProcessId::default(), abandoned: true, ..status }
 }
 
 impl Container {
@@ -226,6 +236,9 @@ fn watch<T>(
     added.map_err(|error| io_at(&paths.run)(error.into()))?;
     loop {
         let container = get(roots, &name)?;
+        if super::adopt(roots, &container)? {
+            continue;
+        }
         if let Some(result) = done(&container) {
             return result;
         }

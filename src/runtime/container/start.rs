@@ -43,7 +43,10 @@ pub fn start(
     let _lock = lock(&paths)?;
     // It may have been started, or removed, before the lock was ours.
     let container = get(roots, name)?;
-    if container.is_running() {
+    if container.status.abandoned {
+        super::adopt::adopt_locked(roots, name)?;
+    }
+    if get(roots, name)?.is_running() {
         return Ok(());
     }
     clean(roots, &container.config)?;
@@ -66,7 +69,7 @@ pub fn start(
         |source: io::Error| Error::Supervisor { name: name.to_owned(), reason: format!("can't be started: {source}") };
     let words = match supervision {
         Supervision::Forked if is_alone() && !spec::may_trace(request) => fork(roots, name, meanwhile),
-        Supervision::Forked | Supervision::Anew => spawn(roots, name, meanwhile),
+        Supervision::Forked | Supervision::Anew => spawn(roots, name, &[], meanwhile),
     };
     hear(name, &words.map_err(lost)?)
 }
@@ -116,7 +119,7 @@ fn fork(roots: &Roots, name: &str, meanwhile: impl FnOnce()) -> io::Result<Strin
 
 /// Runs this program as the supervisor, and reads what it says of the start on its standard output. The supervisor's
 /// children are in sight of the container.
-fn spawn(roots: &Roots, name: &str, meanwhile: impl FnOnce()) -> io::Result<String> {
+pub(super) fn spawn(roots: &Roots, name: &str, further: &[&str], meanwhile: impl FnOnce()) -> io::Result<String> {
     let sealed = init::sealed_engine(&roots.program)?;
     let mut child = Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()))
         .arg0("stack")
@@ -126,6 +129,7 @@ fn spawn(roots: &Roots, name: &str, meanwhile: impl FnOnce()) -> io::Result<Stri
         .arg("--run-root")
         .arg(&roots.run)
         .arg(name)
+        .args(further)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -140,7 +144,7 @@ fn spawn(roots: &Roots, name: &str, meanwhile: impl FnOnce()) -> io::Result<Stri
 }
 
 /// What the supervisor's words mean.
-fn hear(name: &str, text: &str) -> Result<(), Error> {
+pub(super) fn hear(name: &str, text: &str) -> Result<(), Error> {
     if text.trim() == STARTED {
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::config::Record;
-use super::{Config, Error, Paths, Start, Supervision, get, io_at, lock};
+use super::{Config, Container, Error, Paths, Start, Supervision, get, io_at, lock};
 use crate::runtime::events;
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
@@ -34,10 +34,23 @@ pub fn stop(roots: &Roots, name: &str, how: &Stop) -> Result<(), Error> {
     }
     let grace_ms = how.grace.map_or(container.config.stop_grace_ms, |grace| grace.as_millis() as u64);
     let request = Request::Stop { signal: how.signal.clone(), grace_ms };
-    match client::ask(&Paths::of(roots, &container.config.name), &container.config.name, &request) {
+    match ask(roots, &container, &request) {
         // It may have ended between the look and the question.
         Err(Error::NotRunning(_)) => Ok(()),
         other => other.map(|()| events::record(roots, &super::event(&container.config, "stop"))),
+    }
+}
+
+/// Asks the supervisor; another one where it was killed before, or while it was asked.
+fn ask(roots: &Roots, container: &Container, request: &Request) -> Result<(), Error> {
+    let name = container.config.name.as_str();
+    super::adopt(roots, container)?;
+    let paths = Paths::of(roots, name);
+    match client::ask(&paths, name, request) {
+        Err(Error::Supervisor { .. } | Error::NotRunning(_)) if super::adopt(roots, &get(roots, name)?)? => {
+            client::ask(&paths, name, request)
+        }
+        other => other,
     }
 }
 
@@ -52,7 +65,7 @@ fn ask_running(roots: &Roots, name: &str, request: &Request) -> Result<(), Error
     if !container.is_running() {
         return Err(Error::NotRunning(name.to_owned()));
     }
-    client::ask(&Paths::of(roots, &container.config.name), &container.config.name, request)
+    ask(roots, &container, request)
 }
 
 /// Suspends every process of the container.
@@ -81,10 +94,9 @@ pub fn update(roots: &Roots, config: &Config) -> Result<(), Error> {
     let present = get(roots, &config.name)?;
     spec::build(&config.request)?;
     let config = Config { id: present.config.id.clone(), created_ms: present.config.created_ms, ..config.clone() };
-    let name = config.name.clone();
     state::write_json(&paths.config, &Record::new(config))?;
     drop(held);
-    if present.is_running() { client::ask(&paths, &name, &Request::Reload) } else { Ok(()) }
+    if present.is_running() { ask(roots, &present, &Request::Reload) } else { Ok(()) }
 }
 
 /// Gives a container another name, whether it runs or not; one that runs goes on. `netns` is where its network

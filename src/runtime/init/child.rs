@@ -88,7 +88,8 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
         at("say that it is ready", say(channel, READY))?;
         return exactly::wait_and_exec(process, &identity, channel, hold);
     }
-    become_program(process, &identity, spec, channel, if request.reaper { Place::BehindReaper } else { Place::First })
+    let place = if request.reaper { Place::BehindReaper } else { Place::First };
+    become_program(process, &identity, spec, channel, place, request.lasting)
 }
 
 fn say(channel: &Channel, word: u8) -> io::Result<()> {
@@ -130,7 +131,7 @@ fn try_join(
         exactly::restrict(&process, &identity, request.spec, request.preserved)?;
         return files::exec(&process, &identity, channel, &channel.errors, launcher::Mode::Exec);
     }
-    become_program(&process, &identity, request.spec, channel, Place::Further)
+    become_program(&process, &identity, request.spec, channel, Place::Further, true)
 }
 
 fn process(spec: &Spec) -> Result<&Process, InitError> {
@@ -243,13 +244,14 @@ enum Place {
     Further,
 }
 
-/// The last steps, the same for the first process and for further ones.
+/// The last steps, the same for the first process and for further ones. What is not `lasting` ends with its starter.
 fn become_program(
     process: &Process,
     identity: &Identity,
     spec: &Spec,
     channel: &Channel,
     place: Place,
+    lasting: bool,
 ) -> Result<Infallible, InitError> {
     let cwd = process.cwd();
     at("close descriptors", sys::close_on_exec_from(3))?;
@@ -258,7 +260,7 @@ fn become_program(
     at("signals", credentials::reset_signals())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
     credentials::drop_privileges(process, identity, super::spec::is_confined(spec))?;
-    if place != Place::Further {
+    if !lasting {
         // After the change of user, which would clear it again.
         at("end with the supervisor", credentials::die_with_parent())?;
     }

@@ -57,6 +57,8 @@ pub struct Launch<'a> {
     pub groups: &'a [String],
     /// Put a small process 1 in front, that passes signals on and reaps orphans.
     pub reaper: bool,
+    /// It goes on when this process has ended.
+    pub lasting: bool,
     /// The user namespace, where the specification asks for one; it has the ids that are written there.
     pub users: Option<&'a OwnedFd>,
     /// Mounts that were made beforehand, attached nowhere yet, by where they belong: there instead of what the
@@ -171,6 +173,7 @@ pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
         user: launch.user,
         groups: launch.groups,
         reaper: launch.reaper,
+        lasting: launch.lasting,
         hold: launch.hold.as_ref(),
     };
     let program = first_word(launch.spec.process().as_ref().and_then(|process| process.args().as_deref()));
@@ -220,6 +223,7 @@ struct LaunchChild<'a> {
     user: &'a str,
     groups: &'a [String],
     reaper: bool,
+    lasting: bool,
     hold: Option<&'a Hold<'a>>,
 }
 

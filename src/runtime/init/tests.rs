@@ -137,6 +137,7 @@ impl Case {
             user: &self.user,
             groups: &self.groups,
             reaper: self.reaper,
+            lasting: false,
             users: users.as_ref(),
             mounts: Vec::new(),
             hold: None,

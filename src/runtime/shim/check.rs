@@ -7,17 +7,36 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
+use serde::{Deserialize, Serialize};
 
 use super::policy::{self, HealthState};
 use super::probes;
 use crate::runtime::container::exec::{self, Exec};
-use crate::runtime::container::{self, Health, HealthCheck};
+use crate::runtime::container::{self, Health, HealthCheck, Status};
 use crate::runtime::init::{Launched, Stdio};
 use crate::runtime::roots::Roots;
 use crate::runtime::sys;
 
 /// How much of a check's output is kept, in bytes.
 const KEPT: usize = 4096;
+
+/// With less than this until the next one, sleep is not worth its while.
+const WORTH_SLEEPING: Duration = Duration::from_secs(5);
+
+/// What is kept of it while the supervisor sleeps, beside what is in the container's status.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Memory {
+    begun_ms: u64,
+    /// From when it went to sleep.
+    next_ms: Option<u64>,
+}
+
+impl Memory {
+    /// Of a container that runs since then, and whose next check is due.
+    pub fn of_age(age: Duration) -> Self {
+        Self { begun_ms: age.as_millis() as u64, next_ms: Some(0) }
+    }
+}
 
 /// One check that runs.
 struct Probe {
@@ -40,6 +59,32 @@ impl Check {
     pub fn new(config: Option<HealthCheck>) -> Self {
         let state = HealthState { health: Health::None, streak: 0 };
         Self { config, state, begun: Instant::now(), probe: None, next: None, last: String::new() }
+    }
+
+    /// As it was before a sleep of this length. `ago` is the time so many milliseconds before that sleep.
+    pub fn resume(
+        config: Option<HealthCheck>,
+        status: &Status,
+        memory: Memory,
+        ago: impl Fn(u64) -> Instant,
+        slept: Duration,
+    ) -> Self {
+        let state = HealthState { health: status.health, streak: status.failing_streak };
+        let left = |ms| Duration::from_millis(ms).saturating_sub(slept);
+        let next = memory.next_ms.filter(|_| config.is_some()).map(|ms| Instant::now() + left(ms));
+        let last = status.health_output.clone();
+        Self { config, state, begun: ago(memory.begun_ms), probe: None, next, last }
+    }
+
+    /// Whether nothing runs, nor will soon.
+    pub fn may_rest(&self, now: Instant) -> bool {
+        self.probe.is_none() && self.next.is_none_or(|next| next > now + WORTH_SLEEPING)
+    }
+
+    pub fn memory(&self, now: Instant) -> Memory {
+        let ms = |time: Duration| time.as_millis() as u64;
+        let next_ms = self.next.map(|next| ms(next.saturating_duration_since(now)));
+        Memory { begun_ms: ms(now.saturating_duration_since(self.begun)), next_ms }
     }
 
     /// The container has started.

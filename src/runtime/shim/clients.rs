@@ -5,17 +5,19 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::poll::PollFlags;
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use serde::{Deserialize, Serialize};
 
 use super::client::{Request, Response, decode, encode, frame};
 use crate::runtime::container::logs::{self, Select};
 use crate::runtime::roots::Roots;
+use crate::runtime::sys;
 
 /// Bytes that wait for one client, or for the container's input, before more is read.
 const QUEUE: usize = 1 << 20;
@@ -23,6 +25,8 @@ const QUEUE: usize = 1 << 20;
 const LONGEST_REQUEST: usize = 64 << 10;
 /// Clients at once.
 const MOST: usize = 64;
+/// With more of them the supervisor does not sleep.
+const MOST_ASLEEP: usize = 16;
 /// How long a client may take to hear that the container has ended.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -38,13 +42,26 @@ pub enum Wish {
     Resize { rows: u16, columns: u16 },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Kind {
     /// Has not said what it wants, or has been answered.
     Asking,
     /// Is answered when the container has ended.
     Waiting,
     Attached,
+}
+
+/// What is kept of a client while the supervisor sleeps.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Memory {
+    descriptor: RawFd,
+    kind: Kind,
+}
+
+impl Memory {
+    pub fn descriptor(&self) -> RawFd {
+        self.descriptor
+    }
 }
 
 struct Client {
@@ -67,6 +84,27 @@ pub struct Clients {
 }
 
 impl Clients {
+    /// Whether nothing is on its way, and there are not too many.
+    pub fn may_rest(&self) -> bool {
+        let is_quiet = |client: &Client| client.inbox.is_empty() && client.outbox.is_empty() && !client.leaving;
+        self.pending.is_empty() && self.clients.len() <= MOST_ASLEEP && self.clients.values().all(is_quiet)
+    }
+
+    pub fn memory(&self) -> Vec<Memory> {
+        let memory = |client: &Client| Memory { descriptor: client.stream.as_raw_fd(), kind: client.kind };
+        self.clients.values().map(memory).collect()
+    }
+
+    /// Those that were there before a sleep.
+    pub fn resume(memory: Vec<Memory>, input: Option<OwnedFd>) -> io::Result<Self> {
+        let client = |(index, one): (usize, Memory)| {
+            let stream = UnixStream::from(sys::adopt(one.descriptor)?);
+            Ok((index, Client { stream, kind: one.kind, inbox: vec![], outbox: vec![], leaving: false }))
+        };
+        let clients = memory.into_iter().enumerate().map(client).collect::<io::Result<BTreeMap<_, _>>>()?;
+        Ok(Self { next: clients.len(), clients, input, ..Self::default() })
+    }
+
     /// Takes a connection. Only root, or the engine's own user, may talk to a supervisor.
     pub fn accept(&mut self, listener: &UnixListener) {
         while let Ok((stream, _)) = listener.accept() {

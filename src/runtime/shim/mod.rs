@@ -3,7 +3,10 @@
 //! One thread, no timer without cause. It holds the container's first process by a descriptor, its input and output,
 //! writes the log, runs the health check, restarts by policy, answers on a socket and writes `status.json` at each
 //! change. The container's root is mounted in a mount namespace of the supervisor's own, so that the mount ends with
-//! it. When it is killed, the kernel kills the container (`PR_SET_PDEATHSIG`), and the next command finds that out.
+//! it. After a moment without anything to do it becomes a program of one page that only waits ([`sleeper`]), and wakes
+//! up as this one again. When it is killed, the container goes on, what it writes waits, and the next command gives it
+//! another supervisor; only what has a terminal, or belongs to a process, is killed by the kernel with it
+//! (`PR_SET_PDEATHSIG`).
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -31,16 +34,36 @@ mod joined;
 mod output;
 mod policy;
 mod probes;
+mod sleeper;
 mod supervisor;
 
-pub use supervisor::signal_number;
+pub use policy::restart_after;
+pub use supervisor::{UNKNOWN, UNSEEN, outlives, signal_number};
+
+/// What the supervisor of a container begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning {
+    /// Starting its program.
+    Launch,
+    /// Taking over a program, or its end, from a supervisor that was killed.
+    Adopt,
+}
+
+/// The further word for [`Beginning::Adopt`].
+pub const ADOPT: &str = "adopt";
 
 /// What the supervisor says on its standard output once the container's program runs; anything else is an
 /// [`InitError`] as JSON.
 pub const STARTED: &str = "started";
 
-/// Supervises the container with this name until it has ended for good.
-pub fn main(roots: &Roots, name: &str) -> ExitCode {
+/// Supervises the container with this name until it has ended for good. The further word is [`ADOPT`], or what the
+/// sleeper hands on.
+pub fn main(roots: &Roots, name: &str, further: Option<&str>) -> ExitCode {
+    let beginning = match further {
+        None => Beginning::Launch,
+        Some(ADOPT) => Beginning::Adopt,
+        Some(word) => return wake(roots, word),
+    };
     // SAFETY: this process has one thread: it has just been started.
     match unsafe { fork() } {
         // The starter waits for this one only, and never for the supervisor itself.
@@ -48,7 +71,14 @@ pub fn main(roots: &Roots, name: &str) -> ExitCode {
         Ok(ForkResult::Child) => {}
         Err(error) => return say(&step("fork", error.into())),
     }
-    supervise(roots, name)
+    supervise(roots, name, beginning)
+}
+
+/// Without a word when that fails: nobody listens. The next command finds a container without a supervisor.
+fn wake(roots: &Roots, word: &str) -> ExitCode {
+    let Ok(mut supervisor) = supervisor::Supervisor::wake(roots, word) else { return ExitCode::FAILURE };
+    supervisor.run();
+    ExitCode::SUCCESS
 }
 
 /// As [`main`], in a fork of this process, which must have one thread. What it says goes to `words`.
@@ -63,7 +93,7 @@ pub fn fork_off(roots: &Roots, name: &str, words: OwnedFd) -> io::Result<()> {
         return Ok(());
     }
     let code = match take_leave(words) {
-        Ok(()) => supervise(roots, name),
+        Ok(()) => supervise(roots, name, Beginning::Launch),
         Err(_) => ExitCode::FAILURE,
     };
     // SAFETY: ends this process only; what the fork brought along is the other one's to clean up.
@@ -80,14 +110,15 @@ fn take_leave(words: OwnedFd) -> io::Result<()> {
     sys::close_from(3)
 }
 
-fn supervise(roots: &Roots, name: &str) -> ExitCode {
-    let mut supervisor = match prepare().and_then(|host| supervisor::Supervisor::new(roots, name, host)) {
+fn supervise(roots: &Roots, name: &str, beginning: Beginning) -> ExitCode {
+    let begun = prepare().and_then(|host| match beginning {
+        Beginning::Launch => supervisor::Supervisor::launched(roots, name, host),
+        Beginning::Adopt => supervisor::Supervisor::adopt(roots, name, host),
+    });
+    let mut supervisor = match begun {
         Ok(supervisor) => supervisor,
         Err(error) => return say(&error),
     };
-    if let Err(error) = supervisor.begin() {
-        return say(&error);
-    }
     let told = writeln!(io::stdout(), "{STARTED}").and_then(|()| leave_stdout());
     if told.is_err() {
         // The starter was killed. The container runs, as it was asked to.

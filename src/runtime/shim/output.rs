@@ -55,6 +55,11 @@ impl Writer {
         &self.partial
     }
 
+    /// Goes on with these beginnings of lines.
+    pub fn resume(&mut self, unfinished: [Vec<u8>; 2]) {
+        self.partial = unfinished;
+    }
+
     /// Writes down beginnings of lines whose end will not come.
     pub fn finish(&mut self) -> io::Result<()> {
         let mut text = Vec::new();

@@ -29,6 +29,11 @@ use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
 use crate::runtime::roots::Roots;
 use crate::runtime::{events, state, sys, userns};
 
+mod adopt;
+mod asleep;
+
+pub use adopt::{UNKNOWN, UNSEEN};
+
 /// How much is read from a container at once, in bytes.
 const PIECE: usize = 64 << 10;
 
@@ -82,11 +87,17 @@ pub struct Supervisor {
     /// The program ended because its check failed, so it is started again whatever its policy.
     unhealthy: bool,
     leaving: bool,
+    /// The root file system is there, in this process's mounts.
+    mounted: bool,
+    /// There is no going to sleep on this host.
+    sleepless: bool,
+    /// When something has happened last.
+    active: Instant,
 }
 
 impl Supervisor {
-    /// Reads what to supervise, mounts its root, and makes the socket.
-    pub fn new(roots: &Roots, name: &str, host: OwnedFd) -> Result<Self, InitError> {
+    /// Reads what to supervise, and makes the socket.
+    fn new(roots: &Roots, name: &str, host: OwnedFd) -> Result<Self, InitError> {
         let failed = |what: &str| {
             let what = what.to_owned();
             move |error: state::Error| InitError::Step { step: what, reason: error.to_string() }
@@ -97,22 +108,15 @@ impl Supervisor {
         let Record { config, maker, .. } = record.ok_or_else(missing)?;
         let config = Config { name: name.to_owned(), ..config };
         let start = state::read_json::<Start>(&paths.start).map_err(failed("start"))?.unwrap_or_default();
-        let users = users(&config, &start).map_err(|error| step("user namespace", error))?;
-        mount_root(&config, &paths, users.as_ref()).map_err(|error| step("mount the root file system", error))?;
-        let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP];
-        let signals = signals.into_iter().collect::<SigSet>();
-        let taken = signals
-            .thread_block()
-            .and_then(|()| SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK));
         let listener = listen(&paths).map_err(|error| step("socket", error))?;
         let owner = config.owner.map(owner).transpose().map_err(|error| step("owner", error))?;
         let status = Status { shim: ProcessId::of(std::process::id() as i32), ..Status::default() };
         Ok(Self {
             host,
             cgroup: container::cgroup(roots, &config),
-            users,
+            users: None,
             network: None,
-            signals: taken.map_err(|error| step("signals", error.into()))?,
+            signals: signals().map_err(|error| step("signals", error))?,
             writer: Writer::new(paths.log.clone(), config.log.clone()),
             clients: Clients::default(),
             check: Check::new(config.health.clone()),
@@ -130,12 +134,22 @@ impl Supervisor {
             failures: 0,
             unhealthy: false,
             leaving: false,
+            mounted: false,
+            sleepless: false,
+            active: Instant::now(),
         })
     }
 
-    /// The first start, whose failure the starter is told.
-    pub fn begin(&mut self) -> Result<(), InitError> {
-        self.launch().inspect_err(|error| self.start_failed(error))
+    /// With its program started.
+    pub fn launched(roots: &Roots, name: &str, host: OwnedFd) -> Result<Self, InitError> {
+        let mut own = Self::new(roots, name, host)?;
+        match own.launch() {
+            Ok(()) => Ok(own),
+            Err(error) => {
+                own.start_failed(&error);
+                Err(error)
+            }
+        }
     }
 
     fn start_failed(&mut self, error: &InitError) {
@@ -170,7 +184,22 @@ impl Supervisor {
         Ok((spec, joined))
     }
 
+    /// Once: it stays for as long as this process does.
+    fn mount(&mut self) -> Result<(), InitError> {
+        if self.mounted {
+            return Ok(());
+        }
+        if self.users.is_none() {
+            self.users = users(&self.config, &self.start).map_err(|error| step("user namespace", error))?;
+        }
+        let mounted = mount_root(&self.config, &self.paths, self.users.as_ref());
+        mounted.map_err(|error| step("mount the root file system", error))?;
+        self.mounted = true;
+        Ok(())
+    }
+
     fn launch(&mut self) -> Result<(), InitError> {
+        self.mount()?;
         let (spec, mut joined) = self.specification()?;
         let group = |error: crate::runtime::cgroup::Error| InitError::Step {
             step: "control group".into(),
@@ -190,11 +219,12 @@ impl Supervisor {
             user: &self.config.user,
             groups: &self.config.groups,
             reaper: self.config.init,
+            lasting: outlives(&self.config),
             users: self.users.as_ref(),
             mounts: std::mem::take(&mut joined.mounts),
             hold: None,
         })?;
-        self.keep_network(&process);
+        self.keep_network(process.pid);
         self.clients.input = input;
         if let Some(terminal) = &process.terminal {
             let copies = terminal.try_clone().and_then(|output| Ok((output, terminal.try_clone()?)));
@@ -204,6 +234,7 @@ impl Supervisor {
             self.clients.input = Some(writer);
         }
         self.status.process = ProcessId::of(process.pid);
+        self.status.pipes = [0, 1].map(|index: usize| adopt::number_of(output[index].as_ref()));
         self.status.state = State::Running;
         self.status.started_ms = container::now_ms();
         self.status.error = None;
@@ -219,11 +250,11 @@ impl Supervisor {
 
     /// A network namespace that was born with the program outlives it: others may live in it when the program is started
     /// again.
-    fn keep_network(&mut self, process: &Launched) {
+    fn keep_network(&mut self, pid: i32) {
         let is_new = self.config.request.network == Namespace::New && self.start.netns.is_none();
         if is_new && self.network.is_none() {
             // A program that has ended already had nobody in its namespace.
-            self.network = File::open(format!("/proc/{}/ns/net", process.pid)).ok().map(OwnedFd::from);
+            self.network = File::open(format!("/proc/{pid}/ns/net")).ok().map(OwnedFd::from);
         }
     }
 
@@ -233,9 +264,7 @@ impl Supervisor {
             return Ok((Stdio::Terminal { rows: 24, columns: 80 }, [None, None], None));
         }
         let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
-        let ((stdout_read, stdout), (stderr_read, stderr)) = (pipe()?, pipe()?);
-        nonblocking(&stdout_read)?;
-        nonblocking(&stderr_read)?;
+        let ((stdout_read, stdout), (stderr_read, stderr)) = (adopt::lasting_pipe()?, adopt::lasting_pipe()?);
         let (stdin, input) = if self.config.stdin_open {
             let (stdin, input) = pipe()?;
             nonblocking(&input)?;
@@ -250,6 +279,12 @@ impl Supervisor {
     pub fn run(&mut self) {
         while !self.leaving {
             let ready = self.wait();
+            let now = Instant::now();
+            if !ready.is_empty() {
+                self.active = now;
+            } else if self.rest_at(now).is_some_and(|at| at <= now) {
+                self.rest();
+            }
             for source in ready {
                 self.handle(source);
             }
@@ -282,7 +317,7 @@ impl Supervisor {
     }
 
     fn timeout(&self, now: Instant) -> PollTimeout {
-        let next = [self.kill_at, self.restart_at, self.check.next()].into_iter().flatten().min();
+        let next = [self.kill_at, self.restart_at, self.check.next(), self.rest_at(now)].into_iter().flatten().min();
         let left = next.map(|next| next.saturating_duration_since(now) + Duration::from_millis(1));
         left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
     }
@@ -408,7 +443,8 @@ impl Supervisor {
     /// The program has ended: reads what it still wrote, and decides what comes next.
     fn ended(&mut self) {
         let Some(run) = &self.run else { return };
-        let Ok(code) = container::exec::wait(&run.process) else { return };
+        let known = container::exec::wait(&run.process).ok().or_else(|| adopt::code_of_stranger(&run.process));
+        let code = known.unwrap_or(UNKNOWN);
         let ran = run.begun.elapsed();
         for index in 0..2 {
             self.drain(index);
@@ -419,10 +455,10 @@ impl Supervisor {
         self.clients.input = None;
         drop(self.writer.finish());
         self.set_exited(code, self.cgroup.oom_kills() > 0);
-        if self.status.oom_killed {
-            self.tell("oom");
+        if known.is_none() {
+            self.status.error = Some(UNSEEN.to_owned());
         }
-        events::record(&self.roots, &container::event(&self.config, "die").with("exitCode", code));
+        self.tell_end(code);
         self.failures = policy::failures_after(&self.config, self.failures, ran);
         let by_hand = self.status.by_hand;
         let failures = self.failures.saturating_sub(1);
@@ -431,6 +467,13 @@ impl Supervisor {
             pause = pause.or(Some(Duration::ZERO));
         }
         self.next(pause);
+    }
+
+    fn tell_end(&self, code: i32) {
+        if self.status.oom_killed {
+            self.tell("oom");
+        }
+        events::record(&self.roots, &container::event(&self.config, "die").with("exitCode", code));
     }
 
     fn drain(&mut self, index: usize) {
@@ -657,6 +700,19 @@ fn users(config: &Config, start: &Start) -> io::Result<Option<OwnedFd>> {
 fn owner(id: ProcessId) -> io::Result<OwnedFd> {
     let pidfd = sys::pidfd_open(id.pid)?;
     if id.is_alive() { Ok(pidfd) } else { Err(io::Error::other("the process that it belongs to has ended")) }
+}
+
+/// Whether the program goes on when its supervisor is killed, for another to take over. A terminal would be gone, and with
+/// it what the program lives by; and what belongs to a process must not live on unwatched.
+pub fn outlives(config: &Config) -> bool {
+    !config.request.terminal && config.owner.is_none()
+}
+
+/// Those that end the container, to be read as events.
+fn signals() -> io::Result<SignalFd> {
+    let signals = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP].into_iter().collect::<SigSet>();
+    signals.thread_block()?;
+    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
 fn nonblocking(fd: &OwnedFd) -> io::Result<()> {

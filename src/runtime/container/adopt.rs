@@ -1,0 +1,60 @@
+//! Containers whose supervisor was killed: each is given another one, by the next command that looks.
+
+use super::start::{hear, spawn};
+use super::{Container, Error, Paths, get, lock};
+use crate::runtime::roots::Roots;
+use crate::runtime::shim;
+use crate::runtime::state;
+
+impl Container {
+    /// Whether nobody supervises it though it runs, or is to be started again.
+    fn needs_supervisor(&self) -> bool {
+        let status = &self.status;
+        let comes_back = || {
+            let code = status.exit_code;
+            shim::restart_after(&self.config, code, status.by_hand, status.restarts, 0).is_some()
+        };
+        status.abandoned && (self.is_running() || comes_back())
+    }
+}
+
+/// Gives the container a supervisor where its own was killed; whether it did. What the program wrote meanwhile is not
+/// lost; how it ended meanwhile is not known, and its restart policy holds.
+///
+/// # Errors
+/// Where there can be no further process.
+pub fn adopt(roots: &Roots, found: &Container) -> Result<bool, Error> {
+    if !found.needs_supervisor() {
+        return Ok(false);
+    }
+    let name = found.config.name.as_str();
+    let _lock = lock(&Paths::of(roots, name))?;
+    adopt_locked(roots, name)
+}
+
+/// As [`adopt`], for who holds the container's lock.
+pub(super) fn adopt_locked(roots: &Roots, name: &str) -> Result<bool, Error> {
+    // Another command may have done it, or removed the container, before the lock was ours.
+    let found = match get(roots, name) {
+        Ok(found) if found.needs_supervisor() => found,
+        Ok(_) | Err(Error::NotFound(_)) => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    let name = found.config.name.as_str();
+    state::make_directory(&Paths::of(roots, name).run)?;
+    let lost = |source| Error::Supervisor { name: name.to_owned(), reason: format!("can't be replaced: {source}") };
+    hear(name, &spawn(roots, name, &[shim::ADOPT], || ()).map_err(lost)?)?;
+    Ok(true)
+}
+
+/// As they are when each has its supervisor again.
+///
+/// # Errors
+/// As [`adopt`].
+pub fn adopt_all(roots: &Roots, found: Vec<Container>) -> Result<Vec<Container>, Error> {
+    let again = |one: Container| match adopt(roots, &one)? {
+        true => get(roots, &one.config.name),
+        false => Ok(one),
+    };
+    found.into_iter().map(again).collect()
+}

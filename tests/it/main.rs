@@ -41,6 +41,7 @@ mod sources;
 mod stacks;
 mod supervising;
 mod support;
+mod survival;
 mod sweep;
 mod terminals;
 mod threats;

@@ -4,9 +4,6 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::process::Stdio;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
 use crate::support::archive::write_archive;
 use crate::support::{World, eventually};
 
@@ -172,23 +169,6 @@ fn a_terminal_is_real() {
     assert_eq!(read, ["hello", "hello"]);
     stdin.write_all(&[4]).unwrap();
     assert!(child.wait().unwrap().success());
-}
-
-#[test]
-fn a_supervisor_that_was_killed_is_noticed_and_cleaned_up() {
-    let world = World::new();
-    world.ok(&["run", "-d", "--name", "left", "--network", "none", "builtin:whoami", "sleep", "forever"]);
-    let pid = world.field("left", "pid").as_i64().unwrap();
-    let shim = crate::support::processes()
-        .into_iter()
-        .find(|(_, line)| line.contains(" shim ") && line.contains(&*world.directory.to_string_lossy()))
-        .unwrap();
-    kill(Pid::from_raw(shim.0 as i32), Signal::SIGKILL).unwrap();
-    eventually("the container ended with it", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
-    assert_eq!(world.field("left", "state"), "exited");
-    world.ok(&["start", "left"]);
-    assert_eq!(world.field("left", "state"), "running");
-    world.ok(&["rm", "-f", "left"]);
 }
 
 /// More than fit into the one page that mount(2) takes, at paths that have to be quoted there.

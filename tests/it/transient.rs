@@ -28,7 +28,9 @@ fn kill_supervisor(world: &World) {
     let status: serde_json::Value = serde_json::from_str(&status).unwrap();
     let (shim, pid) = (status["shim"]["pid"].as_i64().unwrap(), status["process"]["pid"].as_i64().unwrap());
     kill(Pid::from_raw(shim as i32), Signal::SIGKILL).unwrap();
-    eventually("the program ended with it", || !Path::new(&format!("/proc/{pid}")).exists());
+    // It would outlive its supervisor.
+    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+    eventually("the program ended, too", || !Path::new(&format!("/proc/{pid}")).exists());
 }
 
 #[test]

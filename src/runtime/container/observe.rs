@@ -132,7 +132,9 @@ fn checked(status: Status, config: &Config) -> Status {
         _ => (137, "its supervisor was killed, and it with it"),
     };
     let (state, error) = (State::Exited, Some(error.to_owned()));
-    Status { state, exit_code, error, process: ProcessId::default(), abandoned: true, ..status }
+    // When it ended nobody knows; not before it was started.
+    let finished_ms = status.finished_ms.max(status.started_ms);
+    Status { state, exit_code, error, finished_ms, process: ProcessId::default(), abandoned: true, ..status }
 }
 
 impl Container {

@@ -20,7 +20,7 @@ use crate::runtime::shim::step;
 use crate::runtime::{state, sys};
 
 /// How long whoever has inherited an ended process may take to collect it.
-const COLLECTED_MS: u16 = 1000;
+const COLLECTED_MS: u16 = 5000;
 /// What an exit code that nobody knows is called, as containerd has it.
 pub const UNKNOWN: i32 = 255;
 pub const UNSEEN: &str = "its supervisor was killed, and it ended unseen: its exit code is not known";
@@ -37,7 +37,8 @@ pub(super) fn lasting_pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// Which pipe this is; 0 is none.
 pub(super) fn number_of(pipe: Option<&OwnedFd>) -> u64 {
-    pipe.and_then(|pipe| fstat(pipe).ok()).map_or(0, |data| data.st_ino)
+    let data = pipe.and_then(|pipe| fstat(pipe).ok());
+    data.filter(|data| data.st_mode & libc::S_IFMT == libc::S_IFIFO).map_or(0, |data| data.st_ino)
 }
 
 impl Supervisor {
@@ -107,7 +108,8 @@ impl Supervisor {
 
 /// The code of a process that is another's child by now, where the kernel tells it (Linux 6.15 and later do).
 pub(super) fn code_of_stranger(process: &Launched) -> Option<i32> {
-    // Known once it is collected; the descriptor says so by hanging up.
+    // Known once it is collected; the descriptor says so by hanging up. Where it never will be, that is not waited for.
+    sys::pidfd_exit_status(process.pidfd.as_fd()).ok()?;
     let mut end = [PollFd::new(process.pidfd.as_fd(), PollFlags::empty())];
     poll(&mut end, PollTimeout::from(COLLECTED_MS)).ok()?;
     let status = sys::pidfd_exit_status(process.pidfd.as_fd()).ok()??;

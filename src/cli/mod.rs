@@ -5,7 +5,7 @@
 //! 125, 126 and 127. The environment is read here and nowhere else.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
@@ -38,6 +38,7 @@ mod progress;
 mod prune;
 mod ps;
 mod registries;
+mod rootless;
 mod run;
 mod stack_file;
 mod stats;
@@ -54,6 +55,7 @@ use names::Here;
 
 use crate::runtime::container::aside;
 use crate::runtime::network::netd;
+use crate::runtime::rootless::holder;
 use crate::runtime::roots::Roots;
 use crate::runtime::{shim, sys};
 
@@ -61,6 +63,7 @@ use crate::runtime::{shim, sys};
 pub fn main() -> ExitCode {
     sys::share_heap();
     let words: Vec<OsString> = std::env::args_os().collect();
+    let (inside, words) = rootless::inside(words);
     if let Some(code) = role(&words).or_else(|| oci_runtime::role(&words)) {
         return code;
     }
@@ -69,7 +72,7 @@ pub fn main() -> ExitCode {
         Err(error) => return usage(&words, &error),
     };
     start_log(arguments.global.verbose.max(arguments.command.verbose()));
-    match command(arguments, &words) {
+    match command(arguments, &words, inside) {
         Ok(code) => code,
         Err(failure) => failure.report(),
     }
@@ -135,25 +138,30 @@ fn role(words: &[OsString]) -> Option<ExitCode> {
             let further = words.get(7).and_then(|word| word.to_str());
             Some(shim::main(&roots()?, words.get(6)?.to_str()?, further))
         }
+        "holder" => Some(holder::main(&roots()?, std::env::var_os("PATH"))),
         _ => None,
     }
 }
 
-fn command(mut arguments: Arguments, words: &[OsString]) -> Result<ExitCode, Failure> {
+fn command(mut arguments: Arguments, words: &[OsString], inside: Option<Roots>) -> Result<ExitCode, Failure> {
     let word = typed(words).unwrap_or_default();
     let global = &arguments.global;
-    let place = |named: &Option<PathBuf>, variable: &str, usual: &str| {
+    let place = |named: &Option<PathBuf>, variable: &str, usual: &Path| {
         let from_environment = || std::env::var_os(variable).filter(|value| !value.is_empty()).map(PathBuf::from);
         // The supervisor works elsewhere: a relative root would mean another directory to it.
         std::path::absolute(named.clone().or_else(from_environment).unwrap_or_else(|| usual.into()))
     };
-    let root = place(&global.root, "STACK_ROOT", "/var/lib/stack")?;
-    let mut roots = Roots::new(root, place(&global.run_root, "STACK_RUN_ROOT", "/run/stack")?);
-    roots.etc = place(&global.etc, "STACK_ETC", "/etc")?;
+    let usual = rootless::usual_places();
+    let root = place(&global.root, "STACK_ROOT", &usual.root)?;
+    let run = place(&global.run_root, "STACK_RUN_ROOT", &usual.run)?;
+    let mut roots = inside.clone().unwrap_or_else(|| Roots::new(root, run));
+    roots.etc = place(&global.etc, "STACK_ETC", Path::new("/etc"))?;
     if let Some(file) = arguments.command.file() {
         before_the_command(global, file);
     }
-    needs_root(&arguments.command, &word)?;
+    if needs_root(&arguments.command) && !nix::unistd::geteuid().is_root() {
+        rootless::enter(&roots, words, &word, global.quiet)?;
+    }
     let here = Here::new(FileArguments {
         more_files: global.files.clone(),
         project_name: global.project_name.clone(),
@@ -174,9 +182,10 @@ fn before_the_command(global: &Global, file: &mut FileArguments) {
     }
 }
 
-/// Containers, mounts and firewall rules are root's, and so is all that is written down about them.
-fn needs_root(command: &Command, word: &str) -> Result<(), Failure> {
-    let free = matches!(
+/// Containers, mounts and firewall rules are root's, and so is all that is written down about them: of the host, or of
+/// a user namespace.
+fn needs_root(command: &Command) -> bool {
+    !matches!(
         command,
         Command::Validate(_)
             | Command::Config(_)
@@ -187,16 +196,7 @@ fn needs_root(command: &Command, word: &str) -> Result<(), Failure> {
             | Command::Completion { .. }
             | Command::Complete { .. }
             | Command::Version(_)
-    );
-    if free || nix::unistd::geteuid().is_root() {
-        return Ok(());
-    }
-    let code = if matches!(command, Command::Run(_) | Command::Exec(_)) { 125 } else { 1 };
-    Err(Failure::new(format!(
-        "`stack {word}` needs root: only root may make containers, mounts and firewall rules, or read what is written \
-         down about them\n  help: `sudo stack {word} …`; `stack doctor` says what else this host lacks"
-    ))
-    .with_code(code))
+    )
 }
 
 fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Result<ExitCode, Failure> {

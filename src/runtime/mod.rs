@@ -11,6 +11,7 @@ pub mod init;
 pub mod network;
 pub mod overlay;
 pub mod probe;
+pub mod rootless;
 pub mod roots;
 pub mod seccomp;
 pub mod shim;

@@ -1,6 +1,7 @@
 //! Layers stacked by overlayfs, reached through a descriptor: nothing is mounted that anybody else sees, and nothing is
 //! left when the descriptor is closed, however this process ends.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -10,7 +11,32 @@ use std::thread;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, unshare};
 
-use super::sys;
+use super::{sys, userns};
+
+/// Where overlayfs keeps its marks: what only root of the host may write, or else an attribute that its mounter may
+/// (Documentation/filesystems/overlayfs.rst, "User xattr").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marks {
+    Trusted,
+    User,
+}
+
+impl Marks {
+    /// Those that this process makes and mounts with.
+    pub fn own() -> Self {
+        if userns::own_size().is_some() { Self::User } else { Self::Trusted }
+    }
+
+    /// The attribute of a directory that hides what is below it.
+    pub fn opaque(self) -> &'static CStr {
+        if self == Self::User { c"user.overlay.opaque" } else { c"trusted.overlay.opaque" }
+    }
+
+    /// That of a directory which was renamed.
+    pub fn redirect(self) -> &'static CStr {
+        if self == Self::User { c"user.overlay.redirect" } else { c"trusted.overlay.redirect" }
+    }
+}
 
 /// `MOUNT_ATTR_RDONLY` of fsmount(2).
 const READ_ONLY: u64 = 1;
@@ -47,6 +73,9 @@ fn by_context(layers: &[PathBuf], changes: Option<Changes<'_>>) -> io::Result<Ow
     if let Some((upper, work)) = &changes {
         options.extend([("upperdir", Some(upper.as_str())), ("workdir", Some(work.as_str()))]);
     }
+    if Marks::own() == Marks::User {
+        options.push(("userxattr", None));
+    }
     sys::make_mount("overlay", &options, if changes.is_some() { 0 } else { READ_ONLY })
 }
 
@@ -57,6 +86,9 @@ fn by_thread(layers: &[PathBuf], changes: Option<Changes<'_>>) -> io::Result<Own
     let mut data = format!("lowerdir={}", lower.join(":"));
     if let Some(changes) = changes {
         data.push_str(&format!(",upperdir={},workdir={}", text(changes.upper), text(changes.work)));
+    }
+    if Marks::own() == Marks::User {
+        data.push_str(",userxattr");
     }
     let flags = if changes.is_some() { MsFlags::empty() } else { MsFlags::MS_RDONLY };
     let place = layers.first().ok_or(io::ErrorKind::InvalidInput)?.clone();

@@ -71,6 +71,17 @@ pub fn read_mappings(path: &str) -> io::Result<Vec<Mapping>> {
     Ok(all)
 }
 
+/// How many ids the user namespace of this process has, from 0 on; `None` in that of the host, which has all.
+pub fn own_size() -> Option<u32> {
+    let all = read_mappings("/proc/self/uid_map").unwrap_or_default();
+    if all.contains(&Mapping { inside: 0, outside: 0, size: u32::MAX }) {
+        return None;
+    }
+    // A user's own ranges follow each other.
+    let next = |size: u32, one: &Mapping| if one.inside == size { size.saturating_add(one.size) } else { size };
+    Some(all.iter().fold(0, next))
+}
+
 /// A range that overlaps none of `taken`: the same one for the same seed as long as it is free.
 pub fn choose(seed: &str, taken: &[IdRange]) -> Option<IdRange> {
     let slots = (LAST - FIRST + 1) / SIZE;

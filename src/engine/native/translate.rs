@@ -57,6 +57,7 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
     let hostname = wanted.hostname.clone().unwrap_or_else(|| wanted.name.chars().take(63).collect());
     let request = Request {
         hidden: Vec::new(),
+        engine_ids: None,
         args: args(wanted, image)?,
         env: environment(wanted, image, &hostname),
         cwd: wanted.working_dir.clone().or_else(|| own?.working_dir().clone()).unwrap_or_default(),

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
+use super::userns;
+
 mod devices;
 mod disks;
 mod end;
@@ -27,6 +29,9 @@ const V1_CONTROLLERS: [&str; 12] = [
 ];
 /// Controllers of version 2 that the groups above a container hand down, where the host has them.
 const V2_CONTROLLERS: [&str; 7] = ["memory", "cpu", "cpuset", "pids", "io", "hugetlb", "rdma"];
+
+/// How many processes a container has at most that says nothing of it.
+pub const DEFAULT_PROCESSES: i64 = 4096;
 
 /// What failed, and on which file.
 #[derive(Debug, thiserror::Error)]
@@ -206,13 +211,35 @@ impl Cgroup {
     /// # Errors
     /// Where the kernel refuses a value, or lacks the controller for it.
     pub fn limit(&self, resources: &LinuxResources) -> Result<(), Error> {
+        if self.hierarchies.is_empty() {
+            return self.limit_nothing(resources);
+        }
         self.check_use(resources)?;
         for (file, value) in self.limits(resources) {
             self.write(&file, &value)?;
         }
         match resources.devices() {
-            Some(rules) => self.limit_devices(rules),
+            // Only root of the host may; an ordinary user's containers open what the user may.
+            Some(rules) if userns::own_size().is_none() => self.limit_devices(rules),
+            _ => Ok(()),
+        }
+    }
+
+    /// Without groups there are no limits. What was not asked for is left out.
+    fn limit_nothing(&self, resources: &LinuxResources) -> Result<(), Error> {
+        let unasked = |file: &str, value: &str| {
+            ["-1", "max"].contains(&value) || (file == "pids.max" && value == DEFAULT_PROCESSES.to_string())
+        };
+        match self.limits(resources).into_iter().find(|(file, value)| !unasked(file, value)) {
             None => Ok(()),
+            Some((file, _)) => Err(Error {
+                path: PathBuf::from(file),
+                source: io::Error::new(
+                    io::ErrorKind::Unsupported,
+                    "an ordinary user has no control groups here, so nothing can be limited\n  help: version 2 with a \
+                     delegated group, as in `systemd-run --user --scope -p Delegate=yes stack …`; `stack doctor` says more",
+                ),
+            }),
         }
     }
 

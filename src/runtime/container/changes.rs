@@ -93,5 +93,5 @@ impl Walk<'_> {
 
 fn is_opaque(directory: &Path) -> io::Result<bool> {
     let directory = File::open(directory)?;
-    Ok(attributes::get(directory.as_fd(), c"trusted.overlay.opaque").is_ok_and(|value| value == b"y"))
+    Ok(attributes::get(directory.as_fd(), overlay::Marks::own().opaque()).is_ok_and(|value| value == b"y"))
 }

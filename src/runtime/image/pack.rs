@@ -14,6 +14,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, readlinkat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use tar::{Builder, EntryType, Header};
 
+use crate::runtime::overlay::Marks;
 use crate::runtime::{sys, volume::attributes};
 
 /// How changes become a layer.
@@ -104,7 +105,7 @@ fn kind(stat: &FileStat) -> SFlag {
 }
 
 fn is_opaque(directory: BorrowedFd<'_>) -> bool {
-    attributes::get(directory, c"trusted.overlay.opaque").is_ok_and(|value| value == b"y")
+    attributes::get(directory, Marks::own().opaque()).is_ok_and(|value| value == b"y")
 }
 
 impl<W: Write> Packer<'_, W> {
@@ -152,7 +153,7 @@ impl<W: Write> Packer<'_, W> {
                 if self.is_for_mounts_only(directory.as_fd(), &stat, path, opaque)? {
                     return Ok(());
                 }
-                if attributes::get(directory.as_fd(), c"trusted.overlay.redirect").is_ok() {
+                if attributes::get(directory.as_fd(), Marks::own().redirect()).is_ok() {
                     return Err(io::Error::other("a directory of a lower layer was renamed in place"));
                 }
                 self.append(&stat, EntryType::Directory, path, Some(directory.as_fd()), io::empty(), 0)?;
@@ -295,7 +296,10 @@ impl<W: Write> Packer<'_, W> {
     /// Capabilities and what users attach, as records of a pax header in front of the entry.
     fn attributes(&mut self, file: BorrowedFd<'_>) -> io::Result<()> {
         let mut names = attributes::list(file)?;
-        names.retain(|name| name.as_bytes().starts_with(b"user.") || name.as_bytes() == b"security.capability");
+        names.retain(|name| {
+            (name.as_bytes().starts_with(b"user.") && !name.as_bytes().starts_with(b"user.overlay."))
+                || name.as_bytes() == b"security.capability"
+        });
         names.sort_unstable();
         let mut records = Vec::new();
         for name in names {

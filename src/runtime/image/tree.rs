@@ -1,21 +1,22 @@
 //! Trees to compare. A name that is a symbolic link is never followed.
 
 use std::collections::BTreeMap;
-use std::ffi::{CString, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io::{self, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::unpack::OPAQUE;
+use crate::runtime::overlay::Marks;
 use crate::runtime::volume::attributes;
 
 const PIECE: usize = 128 << 10;
 
 fn is_opaque(path: &Path) -> bool {
-    let name = CString::new(OPAQUE).expect("it has no NUL");
-    File::open(path).and_then(|open| attributes::get(open.as_fd(), &name)).is_ok_and(|value| value == b"y")
+    File::open(path)
+        .and_then(|open| attributes::get(open.as_fd(), Marks::own().opaque()))
+        .is_ok_and(|value| value == b"y")
 }
 
 /// What a layer keeps: capabilities and what users attach.

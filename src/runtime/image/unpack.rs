@@ -27,12 +27,17 @@ use super::early::Early;
 use super::limits::Limits;
 use super::store::Contents;
 use super::tarball::{Entry, Kind, Reader};
+use crate::runtime::overlay::Marks;
 use crate::runtime::sys;
 
 const BUFFER: usize = 128 << 10;
 /// How often the disk is asked what is left of it, in bytes written.
 const LOOK_EVERY: u64 = 64 << 20;
-pub const OPAQUE: &str = "trusted.overlay.opaque";
+
+/// The mark of a directory that hides what lower layers have in it.
+fn opaque() -> &'static str {
+    Marks::own().opaque().to_str().unwrap_or_default()
+}
 
 /// Why a layer was refused.
 #[derive(Debug, thiserror::Error)]
@@ -158,13 +163,16 @@ impl How {
 }
 
 fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, how: How) -> Result<Contents, UnpackError> {
-    let whiteouts = how.whiteouts;
+    let (whiteouts, squashes) = (how.whiteouts, crate::runtime::rootless::squashes());
     let (times, buffer) = (BufWriter::new(nameless_file(&root)?), vec![0; BUFFER]);
     let mut layer = Layer { root, how, budget, last: None, times, own: (geteuid(), getegid()), written: 0, buffer };
     let (mut reader, mut contents) = (Reader::new(archive, budget.limits), Contents::default());
     while let Some(mut entry) = reader.next()? {
         budget.take(entry.size)?;
         (entry.uid, entry.gid) = (entry.uid.wrapping_add(how.first_id), entry.gid.wrapping_add(how.first_id));
+        if squashes {
+            (entry.uid, entry.gid) = (0, 0);
+        }
         contents.add(&entry);
         let failed = |reason: String| UnpackError::Entry { path: entry.path.clone(), reason };
         let Some(inside) = inside(&entry.path, budget.limits, whiteouts).map_err(|reason| failed(reason.to_owned()))?
@@ -355,7 +363,7 @@ impl Layer<'_> {
         let made = openat(parent, name, flags, Mode::empty())?;
         if there == Some(SFlag::S_IFCHR) {
             // It was whited out before: what lower layers have of it stays hidden.
-            sys::set_attribute(&by_fd(made.as_fd()), OPAQUE, b"y")?;
+            sys::set_attribute(&by_fd(made.as_fd()), opaque(), b"y")?;
         }
         describe_directory(entry, &made)?;
         let (seconds, nanoseconds) = entry.mtime;
@@ -444,7 +452,7 @@ fn kind_there(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<SFlag>>
 /// Hides what lower layers have under this name; what this layer has of it stays (specification, "Whiteouts").
 fn whiteout(parent: BorrowedFd<'_>, hidden: &OsStr) -> io::Result<()> {
     if hidden == ".wh..opq" {
-        return sys::set_attribute(&by_fd(parent), OPAQUE, b"y");
+        return sys::set_attribute(&by_fd(parent), opaque(), b"y");
     }
     if hidden.as_bytes().starts_with(b".wh.") {
         // Notes of an older file system to itself.
@@ -458,7 +466,7 @@ fn whiteout(parent: BorrowedFd<'_>, hidden: &OsStr) -> io::Result<()> {
         Some(SFlag::S_IFDIR) => {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let own = openat(parent, hidden, flags, Mode::empty())?;
-            sys::set_attribute(&by_fd(own.as_fd()), OPAQUE, b"y")
+            sys::set_attribute(&by_fd(own.as_fd()), opaque(), b"y")
         }
         Some(_) => Ok(()),
     }

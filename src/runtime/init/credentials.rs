@@ -11,7 +11,7 @@ use oci_spec::runtime::{Capability, PosixRlimit, Process};
 
 use super::InitError;
 use super::spec::ALL_CAPABILITIES;
-use crate::runtime::userns::IdRange;
+use crate::runtime::userns::{self, IdRange};
 use crate::runtime::{seccomp, sys};
 
 /// Ids to run with, and the home directory that `HOME` names when the container does not.
@@ -43,10 +43,15 @@ pub fn lookup(
 }
 
 fn within(ids: Option<IdRange>, identity: Identity) -> Result<Identity, String> {
-    let Some(ids) = ids else { return Ok(identity) };
+    let own = || userns::own_size().map(|size| IdRange { first: 0, size });
+    let Some(ids) = ids.or_else(own) else { return Ok(identity) };
     let outside = [identity.uid].iter().chain(&identity.groups).find(|id| ids.outside(**id).is_none()).copied();
     match outside {
         None => Ok(identity),
+        Some(id) if ids.size == 1 => Err(format!(
+            "id {id} is not in its user namespace, which has 0 alone; newuidmap and newgidmap (Debian: uidmap), and lines \
+             for you in /etc/subuid and /etc/subgid, give it more"
+        )),
         Some(id) => Err(format!("id {id} is not in its user namespace, which has 0 to {}", ids.size - 1)),
     }
 }
@@ -165,7 +170,11 @@ pub fn take_from_host(process: &Process) -> io::Result<()> {
 /// Written while still root: lowering it needs a capability.
 pub fn set_oom_score(process: &Process) -> io::Result<()> {
     match process.oom_score_adj() {
-        Some(score) => fs::write("/proc/self/oom_score_adj", score.to_string()),
+        Some(score) => match fs::write("/proc/self/oom_score_adj", score.to_string()) {
+            // An ordinary user's processes can't have a lower one than they were given.
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && userns::own_size().is_some() => Ok(()),
+            other => other,
+        },
         None => Ok(()),
     }
 }
@@ -278,7 +287,11 @@ fn seccomp_filter(process: &Process) -> Vec<libc::sock_filter> {
 /// The groups first: without root they can't be changed any more.
 pub fn change_ids(identity: &Identity) -> io::Result<()> {
     let groups: Vec<Gid> = identity.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
-    setgroups(&groups)?;
+    match setgroups(&groups) {
+        // With one id there is one group, and those of the user, which can't be left (user_namespaces(7)).
+        Err(nix::Error::EPERM) if userns::own_size() == Some(1) => {}
+        other => other?,
+    }
     let gid = Gid::from_raw(identity.gid);
     setresgid(gid, gid, gid)?;
     let uid = Uid::from_raw(identity.uid);

@@ -14,7 +14,7 @@ use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Proces
 use super::credentials::Identity;
 use super::launcher::{self, Mode};
 use super::{Channel, InitError, has_namespace, mounts, namespace_path};
-use crate::runtime::sys;
+use crate::runtime::{sys, userns};
 
 /// Devices that every container has: name, major, minor.
 const DEVICES: [(&str, u64, u64); 6] =
@@ -60,7 +60,8 @@ pub fn make_devices(spec: &Spec, root: BorrowedFd<'_>) -> Result<(), InitError> 
 /// bound there.
 fn node(spec: &Spec, directory: BorrowedFd<'_>, host: &Path, kind: SFlag, mode: u32, device: u64) -> io::Result<()> {
     let name = Path::new(host.file_name().ok_or(io::ErrorKind::InvalidInput)?);
-    if kind == SFlag::S_IFIFO || !has_namespace(spec, LinuxNamespaceType::User) {
+    let is_kept_from = has_namespace(spec, LinuxNamespaceType::User) || userns::own_size().is_some();
+    if kind == SFlag::S_IFIFO || !is_kept_from {
         return Ok(mknodat(directory, name, kind, Permissions::from_bits_truncate(mode), device)?);
     }
     let about = |error: nix::Error| io::Error::new(io::Error::from(error).kind(), format!("the host's: {error}"));
@@ -95,7 +96,11 @@ fn own_device(spec: &Spec, device: &LinuxDevice, root: BorrowedFd<'_>) -> io::Re
         other => other?,
     }
     let owner = (Uid::from_raw(device.uid().unwrap_or(0)), Gid::from_raw(device.gid().unwrap_or(0)));
-    if has_namespace(spec, LinuxNamespaceType::User) || (owner.0.is_root() && owner.1.as_raw() == 0) {
+    // What is bound is the host's.
+    if has_namespace(spec, LinuxNamespaceType::User)
+        || userns::own_size().is_some()
+        || (owner.0.is_root() && owner.1.as_raw() == 0)
+    {
         return Ok(());
     }
     Ok(fchownat(&directory, name, Some(owner.0), Some(owner.1), nix::fcntl::AtFlags::AT_SYMLINK_NOFOLLOW)?)

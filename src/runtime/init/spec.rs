@@ -10,6 +10,7 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::runtime::cgroup::DEFAULT_PROCESSES;
 use crate::runtime::userns::IdRange;
 
 /// What a container is asked to be, with the image's own wishes already mixed in.
@@ -33,6 +34,9 @@ pub struct Request {
     /// What this host shows of itself below /proc and /sys and others do not, to be masked like what all show.
     #[serde(skip)]
     pub hidden: Vec<PathBuf>,
+    /// How many ids the engine itself has, where these are not all of the host's.
+    #[serde(skip)]
+    pub engine_ids: Option<u32>,
     /// Name without `RLIMIT_` in lower case → soft and hard.
     pub ulimits: BTreeMap<String, (i64, i64)>,
     pub mounts: Vec<Mount>,
@@ -395,7 +399,8 @@ fn id_mappings(request: &Request) -> Vec<Value> {
 /// Ping and low ports without a capability, where the network namespace is the container's own.
 fn sysctls(request: &Request) -> BTreeMap<String, String> {
     let own = request.network != Namespace::Host && !request.network_shared;
-    let largest = request.users.map_or(i32::MAX as u32, |ids| ids.size - 1);
+    let ids = request.users.map(|ids| ids.size).or(request.engine_ids);
+    let largest = ids.map_or(i32::MAX as u32, |size| size.saturating_sub(1));
     let ours = [
         ("net.ipv4.ping_group_range", format!("0 {largest}")),
         ("net.ipv4.ip_unprivileged_port_start", "0".to_owned()),
@@ -463,7 +468,7 @@ pub fn resources(limits: &Limits) -> Value {
                    "disableOOMKiller": limits.oom_kill_disable.then_some(true)},
         "cpu": {"shares": limits.cpu_shares, "quota": quota, "period": period,
                 "cpus": limits.cpuset},
-        "pids": {"limit": limits.pids.unwrap_or(4096)},
+        "pids": {"limit": limits.pids.unwrap_or(DEFAULT_PROCESSES)},
     })
 }
 
@@ -480,13 +485,17 @@ fn mounts(request: &Request) -> Vec<Value> {
             json!({"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": ["nosuid", "noexec", "nodev", "mode=1777", shm]})
         }
     };
+    // The group of terminals, where there is such an id.
+    let group = request.engine_ids.is_none_or(|size| size > 5).then_some("gid=5");
+    let terminals: Vec<&str> =
+        ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"].into_iter().chain(group).collect();
     let mut mounts = vec![
         json!({"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]}),
         json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": sysfs}),
         json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": sysfs}),
         json!({"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "noexec", "mode=755", "size=65536k"]}),
         json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
-               "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]}),
+               "options": terminals}),
         memory,
         json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
     ];

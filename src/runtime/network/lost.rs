@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 use super::links::Link;
 use super::netlink::Socket;
 use super::records::{Attachment, Network, attachments, list};
-use super::{Error, cable, forwarding, kernel, links, netd, nft, route_socket, rules, sandbox, table_name};
+use super::{Error, cable, forwarding, kernel, links, netd, nft, place, route_socket, rules, sandbox, table_name};
 use crate::runtime::roots::Roots;
 
 /// The networks of one engine as they are written down, and as the kernel has them at one moment.
@@ -30,6 +30,10 @@ impl Seen {
     /// # Errors
     /// What the kernel says when asked, or records that can't be read.
     pub fn look(roots: &Roots) -> Result<Self, Error> {
+        place::there(roots, || Self::look_there(roots))
+    }
+
+    fn look_there(roots: &Roots) -> Result<Self, Error> {
         let (networks, attachments) = (list(roots)?, attachments(roots)?);
         let mut socket = route_socket()?;
         let links = links::list(&mut socket).map_err(kernel("list the host's links"))?;

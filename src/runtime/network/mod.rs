@@ -10,6 +10,7 @@ mod lost;
 pub mod netd;
 pub mod netlink;
 mod nft;
+mod place;
 mod ports;
 pub mod records;
 mod resolver;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub use lost::Seen;
 use netlink::Socket;
+pub use place::{create, disconnect, mend, reassert, remove, rename};
 pub use ports::{PortHolder, host_ports_free};
 pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, Subnet, attachments, list};
 pub use trial::{links_work, tables_work};
@@ -175,7 +177,7 @@ pub fn get(roots: &Roots, name: &str) -> Result<Network, Error> {
 ///
 /// # Errors
 /// [`Error::Exists`] where another one has the name, [`Error::Overlap`] where the subnet is in use on the host.
-pub fn create(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
+fn create_there(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
     if !is_name(&config.name) {
         return Err(Error::Name(config.name.clone()));
     }
@@ -335,7 +337,7 @@ fn apply_rules_for(roots: &Roots, networks: &[Network], attachments: &[Attachmen
 ///
 /// # Errors
 /// [`Error::InUse`] names the containers that are in it.
-pub fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
+fn remove_there(roots: &Roots, name: &str) -> Result<(), Error> {
     let _lock = lock(roots)?;
     let network = match get(roots, name) {
         Ok(network) => network,
@@ -376,23 +378,36 @@ pub fn connect(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
     let mut before: Attachment = state::read_json(&file)?.unwrap_or_default();
     if !before.container.is_empty() && before.id != connect.id {
         // Of another container that had this name, and was not removed to the end.
-        unplug_all(roots, &connect.container)?;
-        forget(roots, &connect.container)?;
+        place::there(roots, || unplug_all(roots, &connect.container).and_then(|()| forget(roots, &connect.container)))?;
         before = Attachment::default();
     }
+    // Of the host's network; all else is in that of the networks.
+    let ports = ports::choose(&connect.ports, &before.ports, &others)?;
+    place::there(roots, || connect_there(roots, connect, &before, &others, ports))
+}
+
+/// The lock is held.
+fn connect_there(
+    roots: &Roots,
+    connect: &Connect,
+    before: &Attachment,
+    others: &[Attachment],
+    ports: Vec<Port>,
+) -> Result<Attachment, Error> {
+    let file = records::attachment_file(roots, &connect.container, connect.transient);
     let attachment = Attachment {
         version: records::VERSION,
         container: connect.container.clone(),
         id: connect.id.clone(),
-        endpoints: choose_endpoints(roots, connect, &before, &others)?,
-        ports: ports::choose(&connect.ports, &before.ports, &others)?,
+        endpoints: choose_endpoints(roots, connect, before, others)?,
+        ports,
         dns: connect.dns.clone(),
     };
-    unplug_changed(roots, &before, &attachment)?;
+    unplug_changed(roots, before, &attachment)?;
     state::make_directory(file.parent().unwrap_or(Path::new("/")))?;
-    if attachment != before && connect.transient {
+    if attachment != *before && connect.transient {
         state::write_json_volatile(&file, &attachment)?;
-    } else if attachment != before {
+    } else if attachment != *before {
         state::write_json(&file, &attachment)?;
     }
     build(roots, &attachment, connect.users)?;
@@ -525,7 +540,7 @@ pub fn hold(roots: &Roots, container: &str, namespace: BorrowedFd<'_>) -> Result
 }
 
 /// Takes everything of the network from a container. Says whether there was anything.
-pub fn disconnect(roots: &Roots, container: &str) -> Result<bool, Error> {
+fn disconnect_there(roots: &Roots, container: &str) -> Result<bool, Error> {
     let file = records::attachment_file(roots, container, false);
     if !file.exists() && !sandbox::path(roots, container).exists() {
         return Ok(false);
@@ -587,7 +602,7 @@ fn is_unknown(error: &io::Error) -> bool {
 
 /// What a container has of the network is another name's from now on; nothing of it changes for the container. One that
 /// has nothing is fine.
-pub fn rename(roots: &Roots, container: &str, new: &str) -> Result<(), Error> {
+fn rename_there(roots: &Roots, container: &str, new: &str) -> Result<(), Error> {
     if !is_name(new) {
         return Err(Error::Container(new.to_owned()));
     }
@@ -609,13 +624,13 @@ pub fn rename(roots: &Roots, container: &str, new: &str) -> Result<(), Error> {
 }
 
 /// Puts back what the kernel lost of all networks and of the containers that have a namespace.
-pub fn reassert(roots: &Roots) -> Result<(), Error> {
+fn reassert_there(roots: &Roots) -> Result<(), Error> {
     let _lock = lock(roots)?;
     put_back(roots)
 }
 
 /// As [`reassert`], but only where something is lost. Says whether there was anything.
-pub fn mend(roots: &Roots) -> Result<bool, Error> {
+fn mend_there(roots: &Roots) -> Result<bool, Error> {
     let _lock = lock(roots)?;
     let lost = Seen::look(roots)?.has_lost();
     if lost {

@@ -22,6 +22,7 @@ use nix::unistd::{ForkResult, fork, setsid};
 
 use super::container::{Config, Paths, Removal};
 use super::init::{self, InitError};
+use super::overlay;
 use super::roots::Roots;
 use super::state::Durability;
 use super::sys;
@@ -223,7 +224,8 @@ fn mount_layers(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path, ke
 
 fn overlay_options(layers: &[String], upper: &str, work: &str, keep: Durability) -> String {
     let volatile = if keep == Durability::Volatile { ",volatile" } else { "" };
-    format!("lowerdir={},upperdir={upper},workdir={work}{volatile}", layers.join(":"))
+    let marks = if overlay::Marks::own() == overlay::Marks::User { ",userxattr" } else { "" };
+    format!("lowerdir={},upperdir={upper},workdir={work}{volatile}{marks}", layers.join(":"))
 }
 
 /// Where paths are too long together, or hold what the options' text can't: each directory is named by the number of its

@@ -161,6 +161,7 @@ impl Supervisor {
     fn specification(&self) -> Result<(Spec, Joined), InitError> {
         let mut request = self.config.request.clone();
         request.hidden = init::thermal_counters();
+        request.engine_ids = userns::own_size();
         let joined = joined::resolve(&self.roots, &mut request)?;
         match (&self.start.netns, &self.network) {
             (Some(held), _) => request.network = Namespace::Path(held.clone()),

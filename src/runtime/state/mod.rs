@@ -206,7 +206,10 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 /// `process 123 (stack apply)`.
 fn own_name() -> String {
-    let words: Vec<String> = std::env::args().take(2).collect();
+    let mut words: Vec<String> = std::env::args().take(8).collect();
+    if words.get(1).is_some_and(|word| word == crate::runtime::rootless::WORD) && words.len() > 7 {
+        words.swap(1, 7);
+    }
     let program = words.first().map(|word| word.rsplit('/').next().unwrap_or(word).to_owned()).unwrap_or_default();
     let verb = words.get(1).map(|word| format!(" {word}")).unwrap_or_default();
     format!("process {} ({program}{verb})", std::process::id())

@@ -148,7 +148,8 @@ fn times(stat: &FileStat) -> (TimeSpec, TimeSpec) {
 /// and so does everything where the volume's disk keeps no attributes.
 fn copy_attributes(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     for name in attributes::list(source)? {
-        if name.as_bytes().starts_with(b"user.") || name.as_bytes() == b"security.capability" {
+        let is_users = name.as_bytes().starts_with(b"user.") && !name.as_bytes().starts_with(b"user.overlay.");
+        if is_users || name.as_bytes() == b"security.capability" {
             let value = attributes::get(source, &name)?;
             match attributes::set(target, &name, &value) {
                 Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(()),

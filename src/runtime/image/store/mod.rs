@@ -48,9 +48,10 @@ pub use verify::{Damage, Found};
 
 use super::document::{self, Descriptor, Document, Manifest, Platform};
 use super::limits::Limits;
-use super::unpack::{Budget, OPAQUE};
+use super::unpack::Budget;
 use super::{Digest, Error, Healthcheck, Pack, builtin, config, io_at, pack};
 use crate::runtime::events::{self, Event};
+use crate::runtime::overlay::Marks;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 use crate::runtime::sys;
@@ -629,8 +630,9 @@ fn familiar(name: &str) -> String {
 /// Without the layers below one whose root is opaque: overlayfs does not look at a root's attribute.
 fn visible(layers: Vec<PathBuf>) -> Vec<PathBuf> {
     let opaque = |layer: &PathBuf| {
-        let name = std::ffi::CString::new(OPAQUE).expect("it has no NUL");
-        File::open(layer).and_then(|open| attributes::get(open.as_fd(), &name)).is_ok_and(|value| value == b"y")
+        File::open(layer)
+            .and_then(|open| attributes::get(open.as_fd(), Marks::own().opaque()))
+            .is_ok_and(|value| value == b"y")
     };
     // Below the lowest there is nothing to hide.
     let first = layers.iter().skip(1).rposition(opaque).map_or(0, |above| above + 1);

@@ -42,6 +42,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 
 use super::{Error, kernel, records, sandbox};
+use crate::runtime::rootless;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{Contention, Lock};
 use crate::runtime::sys;
@@ -220,6 +221,9 @@ fn wait_until_ready(child: &mut Child) -> io::Result<()> {
 
 /// The server's processes. `adopted` is the descriptor of what another build handed over to this process.
 pub fn main(roots: &Roots, adopted: Option<i32>) -> ExitCode {
+    if let Err(error) = rootless::enter_network(roots) {
+        return say(&error.to_string(), ExitCode::FAILURE);
+    }
     if let Some(descriptor) = adopted {
         return match handover::take(roots, descriptor) {
             Ok(server) => serve(roots, server),

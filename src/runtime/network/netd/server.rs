@@ -138,7 +138,14 @@ impl Server {
         } else {
             while let Ok((stream, _)) = resolver.tcp.accept() {
                 self.turn += 1;
-                stream_questions(stream, Arc::clone(&self.zone), container.clone(), self.turn, &self.questions);
+                stream_questions(
+                    &self.roots,
+                    stream,
+                    Arc::clone(&self.zone),
+                    container.clone(),
+                    self.turn,
+                    &self.questions,
+                );
             }
         }
     }
@@ -162,8 +169,9 @@ impl Server {
     }
 
     fn ask_others(&self, servers: Vec<String>, packet: Vec<u8>, send: impl FnOnce(Vec<u8>) + Send + 'static) {
+        let roots = self.roots.clone();
         let spawned = one_more(&self.questions, move || {
-            if let Some(reply) = forwarded(&packet, Transport::Udp, &servers) {
+            if let Some(reply) = forwarded(&roots, &packet, Transport::Udp, &servers) {
                 send(message::fit(reply, &packet, Transport::Udp));
             }
         });
@@ -281,8 +289,8 @@ impl Server {
 
     fn port(&mut self, listener: &Listener, target: &Target) -> io::Result<Port> {
         let open = match listener.protocol {
-            Protocol::Tcp => Open::Tcp(sockets::listen_tcp(listener.address)?),
-            Protocol::Udp => Open::Udp(Rc::new(sockets::bind_udp(listener.address)?)),
+            Protocol::Tcp => Open::Tcp(sockets::listen_tcp(&self.roots, listener.address)?),
+            Protocol::Udp => Open::Udp(Rc::new(sockets::bind_udp(&self.roots, listener.address)?)),
         };
         self.add_port(open, target.clone())
     }
@@ -314,9 +322,9 @@ fn tell(mut stream: &UnixStream, failures: &[String]) -> io::Result<()> {
 }
 
 /// The reply of others, or a failure to send back.
-fn forwarded(packet: &[u8], transport: Transport, servers: &[String]) -> Option<Vec<u8>> {
+fn forwarded(roots: &Roots, packet: &[u8], transport: Transport, servers: &[String]) -> Option<Vec<u8>> {
     let servers = upstream::servers(servers, Path::new(RESOLV_CONF));
-    upstream::ask(packet, transport, &servers).or_else(|| message::server_failure(packet))
+    upstream::ask(roots, packet, transport, &servers).or_else(|| message::server_failure(packet))
 }
 
 /// Runs this on a thread, unless too many run already.
@@ -337,16 +345,24 @@ fn one_more(count: &Arc<AtomicUsize>, action: impl FnOnce() + Send + 'static) ->
 }
 
 /// Questions over TCP, one after the other, until the client closes or is silent.
-fn stream_questions(stream: TcpStream, zone: Arc<Zone>, container: String, turn: usize, count: &Arc<AtomicUsize>) {
+fn stream_questions(
+    roots: &Roots,
+    stream: TcpStream,
+    zone: Arc<Zone>,
+    container: String,
+    turn: usize,
+    count: &Arc<AtomicUsize>,
+) {
+    let roots = roots.clone();
     let answered = one_more(count, move || {
         // The client sees the end of the connection.
-        answer_stream(stream, &zone, &container, turn).ok();
+        answer_stream(&roots, stream, &zone, &container, turn).ok();
     });
     // Too many: the connection is closed.
     drop(answered);
 }
 
-fn answer_stream(mut stream: TcpStream, zone: &Zone, container: &str, turn: usize) -> io::Result<()> {
+fn answer_stream(roots: &Roots, mut stream: TcpStream, zone: &Zone, container: &str, turn: usize) -> io::Result<()> {
     stream.set_nonblocking(false)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
@@ -354,7 +370,7 @@ fn answer_stream(mut stream: TcpStream, zone: &Zone, container: &str, turn: usiz
         let packet = upstream::read_message(&mut stream)?;
         let reply = match message::handle(zone, container, &packet, Transport::Tcp, turn) {
             Outcome::Reply(reply) => Some(reply),
-            Outcome::Forward(servers) => forwarded(&packet, Transport::Tcp, &servers),
+            Outcome::Forward(servers) => forwarded(roots, &packet, Transport::Tcp, &servers),
             Outcome::Drop => None,
         };
         upstream::write_message(&mut stream, &reply.ok_or(io::ErrorKind::InvalidData)?)?;

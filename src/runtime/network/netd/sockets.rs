@@ -2,16 +2,33 @@
 //! is not waited for.
 
 use std::io;
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, connect, listen, setsockopt, socket, sockopt,
+    AddressFamily, Backlog, SockType, SockaddrStorage, bind, connect, getsockopt, listen, setsockopt, sockopt,
 };
 
+use crate::runtime::rootless::outside;
+use crate::runtime::roots::Roots;
+
+/// Of the network that this process is in.
 fn open(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
-    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let opened = socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?;
+    apart(address, outside::make(family(address), kind)?)
+}
+
+/// Of the host's network.
+fn open_outside(roots: &Roots, address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
+    apart(address, outside::ask(roots, family(address), kind)?)
+}
+
+fn family(address: SocketAddr) -> AddressFamily {
+    if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 }
+}
+
+fn apart(address: SocketAddr, opened: OwnedFd) -> io::Result<OwnedFd> {
     if address.is_ipv6() {
         // Else [::] would take the port of 0.0.0.0 too.
         setsockopt(&opened, sockopt::Ipv6V6Only, &true)?;
@@ -19,9 +36,9 @@ fn open(address: SocketAddr, kind: SockType) -> io::Result<OwnedFd> {
     Ok(opened)
 }
 
-/// Listens without blocking.
-pub fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
-    let opened = open(address, SockType::Stream)?;
+/// Listens on the host without blocking.
+pub fn listen_tcp(roots: &Roots, address: SocketAddr) -> io::Result<TcpListener> {
+    let opened = open_outside(roots, address, SockType::Stream)?;
     // Connections of before, which are about to end, don't hold the port.
     setsockopt(&opened, sockopt::ReuseAddr, &true)?;
     bind(opened.as_raw_fd(), &SockaddrStorage::from(address))?;
@@ -29,9 +46,9 @@ pub fn listen_tcp(address: SocketAddr) -> io::Result<TcpListener> {
     Ok(opened.into())
 }
 
-/// Receives without blocking.
-pub fn bind_udp(address: SocketAddr) -> io::Result<UdpSocket> {
-    let opened = open(address, SockType::Datagram)?;
+/// Receives on the host without blocking.
+pub fn bind_udp(roots: &Roots, address: SocketAddr) -> io::Result<UdpSocket> {
+    let opened = open_outside(roots, address, SockType::Datagram)?;
     bind(opened.as_raw_fd(), &SockaddrStorage::from(address))?;
     Ok(opened.into())
 }
@@ -43,4 +60,36 @@ pub fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
         Ok(()) | Err(nix::Error::EINPROGRESS) => Ok(opened.into()),
         Err(error) => Err(error.into()),
     }
+}
+
+/// A socket of the host's network for one question to a server: connected, so that the kernel drops what comes from
+/// anybody else, and blocking.
+pub fn question_udp(roots: &Roots, server: SocketAddr) -> io::Result<UdpSocket> {
+    let any = if server.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let socket = bind_udp(roots, any)?;
+    socket.connect(server)?;
+    socket.set_nonblocking(false)?;
+    Ok(socket)
+}
+
+/// The same, as a stream; waits for the connection at most so long.
+pub fn question_tcp(roots: &Roots, server: SocketAddr, patience: Duration) -> io::Result<TcpStream> {
+    let opened = open_outside(roots, server, SockType::Stream)?;
+    match connect(opened.as_raw_fd(), &SockaddrStorage::from(server)) {
+        Ok(()) => {}
+        Err(nix::Error::EINPROGRESS) => {
+            let limit = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+            if poll(&mut [PollFd::new(opened.as_fd(), PollFlags::POLLOUT)], limit)? == 0 {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            match getsockopt(&opened, sockopt::SocketError)? {
+                0 => {}
+                error => return Err(io::Error::from_raw_os_error(error)),
+            }
+        }
+        Err(error) => return Err(error.into()),
+    }
+    let stream = TcpStream::from(opened);
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }

@@ -5,11 +5,13 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::message::{self, Transport};
+use super::sockets;
+use crate::runtime::roots::Roots;
 
 /// How long to wait for one server. Resolvers in containers give up after five seconds of their own.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -22,7 +24,7 @@ const SERVERS: usize = 3;
 
 /// Asks the servers in turn and gives the first good reply, with the id of the question. Where all failed, the failure
 /// that the last one replied, or `None`.
-pub fn ask(packet: &[u8], transport: Transport, servers: &[SocketAddr]) -> Option<Vec<u8>> {
+pub fn ask(roots: &Roots, packet: &[u8], transport: Transport, servers: &[SocketAddr]) -> Option<Vec<u8>> {
     let begun = Instant::now();
     let mut failed = None;
     for server in std::iter::repeat_n(servers, ROUNDS).flatten() {
@@ -31,8 +33,8 @@ pub fn ask(packet: &[u8], transport: Transport, servers: &[SocketAddr]) -> Optio
         }
         let question = message::with_id(packet, message::random_id());
         let reply = match transport {
-            Transport::Udp => ask_udp(&question, *server),
-            Transport::Tcp => ask_tcp(&question, *server),
+            Transport::Udp => ask_udp(roots, &question, *server),
+            Transport::Tcp => ask_tcp(roots, &question, *server),
         };
         let Ok(reply) = reply else { continue };
         let own = message::with_id(&reply, u16::from_be_bytes([packet[0], packet[1]]));
@@ -44,11 +46,8 @@ pub fn ask(packet: &[u8], transport: Transport, servers: &[SocketAddr]) -> Optio
     failed
 }
 
-fn ask_udp(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
-    let any: IpAddr = if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let socket = UdpSocket::bind((any, 0))?;
-    // Connected, so that the kernel drops what comes from anybody else.
-    socket.connect(server)?;
+fn ask_udp(roots: &Roots, question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
+    let socket = sockets::question_udp(roots, server)?;
     socket.send(question)?;
     let until = Instant::now() + PATIENCE;
     let mut buffer = vec![0; 65535];
@@ -65,8 +64,8 @@ fn ask_udp(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
     }
 }
 
-fn ask_tcp(question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect_timeout(&server, PATIENCE)?;
+fn ask_tcp(roots: &Roots, question: &[u8], server: SocketAddr) -> io::Result<Vec<u8>> {
+    let mut stream = sockets::question_tcp(roots, server, PATIENCE)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     write_message(&mut stream, question)?;

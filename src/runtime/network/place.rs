@@ -1,0 +1,49 @@
+//! Where links and rules are made: in the network of the host, or, for an ordinary user, in a network namespace of the
+//! user's own ([`rootless`]).
+
+use super::records::NetworkConfig;
+use super::{Error, Network, kernel};
+use crate::runtime::rootless;
+use crate::runtime::roots::Roots;
+
+/// Does this there.
+pub fn there<T: Send>(roots: &Roots, action: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+    rootless::in_network(roots, kernel("enter the network namespace of your networks"), action)
+}
+
+/// Makes the network, or what is missing of it. Labels and declaration of one that is there are taken over.
+///
+/// # Errors
+/// [`Error::Exists`] where another one has the name, [`Error::Overlap`] where the subnet is in use on the host.
+pub fn create(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
+    there(roots, || super::create_there(roots, config))
+}
+
+/// Removes the network. One that is not there is fine.
+///
+/// # Errors
+/// [`Error::InUse`] names the containers that are in it.
+pub fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
+    there(roots, || super::remove_there(roots, name))
+}
+
+/// Takes everything of the network from a container. Says whether there was anything.
+pub fn disconnect(roots: &Roots, container: &str) -> Result<bool, Error> {
+    there(roots, || super::disconnect_there(roots, container))
+}
+
+/// What a container has of the network is another name's from now on; nothing of it changes for the container. One that
+/// has nothing is fine.
+pub fn rename(roots: &Roots, container: &str, new: &str) -> Result<(), Error> {
+    there(roots, || super::rename_there(roots, container, new))
+}
+
+/// Puts back what the kernel lost of all networks and of the containers that have a namespace.
+pub fn reassert(roots: &Roots) -> Result<(), Error> {
+    there(roots, || super::reassert_there(roots))
+}
+
+/// As [`reassert`], but only where something is lost. Says whether there was anything.
+pub fn mend(roots: &Roots) -> Result<bool, Error> {
+    there(roots, || super::mend_there(roots))
+}

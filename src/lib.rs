@@ -35,6 +35,9 @@
 //! over a socket or read the files that it writes; nothing but it holds state in memory. Names and ports of this host's
 //! own programs are served by one further process for all containers ([`runtime::network::netd`]).
 //!
+//! An ordinary user's commands join a user namespace that a process of its own keeps, and are the same engine there
+//! ([`runtime::rootless`]).
+//!
 //! Other engines bring a bundle and runc's words (`stack oci-runtime`, [`runtime::bundle`]): the same code of
 //! [`runtime::init`], with nobody to supervise but who asked.
 //!
@@ -53,7 +56,7 @@
 //!   supervisor is executed from a mount that nobody can write to.
 //! - No environment variable is read below `cli`, but for the places of docker's passwords and of registries' settings
 //!   ([`runtime::image`]); no program but this one is run, neither `ip`, `nft` nor `mount`, but for the credential
-//!   helpers that a user names.
+//!   helpers that a user names, and for an ordinary user newuidmap, newgidmap, and pasta or slirp4netns.
 //!
 //! # Files on disk
 //!

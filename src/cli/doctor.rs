@@ -14,7 +14,7 @@ use crate::runtime::roots::Roots;
 const COLUMNS: &[Column] = &[("What", "WHAT"), ("State", "STATE"), ("Detail", "DETAIL")];
 
 pub fn doctor(roots: &Roots, arguments: &Show) -> Result<ExitCode, Failure> {
-    let facts = probe::probe(roots);
+    let facts = probe::probe(roots, &std::env::var_os("PATH").unwrap_or_default());
     let mut listing = Listing::new(COLUMNS, &["What", "State", "Detail"]);
     for fact in &facts {
         listing.push(row(fact));

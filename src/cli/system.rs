@@ -142,8 +142,10 @@ pub fn version(roots: &Roots, arguments: &Show) -> Result<ExitCode, Failure> {
 
 fn version_value(roots: &Roots) -> Value {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let features: serde_json::Map<String, Value> =
-        probe::probe(roots).into_iter().map(|fact| (fact.what.replace(' ', "_"), json!(fact.ok))).collect();
+    let features: serde_json::Map<String, Value> = probe::probe(roots, &std::env::var_os("PATH").unwrap_or_default())
+        .into_iter()
+        .map(|fact| (fact.what.replace(' ', "_"), json!(fact.ok)))
+        .collect();
     let unified = std::path::Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
     json!({
         "version": env!("CARGO_PKG_VERSION"),

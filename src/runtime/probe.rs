@@ -1,6 +1,7 @@
 //! What this host has of what containers need. Where it can be tried, it is tried: a module that the kernel would load is
 //! there, and a file system that refuses is not. What a trial makes, it takes away.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use nix::sys::inotify::{InitFlags, Inotify};
 use super::cgroup::Cgroup;
 use super::network;
 use super::overlay::{self, Changes};
+use super::rootless;
 use super::roots::Roots;
 
 /// Less than this is no room for an image, in bytes.
@@ -39,7 +41,7 @@ pub struct Fact {
 /// What was found, or what is wrong.
 type Found = Result<String, String>;
 
-fn fact(what: &'static str, needed: bool, found: Found, means: &'static str, mend: impl Into<String>) -> Fact {
+pub fn fact(what: &'static str, needed: bool, found: Found, means: &'static str, mend: impl Into<String>) -> Fact {
     let (ok, found) = match found {
         Ok(found) => (true, found),
         Err(found) => (false, found),
@@ -52,7 +54,8 @@ fn when(holds: bool, found: impl Into<String>, otherwise: impl Into<String>) -> 
 }
 
 /// All facts about this host, for an engine at these roots.
-pub fn probe(roots: &Roots) -> Vec<Fact> {
+/// `search` is where programs are looked for.
+pub fn probe(roots: &Roots, search: &OsStr) -> Vec<Fact> {
     let root = nix::unistd::geteuid();
     // What such a root may do is seen by what it tries.
     let is_host = read("/proc/self/uid_map").split_whitespace().eq(["0", "0", "4294967295"]);
@@ -60,9 +63,13 @@ pub fn probe(roots: &Roots) -> Vec<Fact> {
         fact(
             "root",
             true,
-            when(root.is_root(), if is_host { "uid 0" } else { "uid 0 of a user namespace" }, format!("uid {root}")),
-            "only root may make containers, mounts and firewall rules; without root is not there yet",
-            "`sudo stack …`",
+            Ok(match (root.is_root(), is_host) {
+                (true, true) => "uid 0".to_owned(),
+                (true, false) => "uid 0 of a user namespace".to_owned(),
+                (false, _) => format!("uid {root}, in a user namespace of its own"),
+            }),
+            "",
+            "",
         ),
         kernel(),
         overlayfs(roots),
@@ -80,6 +87,9 @@ pub fn probe(roots: &Roots) -> Vec<Fact> {
         space(roots),
     ];
     facts.extend(limits());
+    if !root.is_root() {
+        facts.extend(rootless::facts::facts(roots, search));
+    }
     facts.push(fact(
         "user namespaces",
         false,

@@ -34,6 +34,7 @@ mod probing;
 mod protection;
 mod restarting;
 mod rolling;
+mod rootless;
 mod running;
 mod schema;
 mod sharing;

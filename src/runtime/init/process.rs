@@ -11,7 +11,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::{InitError, clocks, credentials, namespace_path};
-use crate::runtime::sys;
+use crate::runtime::{sys, userns};
 
 /// Where a child is to be born.
 pub struct Birth {
@@ -31,7 +31,9 @@ pub struct Birth {
 /// stands for the child from the first moment, and is itself where it was before.
 pub fn fork_into(birth: &Birth) -> io::Result<Option<(i32, OwnedFd)>> {
     match &birth.users {
-        Some(users) => fork_through(birth, users),
+        Some(users) => fork_through(birth, Some(users)),
+        // An ordinary user's process could not come back to namespaces that are root's.
+        None if !birth.join.is_empty() && userns::own_size().is_some() => fork_through(birth, None),
         None => fork_from_here(birth),
     }
 }
@@ -50,9 +52,9 @@ fn fork_from_here(birth: &Birth) -> io::Result<Option<(i32, OwnedFd)>> {
     child
 }
 
-/// Nobody comes back from a user namespace: a messenger enters it, and makes the child there, which is not the
+/// Nobody comes back from a user namespace, nor to one of somebody else's: a messenger enters it, and makes the child there, which is not the
 /// messenger's but this process's (`CLONE_PARENT`).
-fn fork_through(birth: &Birth, users: &OwnedFd) -> io::Result<Option<(i32, OwnedFd)>> {
+fn fork_through(birth: &Birth, users: Option<&OwnedFd>) -> io::Result<Option<(i32, OwnedFd)>> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let Some((_, messenger)) = sys::clone_process(CloneFlags::empty(), None)? else {
         return match fork_inside(birth, users) {
@@ -73,10 +75,12 @@ fn fork_through(birth: &Birth, users: &OwnedFd) -> io::Result<Option<(i32, Owned
     }
 }
 
-fn fork_inside(birth: &Birth, users: &OwnedFd) -> io::Result<Option<(i32, OwnedFd)>> {
+fn fork_inside(birth: &Birth, users: Option<&OwnedFd>) -> io::Result<Option<(i32, OwnedFd)>> {
     enter(&birth.join)?;
-    birth.process.as_ref().map_or(Ok(()), credentials::take_from_host)?;
-    setns(users, CloneFlags::CLONE_NEWUSER)?;
+    if let Some(users) = users {
+        birth.process.as_ref().map_or(Ok(()), credentials::take_from_host)?;
+        setns(users, CloneFlags::CLONE_NEWUSER)?;
+    }
     // The kernel makes no sibling in a new pid namespace, but one for whose maker it was new.
     unshare(birth.flags & CloneFlags::CLONE_NEWPID)?;
     let flags = (birth.flags - CloneFlags::CLONE_NEWPID) | CloneFlags::CLONE_PARENT;

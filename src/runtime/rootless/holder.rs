@@ -97,7 +97,11 @@ fn begin(roots: &Roots, search: &OsStr) -> Result<ExitCode, String> {
     let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
     let Some((pid, pidfd)) = sys::clone_process(flags, None).map_err(refused)? else {
         drop(told);
-        let begun = wait(go).and_then(|()| Holder::new(roots, uplink::programs(search)));
+        if wait(go).is_err() {
+            // The other one says why.
+            return Ok(ExitCode::FAILURE);
+        }
+        let begun = Holder::new(roots, uplink::programs(search));
         return Ok(match begun {
             Ok(holder) => holder.run(),
             Err(error) => say(&error.to_string()),

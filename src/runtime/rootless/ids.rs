@@ -19,9 +19,18 @@ pub struct Given {
     gids: Vec<IdRange>,
 }
 
+impl Given {
+    /// How many ids of users there are beside the user's own.
+    pub fn count(&self) -> u64 {
+        self.uids.iter().map(|range| u64::from(range.size)).sum()
+    }
+}
+
 /// Why there is only one id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lack {
+    /// `/etc/passwd` does not know the user.
+    Name,
     /// newuidmap or newgidmap.
     Program(&'static str),
     /// No line for the user in this file.
@@ -36,10 +45,11 @@ pub fn given(search: &OsStr) -> Result<Given, Lack> {
     let mapper = |name: &'static str| find(search, name).ok_or(Lack::Program(name));
     let (uid_mapper, gid_mapper) = (mapper("newuidmap")?, mapper("newgidmap")?);
     let user = geteuid();
-    let name = User::from_uid(user).ok().flatten().map(|user| user.name);
+    // The programs serve nobody without a name.
+    let name = User::from_uid(user).ok().flatten().map(|user| user.name).ok_or(Lack::Name)?;
     let of = |path: &'static str| {
         let text = fs::read_to_string(path).unwrap_or_default();
-        let ranges = ranges(&text, name.as_deref(), user.as_raw());
+        let ranges = ranges(&text, &name, user.as_raw());
         if ranges.is_empty() { Err(Lack::Range(path)) } else { Ok(ranges) }
     };
     Ok(Given { uid_mapper, gid_mapper, uids: of("/etc/subuid")?, gids: of("/etc/subgid")? })
@@ -52,11 +62,11 @@ pub fn find(search: &OsStr, name: &str) -> Option<PathBuf> {
 }
 
 /// The lines of a user, who is named or numbered there.
-fn ranges(text: &str, name: Option<&str>, id: u32) -> Vec<IdRange> {
+fn ranges(text: &str, name: &str, id: u32) -> Vec<IdRange> {
     let line = |line: &str| {
         let mut fields = line.trim().split(':');
         let who = fields.next()?;
-        let is_meant = Some(who) == name || who.parse() == Ok(id);
+        let is_meant = who == name || who.parse() == Ok(id);
         let range = IdRange { first: fields.next()?.parse().ok()?, size: fields.next()?.parse().ok()? };
         (is_meant && range.size > 0).then_some(range)
     };
@@ -118,9 +128,9 @@ mod tests {
     #[test]
     fn a_users_ranges_follow_each_other() {
         let text = "ann:100000:65536\n# bob:1:2\n1000:300000:10\nbob:200000:5\nann:x:1\n";
-        let found = ranges(text, Some("ann"), 1000);
+        let found = ranges(text, "ann", 1000);
         assert_eq!(found, [IdRange { first: 100_000, size: 65_536 }, IdRange { first: 300_000, size: 10 }]);
         assert_eq!(mapping(1000, &found), [[0, 1000, 1], [1, 100_000, 65_536], [65_537, 300_000, 10]]);
-        assert_eq!(ranges(text, None, 7), []);
+        assert_eq!(ranges(text, "joe", 7), []);
     }
 }

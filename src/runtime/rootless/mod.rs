@@ -27,6 +27,7 @@ use super::roots::Roots;
 use super::state::{self, Contention, Lock};
 use super::{sys, userns};
 
+pub mod facts;
 mod groups;
 pub mod holder;
 pub mod ids;

@@ -52,8 +52,8 @@ fn fork_from_here(birth: &Birth) -> io::Result<Option<(i32, OwnedFd)>> {
     child
 }
 
-/// Nobody comes back from a user namespace, nor to one of somebody else's: a messenger enters it, and makes the child there, which is not the
-/// messenger's but this process's (`CLONE_PARENT`).
+/// Nobody comes back from a user namespace, nor to one of somebody else's: a messenger enters it, and makes the child
+/// there, which is not the messenger's but this process's (`CLONE_PARENT`).
 fn fork_through(birth: &Birth, users: Option<&OwnedFd>) -> io::Result<Option<(i32, OwnedFd)>> {
     let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
     let Some((_, messenger)) = sys::clone_process(CloneFlags::empty(), None)? else {

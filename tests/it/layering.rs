@@ -100,6 +100,7 @@ const UNSAFE: &[&str] = &[
     "runtime/network/netd/mod.rs",
     "runtime/seccomp.rs",
     "runtime/shim/mod.rs",
+    "runtime/shim/sleeper/program.rs",
     "runtime/sys.rs",
     "runtime/userns.rs",
     "runtime/volume/attributes.rs",

@@ -218,7 +218,7 @@ fn foreground(roots: &Roots, name: &str, how: Foreground) -> Result<Code, Failur
         }
         // Its supervisor was killed; what it writes from here on the next one has.
         replay_since = Some(format!("{:.9}", jiff::Timestamp::now()));
-        container::adopt(roots, &container::get(roots, name)?)?;
+        container::adopt_after_loss(roots, name)?;
     }
     // It ended before it could be attached to: what it wrote is in its log.
     let code = container::wait(roots, name, None)?;

@@ -1,10 +1,17 @@
 //! Containers whose supervisor was killed: each is given another one, by the next command that looks.
 
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use super::start::{hear, spawn};
-use super::{Container, Error, Paths, get, lock};
+use super::{Container, Error, Paths, get, io_at, lock};
 use crate::runtime::roots::Roots;
 use crate::runtime::shim;
-use crate::runtime::state;
+use crate::runtime::{state, sys};
+
+/// How long a killed supervisor may take to be gone. One that is alive has closed the connection for a reason of its own.
+const GOING_MS: u16 = 1000;
 
 impl Container {
     /// Whether nobody supervises it though it runs, or is to be started again.
@@ -30,6 +37,27 @@ pub fn adopt(roots: &Roots, found: &Container) -> Result<bool, Error> {
     let name = found.config.name.as_str();
     let _lock = lock(&Paths::of(roots, name))?;
     adopt_locked(roots, name)
+}
+
+/// As [`adopt`], for who has lost the connection to the supervisor: one that was killed closes it a moment before it is
+/// gone.
+///
+/// # Errors
+/// As [`adopt`].
+pub fn adopt_after_loss(roots: &Roots, name: &str) -> Result<bool, Error> {
+    let found = match get(roots, name) {
+        Err(Error::NotFound(_)) => return Ok(false),
+        found => found?,
+    };
+    let is_lost = !found.status.abandoned && found.is_running();
+    if is_lost && let Ok(shim) = sys::pidfd_open(found.status.shim.pid) {
+        let mut end = [PollFd::new(shim.as_fd(), PollFlags::POLLIN)];
+        poll(&mut end, PollTimeout::from(GOING_MS)).map_err(|error| io_at("poll")(error.into()))?;
+    }
+    match get(roots, name) {
+        Err(Error::NotFound(_)) => Ok(false),
+        found => adopt(roots, &found?),
+    }
 }
 
 /// As [`adopt`], for who holds the container's lock.

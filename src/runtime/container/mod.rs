@@ -32,7 +32,7 @@ mod start;
 mod stop;
 mod tree;
 
-pub use adopt::{adopt, adopt_all};
+pub use adopt::{adopt, adopt_after_loss, adopt_all};
 pub use changes::{Change, changes};
 pub use config::{
     Budget, Config, Container, Declared, Health, HealthCheck, Log, OnUnhealthy, Phase, ProcessId, Removal, Restart,
@@ -73,6 +73,8 @@ pub enum Error {
     Start { name: String, source: InitError },
     #[error("container {name:?}: its supervisor {reason}\n  help: `stack start {name}` begins anew")]
     Supervisor { name: String, reason: String },
+    #[error("container {name:?}: its supervisor says: {reason}")]
+    Refused { name: String, reason: String },
     #[error("container {name:?}: {what} within {seconds} s")]
     Timeout { name: String, what: &'static str, seconds: u64 },
     #[error(

@@ -47,7 +47,7 @@ fn ask(roots: &Roots, container: &Container, request: &Request) -> Result<(), Er
     super::adopt(roots, container)?;
     let paths = Paths::of(roots, name);
     match client::ask(&paths, name, request) {
-        Err(Error::Supervisor { .. } | Error::NotRunning(_)) if super::adopt(roots, &get(roots, name)?)? => {
+        Err(Error::Supervisor { .. } | Error::NotRunning(_)) if super::adopt_after_loss(roots, name)? => {
             client::ask(&paths, name, request)
         }
         other => other,

@@ -112,9 +112,7 @@ fn answer(reader: &mut impl BufRead, name: &str) -> Result<(), Error> {
     reader.read_line(&mut text).map_err(lost(name))?;
     match serde_json::from_str(&text) {
         Ok(Response::Done) => Ok(()),
-        Ok(Response::Failed(reason)) => {
-            Err(Error::Supervisor { name: name.to_owned(), reason: format!("says: {reason}") })
-        }
+        Ok(Response::Failed(reason)) => Err(Error::Refused { name: name.to_owned(), reason }),
         Err(error) => Err(lost(name)(error.into())),
     }
 }

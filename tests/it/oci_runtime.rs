@@ -164,6 +164,40 @@ fn one_that_runs_is_deleted_by_force_and_one_that_was_not_started_without() {
 }
 
 #[test]
+fn what_shares_the_hosts_processes_is_killed_whole() {
+    let world = World::new();
+    let bundle = Bundle::new(&world, "sleep 1000 & sleep 1000 & wait", |config| {
+        config["linux"]["namespaces"].as_array_mut().unwrap().retain(|one| one["type"] != "pid");
+    });
+    bundle.create(&[]);
+    bundle.ok(&["start", &bundle.id]);
+    let processes =
+        || -> Vec<i32> { serde_json::from_str(&bundle.ok(&["ps", "--format", "json", &bundle.id])).unwrap() };
+    eventually("it has begun all", || processes().len() == 3);
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    assert_eq!(processes(), [0; 0]);
+    bundle.ok(&["delete", &bundle.id]);
+    bundle.leaves_nothing();
+}
+
+#[test]
+fn scripts_find_what_runc_gives_them() {
+    let world = World::new();
+    let bundle = Bundle::new(&world, "exec sleep 1000", |_| ());
+    bundle.create(&[]);
+    bundle.ok(&["start", &bundle.id]);
+    let start = format!("[{{\"ociVersion\":\"1.2.1\",\"id\":\"{}\",\"pid\":{},", bundle.id, bundle.state()["pid"]);
+    let list = bundle.ok(&["list", "--format", "json"]);
+    assert!(list.starts_with(&(start + "\"status\":\"running\",\"bundle\":")), "{list}");
+    bundle.ok(&["kill", &bundle.id, "0"]);
+    assert_eq!(bundle.run(&["exec", "--pid-file", "/nowhere/pid", &bundle.id, "true"]).code, 255);
+    bundle.ok(&["kill", &bundle.id, "KILL"]);
+    eventually("it ends", || bundle.status() == "stopped");
+    assert!(bundle.fails(&["kill", &bundle.id, "0"]).contains("container not running"));
+    bundle.ok(&["delete", &bundle.id]);
+}
+
+#[test]
 fn the_process_is_as_its_configuration_says() {
     let world = World::new();
     let script = "id -u; id -g; id -G; umask; grep -E 'CapInh|CapPrm|CapEff|CapBnd|CapAmb|NoNewPrivs|Seccomp:' /proc/self/status; \

@@ -102,8 +102,11 @@ fn dispatch(arguments: &OciRuntime) -> Done {
     }
 }
 
-/// `TERM`, `SIGTERM`, `15`.
+/// `TERM`, `SIGTERM`, `15`; 0 sends nothing, and asks whether there is somebody.
 fn signal_number(text: &str) -> Result<i32, Failure> {
+    if text == "0" {
+        return Ok(0);
+    }
     crate::runtime::shim::signal_number(text).ok_or_else(|| format!("{text:?} is no signal").into())
 }
 

@@ -155,16 +155,19 @@ fn follow(launched: &mut Launched) -> Done {
     Ok(ExitCode::from(exec::wait(launched)? as u8))
 }
 
+/// As runc's: 255 where there was no process whose code could be passed on.
 pub fn exec(room: &Room, wanted: &args::Exec) -> Done {
+    executed(room, wanted).map_err(|failure| Failure { code: 255, ..failure })
+}
+
+fn executed(room: &Room, wanted: &args::Exec) -> Done {
     let process = process(room, wanted)?;
     let console = console(Some(&process), wanted.console_socket.as_deref())?;
     if wanted.detach && has_terminal(Some(&process)) && console.is_none() {
         return Err("a terminal of a process that is left alone needs --console-socket".into());
     }
     let stdio = stdio(Some(&process))?;
-    let launched = room.exec(&wanted.id, &process, stdio, preserved(wanted.preserve_fds));
-    // As runc's: 255 where the process could not be made.
-    let mut launched = launched.map_err(|error| Failure { message: error.to_string(), code: 255 })?;
+    let mut launched = room.exec(&wanted.id, &process, stdio, preserved(wanted.preserve_fds))?;
     hand_over(&mut launched, console)?;
     if let Some(path) = &wanted.pid_file {
         write_pid(path, launched.pid)?;

@@ -1,12 +1,14 @@
 //! What is printed: states, lists, processes, figures, and what this program can do.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::json;
 
 use super::args::Shape;
 use super::{Done, Failure, print};
@@ -15,32 +17,54 @@ use crate::runtime::init;
 
 pub fn state(room: &Room, id: &str) -> Done {
     let state = room.get(id)?;
-    print(&described(room, &state))
+    super::print_lines(&[serde_json::to_string_pretty(&Described::of(room, &state))?])
 }
 
-/// The specification's words, and runc's beside them.
-fn described(room: &Room, state: &State) -> Value {
-    let mut value = state.to_json(room.status(state));
-    value["rootfs"] = json!(state.rootfs);
-    value["created"] = json!(state.created);
-    value["owner"] = json!("");
-    value
+/// The specification's words, and runc's beside them, in runc's order: there are scripts that read them as text.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Described<'a> {
+    oci_version: &'static str,
+    id: &'a str,
+    pid: i32,
+    status: String,
+    bundle: &'a Path,
+    rootfs: &'a Path,
+    created: &'a str,
+    annotations: &'a BTreeMap<String, String>,
+    owner: &'static str,
+}
+
+impl<'a> Described<'a> {
+    fn of(room: &Room, state: &'a State) -> Self {
+        let status = room.status(state);
+        Self {
+            oci_version: bundle::VERSION,
+            id: &state.id,
+            pid: state.pid(status),
+            status: status.to_string(),
+            bundle: &state.bundle,
+            rootfs: &state.rootfs,
+            created: &state.created,
+            annotations: &state.annotations,
+            owner: "",
+        }
+    }
 }
 
 pub fn list(room: &Room, shape: Shape, quiet: bool) -> Done {
-    let all: Vec<Value> = room.list()?.iter().map(|state| described(room, state)).collect();
+    let states = room.list()?;
+    let all: Vec<Described<'_>> = states.iter().map(|state| Described::of(room, state)).collect();
     if quiet {
-        let ids: Vec<&str> = all.iter().filter_map(|one| one["id"].as_str()).collect();
+        let ids: Vec<&str> = all.iter().map(|one| one.id).collect();
         return super::print_lines(&ids);
     }
     if shape == Shape::Json {
-        return super::print_lines(&[Value::from(all)]);
+        return super::print_lines(&[serde_json::to_string(&all)?]);
     }
     let mut lines = vec![format!("{:<24} {:>8} {:<8} {:<40} CREATED", "ID", "PID", "STATUS", "BUNDLE")];
     lines.extend(all.iter().map(|one| {
-        let text = |key: &str| one[key].as_str().unwrap_or_default().to_owned();
-        let (id, status, bundle, created) = (text("id"), text("status"), text("bundle"), text("created"));
-        format!("{id:<24} {:>8} {status:<8} {bundle:<40} {created}", one["pid"].to_string())
+        format!("{:<24} {:>8} {:<8} {:<40} {}", one.id, one.pid, one.status, one.bundle.display(), one.created)
     }));
     super::print_lines(&lines)
 }
@@ -142,7 +166,11 @@ pub fn example(bundle: &Path) -> Done {
         no_new_privileges: true,
         ..init::spec::Request::default()
     };
-    let spec = init::spec::build(&request)?;
+    let mut spec = init::spec::build(&request)?;
+    if let Some(linux) = spec.linux_mut() {
+        // Who puts it into a user namespace says which groups that has.
+        linux.set_sysctl(None);
+    }
     let mut text = serde_json::to_vec_pretty(&spec)?;
     text.push(b'\n');
     let file = fs::File::options().write(true).create_new(true).open(&path);

@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use oci_spec::runtime::{LinuxResources, Process, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 
 use super::init::{self, InitError, Launched, Stdio};
 use super::roots::Roots;
@@ -136,14 +136,15 @@ impl Room {
         found.ok_or_else(|| Error::NotFound(id.to_owned()))
     }
 
-    /// Sends a signal to the first process, or to all of the container's.
+    /// Sends a signal to the first process, or to all of the container's. Without a pid namespace of the container's own
+    /// the end of the first one ends no other: KILL is meant for all then.
     ///
     /// # Errors
     /// [`Error::NotRunning`], unless all are meant: there may be processes when the first one has ended.
     pub fn kill(&self, id: &str, signal: i32, all: bool) -> Result<(), Error> {
         let state = self.get(id)?;
         let status = self.status(&state);
-        if all {
+        if all || (signal == libc::SIGKILL && shares_processes(&self.spec(id)?)) {
             return kill_all(&state, signal);
         }
         let gone = || Error::NotRunning { id: id.to_owned(), status: Status::Stopped };
@@ -284,6 +285,11 @@ fn check_id(id: &str) -> Result<(), Error> {
         return Err(Error::Id(id.to_owned()));
     }
     Ok(())
+}
+
+fn shares_processes(spec: &Spec) -> bool {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    !namespaces.iter().any(|one| one.typ() == LinuxNamespaceType::Pid && one.path().is_none())
 }
 
 fn kill_all(state: &State, signal: i32) -> Result<(), Error> {

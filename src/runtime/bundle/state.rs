@@ -34,9 +34,14 @@ impl State {
         Cgroup::named(&self.cgroup)
     }
 
+    /// The first process; 0 of one that has ended.
+    pub fn pid(&self, status: Status) -> i32 {
+        if status == Status::Stopped { 0 } else { self.process.pid }
+    }
+
     /// In the words of the specification, as hooks and engines read it.
     pub fn to_json(&self, status: Status) -> Value {
-        let pid = if status == Status::Stopped { 0 } else { self.process.pid };
+        let pid = self.pid(status);
         json!({"ociVersion": VERSION, "id": self.id, "status": status.to_string(), "pid": pid, "bundle": self.bundle,
                "annotations": self.annotations})
     }

@@ -44,14 +44,25 @@ pub fn stop(roots: &Roots, name: &str, how: &Stop) -> Result<(), Error> {
 /// Asks the supervisor; another one where it was killed before, or while it was asked.
 fn ask(roots: &Roots, container: &Container, request: &Request) -> Result<(), Error> {
     let name = container.config.name.as_str();
-    super::adopt(roots, container)?;
+    let adopted = super::adopt(roots, container)?;
+    let asked = if adopted { get(roots, name)?.status.shim.pid } else { container.status.shim.pid };
     let paths = Paths::of(roots, name);
     match client::ask(&paths, name, request) {
-        Err(Error::Supervisor { .. } | Error::NotRunning(_)) if super::adopt_after_loss(roots, name)? => {
+        Err(Error::Supervisor { .. } | Error::NotRunning(_)) if has_another(roots, name, asked)? => {
             client::ask(&paths, name, request)
         }
         other => other,
     }
+}
+
+/// Whether the supervisor that was asked is no longer the container's: this command has replaced it, or another one that
+/// lost it too.
+fn has_another(roots: &Roots, name: &str, asked: i32) -> Result<bool, Error> {
+    let is_another = || match get(roots, name) {
+        Err(Error::NotFound(_)) => Ok(false),
+        found => found.map(|found| found.status.shim.pid != asked),
+    };
+    Ok(is_another()? || super::adopt_after_loss(roots, name)? || is_another()?)
 }
 
 /// Sends a signal to the container's first process.

@@ -3,7 +3,7 @@
 //! One thread, no timer without cause. It holds the container's first process by a descriptor, its input and output,
 //! writes the log, runs the health check, restarts by policy, answers on a socket and writes `status.json` at each
 //! change. The container's root is mounted in a mount namespace of the supervisor's own, so that the mount ends with
-//! it. After a moment without anything to do it becomes a program of one page that only waits ([`sleeper`]), and wakes
+//! it. After a moment without anything to do it becomes a program of one page that only waits (`sleeper`), and wakes
 //! up as this one again. When it is killed, the container goes on, what it writes waits, and the next command gives it
 //! another supervisor; only what has a terminal, or belongs to a process, is killed by the kernel with it
 //! (`PR_SET_PDEATHSIG`).

@@ -223,6 +223,7 @@ fn watch_brings_it_back_after_the_next() {
     world.ok(&["status"]);
     assert_eq!(hits(), 4);
     world.ok(&["destroy", "hello", "--volumes", "--yes=volumes"]);
+    world.ok(&["volume", "prune", "--trash", "--force"]);
 }
 
 const ARCHIVE: &str = "/disk/image.tar";
@@ -302,6 +303,7 @@ fn check_and_clear(world: &World) {
         world.ok(&["exec", name, "/bin/busybox", "sh", "-c", SUMS]);
     }
     world.ok(&["destroy", "hello", "--volumes", "--yes=volumes"]);
+    world.ok(&["volume", "prune", "--trash", "--force"]);
     for image in world.ok(&["images", "--format", "{{.Repository}}:{{.Tag}}"]).lines() {
         world.ok(&["image", "rm", image]);
     }

@@ -17,7 +17,7 @@ fn an_older_kernel_with_one_hierarchy_holds_what_was_asked() {
         "applying::two_applies_at_once_end_as_one",
         "conformance::native_engine::limits_change_in_place",
         "running::a_container_is_entered_watched_and_stopped",
-        "running::a_supervisor_that_was_killed_is_noticed_and_cleaned_up",
+        "survival::a_container_outlives_its_supervisor_and_gets_another",
         "running::many_layers_at_odd_paths_are_stacked",
         "running::users_and_limits_hold",
     ];

@@ -4,6 +4,8 @@ use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::mpsc;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -183,15 +185,20 @@ fn who_waits_and_who_stops_are_not_left_alone() {
     talker(&world, "it", &[]);
     let mut wait = world.command(&["wait", "it"]).stdout(Stdio::piped()).spawn().unwrap();
     let mut attached = world.command(&["attach", "--no-stdin", "it"]).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(attached.stdout.take().unwrap()).lines();
+    let lines = BufReader::new(attached.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let (sender, heard) = mpsc::channel();
+    std::thread::spawn(move || lines.for_each(|line| drop(sender.send(line))));
     let pid = program(&world, "it");
-    say(pid, "before\n");
-    assert_eq!(lines.next().unwrap().unwrap(), "before");
+    // What was said before it was attached, it does not hear.
+    eventually("it is attached", || {
+        say(pid, "before\n");
+        heard.recv_timeout(Duration::from_millis(100)).is_ok_and(|line| line == "before")
+    });
     let first = supervisor(&world, "it");
     kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
     eventually("one of the two replaces it", || supervisor(&world, "it") != first);
     say(pid, "after\n");
-    assert_eq!(lines.next().unwrap().unwrap(), "after");
+    assert_eq!(heard.iter().find(|line| line != "before").as_deref(), Some("after"));
     // It takes no notice of being asked, and its supervisor is killed while the command waits.
     kill(Pid::from_raw(pid), Signal::SIGSTOP).unwrap();
     let stop = world.command(&["stop", "-t", "1", "it"]).stdout(Stdio::null()).spawn().unwrap();

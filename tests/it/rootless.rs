@@ -41,7 +41,8 @@ impl User {
         let prepare = format!(
             "mount --make-rprivate /; mkdir -p {directory}/e; mount -t tmpfs none {directory}/e; cd {directory}/e
              mknod -m 666 tun c 10 200; {given} > sub; (cat /etc/passwd; echo rootless:x:{UID}:{UID}::/:/bin/sh) > passwd
-             touch /etc/subuid /etc/subgid; mount --bind tun /dev/net/tun; mount --bind passwd /etc/passwd
+             touch /etc/subuid /etc/subgid; mount --bind passwd /etc/passwd
+             if test -e /dev/net/tun; then mount --bind tun /dev/net/tun; fi
              mount --bind sub /etc/subuid; mount --bind sub /etc/subgid; cd {directory}
              export HOME={directory}/home XDG_RUNTIME_DIR={directory}/home/run PATH={directory}:$PATH
              exec setpriv --reuid {UID} --regid {UID} --clear-groups sh -c \"$1\""

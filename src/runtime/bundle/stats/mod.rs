@@ -33,6 +33,14 @@ fn some(pairs: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
     Value::Object(there.map(|(name, value)| (name.to_owned(), value)).collect())
 }
 
+/// What a disk did of one operation; `device` is its `major:minor`.
+fn entry(device: &str, operation: Option<&str>, value: &str) -> Option<Value> {
+    let (major, minor) = device.split_once(':')?;
+    let (major, minor): (u64, u64) = (major.parse().ok()?, minor.parse().ok()?);
+    let value: u64 = value.parse().ok()?;
+    Some(some([("major", json!(major)), ("minor", json!(minor)), ("op", json!(operation)), ("value", json!(value))]))
+}
+
 /// The number in a file; 0 where there is none, the largest where it says `max`.
 fn number(group: &Cgroup, file: &str) -> u64 {
     let text = group.text(file).unwrap_or_default();

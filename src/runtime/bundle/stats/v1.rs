@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{keyed, list, number, of, pages, some};
+use super::{entry, keyed, list, number, of, pages, some};
 use crate::runtime::cgroup::Cgroup;
 
 /// Nanoseconds of a tick: Linux shows a hundred of them a second, whatever it counts.
@@ -108,22 +108,10 @@ fn disks(group: &Cgroup) -> Value {
 
 /// Lines of `8:0 Read 7`, some without the operation; the sums at the end have no device.
 fn entries(text: &str) -> Vec<Value> {
-    let one = |line: &str| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let (device, operation, value) = match words[..] {
-            [device, operation, value] => (device, Some(operation), value),
-            [device, value] => (device, None, value),
-            _ => return None,
-        };
-        let (major, minor) = device.split_once(':')?;
-        let (major, minor): (u64, u64) = (major.parse().ok()?, minor.parse().ok()?);
-        let value: u64 = value.parse().ok()?;
-        Some(some([
-            ("major", json!(major)),
-            ("minor", json!(minor)),
-            ("op", json!(operation)),
-            ("value", json!(value)),
-        ]))
+    let one = |line: &str| match line.split_whitespace().collect::<Vec<_>>()[..] {
+        [device, operation, value] => entry(device, Some(operation), value),
+        [device, value] => entry(device, None, value),
+        _ => None,
     };
     text.lines().filter_map(one).collect()
 }

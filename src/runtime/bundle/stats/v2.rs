@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{keyed, list, number, of, pages, some};
+use super::{entry, keyed, list, number, of, pages, some};
 use crate::runtime::cgroup::Cgroup;
 
 pub fn figures(group: &Cgroup) -> Value {
@@ -69,9 +69,7 @@ fn disks(group: &Cgroup) -> Value {
 fn entries(text: &str, end: &str) -> Vec<Value> {
     let one = |line: &str| {
         let (device, words) = line.split_once(' ')?;
-        let (major, minor) = device.split_once(':')?;
-        let (major, minor): (u64, u64) = (major.parse().ok()?, minor.parse().ok()?);
-        let entry = |word: &str| {
+        let of = |word: &str| {
             let (name, value) = word.split_once('=')?;
             let operation = match name.strip_suffix(end)? {
                 "r" => "Read",
@@ -79,15 +77,9 @@ fn entries(text: &str, end: &str) -> Vec<Value> {
                 "d" => "Discard",
                 _ => return None,
             };
-            let value: u64 = value.parse().ok()?;
-            Some(some([
-                ("major", json!(major)),
-                ("minor", json!(minor)),
-                ("op", json!(operation)),
-                ("value", json!(value)),
-            ]))
+            entry(device, Some(operation), value)
         };
-        Some(words.split_whitespace().filter_map(entry).collect::<Vec<_>>())
+        Some(words.split_whitespace().filter_map(of).collect::<Vec<_>>())
     };
     text.lines().filter_map(one).flatten().collect()
 }

@@ -73,7 +73,9 @@ fn what_happened_is_told_afterwards() {
     let values: Vec<Value> = json.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(values.len(), 2);
     assert!(values[0]["time"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok());
-    assert_eq!(values[1]["attributes"]["exitCode"], "137");
+    // The first was killed. The second was asked with no time to answer: which signal it heard first is the kernel's to say.
+    assert_eq!(values[0]["attributes"]["exitCode"], "137");
+    assert!(["0", "137"].map(Value::from).contains(&values[1]["attributes"]["exitCode"]));
     let text =
         world.ok(&["events", "--since", "1h", "--until", "0s", "--filter", "event=create", "--filter", "type=volume"]);
     assert!(text.ends_with("Z volume create data (name=data)\n"), "{text}");

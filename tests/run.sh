@@ -3,12 +3,14 @@
 #
 #   tests/run.sh            all of it, as root, on Debian 12 or 13 with Rust: installs what it lacks
 #   tests/run.sh NAME...    only these steps, e.g. `tests/run.sh fmt unit`; `tests/run.sh help` lists them
+#   tests/run.sh nightly    what takes longer than a change may wait for: each race 500 times
 #
 # Nothing is skipped silently: a tool that is missing and cannot be installed fails the run.
 set -eu
 cd "$(dirname -- "$0")/.."
 
 ALL="packages tools fmt deny build clippy doc unit images vm it"
+NIGHTLY="packages build races"
 
 # What tests talk to, none of it part of `stack`: a registry, an nftables reader, peers to compare with, a machine in
 # software. Its kernel is unpacked by `tests/vm/make.sh` and never installed.
@@ -26,9 +28,11 @@ main() {
     trap 'take_policy_back' EXIT
     trap 'exit 130' INT TERM
     export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
+    # shellcheck disable=SC2086 # a list of words
+    [ "${1:-}" != nightly ] || set -- $NIGHTLY
     # shellcheck disable=SC2086 # the default is a list of words
     for step in ${*:-$ALL}; do
-        case " $ALL " in
+        case " $ALL $NIGHTLY " in
         *" $step "*) ;;
         *) usage >&2 && exit 2 ;;
         esac
@@ -41,7 +45,7 @@ main() {
 
 usage() {
     echo "usage: tests/run.sh [STEP...]"
-    echo "steps, in order: $ALL"
+    echo "steps, in order: $ALL; nightly: $NIGHTLY"
     echo "variables: STACK_RACES=500 runs each race so often (50), STACK_SWEEP=all kills at every call (some)"
 }
 
@@ -138,6 +142,11 @@ step_vm() {
 # Real containers: few at once, or deadlines on a small machine are about the machine.
 step_it() {
     cargo test --locked --test it -- --test-threads "${TEST_THREADS:-3}"
+}
+
+# Each race as often as it takes to be won by who may win it.
+step_races() {
+    STACK_RACES="${STACK_RACES:-500}" cargo test --locked --test it -- --test-threads "${TEST_THREADS:-3}" threats::races copying::links_never
 }
 
 main "$@"

@@ -129,16 +129,30 @@ pub fn keep_on_exec(descriptor: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Makes this process show an empty command line: its arguments are the engine's (proc(5), `arg_start`, `arg_end`).
 pub fn hide_arguments() -> io::Result<()> {
+    wipe(48, 49)
+}
+
+/// Forgets the environment that this process was started with, in which secrets may be (`env_start`, `env_end`). For a
+/// process with one thread: it is empty from here on.
+pub fn forget_environment() -> io::Result<()> {
+    wipe(50, 51)
+}
+
+/// Fills with NUL bytes what lies between the addresses in these two fields of the process's own `stat`.
+fn wipe(first: usize, last: usize) -> io::Result<()> {
     let text = std::fs::read_to_string("/proc/self/stat")?;
     // The second field is the program's name in brackets and may hold anything.
     let fields: Vec<&str> = text.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let address = |field: usize| fields.get(field - 3).and_then(|word| word.parse::<usize>().ok());
-    let (Some(start), Some(end)) = (address(48), address(49)) else { return Err(io::ErrorKind::InvalidData.into()) };
+    let (Some(start), Some(end)) = (address(first), address(last)) else {
+        return Err(io::ErrorKind::InvalidData.into());
+    };
     if start == 0 || end < start {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    // SAFETY: the kernel says that this process's arguments are there: its own writable memory, text that ends with NUL
-    // bytes, and all of it does when it is all NUL bytes.
+    // SAFETY: the kernel says that this process's arguments or variables are there: its own writable memory, text that
+    // ends with NUL bytes, and all of it does when it is all NUL bytes. Nobody else writes to it: those who call have one
+    // thread.
     unsafe { std::ptr::write_bytes(start as *mut u8, 0, end - start) };
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use crate::support::World;
-use crate::sweep::{rounds, traced};
+use crate::sweep::traced;
 
 /// A container with a shell that is there and waits, or has ended.
 fn shell(world: &World, name: &str, words: &[&str]) {
@@ -205,7 +205,7 @@ fn links_never_lead_out() {
     // A directory that becomes a link again and again.
     let flip = format!("while :; do mkdir /data/d; rm -r /data/d; ln -s {host} /data/d; rm /data/d; done");
     world.ok(&["exec", "-d", "box", "sh", "-c", &flip]);
-    for _ in 0..rounds(60, 500) {
+    for _ in 0..crate::threats::rounds() {
         world.run(&["cp", "file", "box:/data/d/x"]);
         world.run(&["cp", "box:/data/d/x", "raced"]);
     }

@@ -35,7 +35,7 @@ fn mount(text: &str, here: &Path) -> Result<Mount, FlagError> {
         [source, target, options] => (Some(source), target, options),
         _ => return Err(error()),
     };
-    if !target.starts_with('/') {
+    if !is_target(target) {
         return Err(error());
     }
     let options: Vec<&str> = options.split(',').filter(|option| !option.is_empty()).collect();
@@ -73,7 +73,7 @@ fn long_mount(text: &str, here: &Path) -> Result<Mount, FlagError> {
     }
     let mut take = |key: &str| options.remove(key).map(str::to_owned);
     let kind = take("type").unwrap_or_else(|| "volume".to_owned());
-    let target = take("target").filter(|target| target.starts_with('/'));
+    let target = take("target").filter(|target| is_target(target));
     let target = target.ok_or_else(|| error("expected target=PATH, an absolute path"))?;
     let read_only = take("readonly").is_some_and(|value| value == "true" || value == "1");
     let source = take("source");
@@ -135,10 +135,15 @@ fn tmpfs(text: &str) -> Result<Mount, FlagError> {
             _ => own.push(option.to_owned()),
         }
     }
-    if !target.starts_with('/') {
+    if !is_target(target) {
         return Err(error());
     }
     Ok(Mount { target: target.to_owned(), read_only, source: MountSource::Tmpfs { size, mode, options: own } })
+}
+
+/// The root of a container is no place for a mount.
+fn is_target(text: &str) -> bool {
+    text.starts_with('/') && Path::new(text).file_name().is_some()
 }
 
 #[cfg(test)]

@@ -115,7 +115,7 @@ pub fn provide(
 }
 
 /// A directory of the volume. What containers wrote there decides about no part of the way: a symbolic link on it is
-/// refused, wherever it leads.
+/// refused, wherever it leads; each start looks again ([`volume::open_inside`]).
 pub fn subpath(data: &Path, subpath: Option<&str>) -> Result<PathBuf, Error> {
     let Some(subpath) = subpath else { return Ok(data.to_owned()) };
     let path = data.join(subpath);

@@ -133,7 +133,9 @@ impl Cgroup {
             let directory = mount.join(name);
             return Self { mount, hierarchies: vec![Hierarchy { controller: None, directory }] };
         }
-        let mounted = V1_CONTROLLERS.into_iter().filter(|controller| mount.join(controller).is_dir());
+        // A directory alone, which somebody made to mount on, is no hierarchy.
+        let is_mounted = |controller: &&str| mount.join(controller).join("cgroup.procs").exists();
+        let mounted = V1_CONTROLLERS.into_iter().filter(is_mounted);
         let one = |controller| Hierarchy { controller: Some(controller), directory: mount.join(controller).join(name) };
         let hierarchies = mounted.map(one).collect();
         Self { mount, hierarchies }

@@ -130,6 +130,7 @@ pub(super) fn spawn(roots: &Roots, name: &str, further: &[&str], meanwhile: impl
         .arg(&roots.run)
         .arg(name)
         .args(further)
+        .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

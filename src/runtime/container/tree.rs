@@ -21,8 +21,8 @@ use crate::runtime::init::{self, spec::MountSource};
 use crate::runtime::overlay::{self, Changes};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::Lock;
-use crate::runtime::sys;
 use crate::runtime::userns::IdRange;
+use crate::runtime::{sys, volume};
 
 /// `MOUNT_ATTR_RDONLY` of mount_setattr(2).
 const READ_ONLY: u64 = 1;
@@ -98,7 +98,7 @@ impl Tree {
             return Self::of_process(&again);
         }
         super::skeleton::ensure(&paths.skeleton)?;
-        let root = assemble(&again, &paths).map_err(io_at(&paths.upper))?;
+        let root = assemble(roots, &again, &paths).map_err(io_at(&paths.upper))?;
         Ok(Self { root, users: None, _held: Some(held) })
     }
 
@@ -295,7 +295,8 @@ fn is_directory(file: &OwnedFd) -> io::Result<bool> {
 
 /// The root of a container that does not run, with what is bound into it. Made in a mount namespace of a thread's own,
 /// and taken along: nobody else sees it, and it goes with the descriptor.
-fn assemble(container: &Container, paths: &Paths) -> io::Result<OwnedFd> {
+fn assemble(roots: &Roots, container: &Container, paths: &Paths) -> io::Result<OwnedFd> {
+    let roots = roots.clone();
     let layers = [std::slice::from_ref(&paths.skeleton), container.config.layers.as_slice()].concat();
     let (upper, work, request) = (paths.upper.clone(), paths.work.clone(), container.config.request.clone());
     let make = move || -> io::Result<OwnedFd> {
@@ -307,7 +308,12 @@ fn assemble(container: &Container, paths: &Paths) -> io::Result<OwnedFd> {
         for wanted in &request.mounts {
             let MountSource::Bind { source, .. } = &wanted.source else { continue };
             // What only a start makes is not there after a reboot.
-            let Ok(copy) = sys::clone_mount(source) else { continue };
+            let copy = match volume::open_inside(&roots, source) {
+                Ok(Some(inside)) => sys::clone_mount_of(inside.as_fd()),
+                Ok(None) => sys::clone_mount(source),
+                Err(error) => Err(error),
+            };
+            let Ok(copy) = copy else { continue };
             sys::set_propagation(copy.as_fd(), libc::MS_PRIVATE)?;
             if wanted.read_only {
                 sys::restrict_mount(copy.as_fd(), READ_ONLY, true)?;

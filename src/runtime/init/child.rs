@@ -74,10 +74,11 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
     at("change the root directory", mounts::pivot(&root))?;
     drop(root);
     at("host name", files::set_names(spec))?;
-    if let Some(proc) = proc {
+    if let Some(proc) = &proc {
         files::set_sysctls(spec, proc.as_fd())?;
     }
-    mounts::restrict_paths(spec)?;
+    mounts::restrict_paths(spec, proc.as_ref())?;
+    drop(proc);
     at("read-only root", mounts::restrict_root(spec))?;
     if request.hold.is_some() {
         at("linux.rootfsPropagation", letter::set_root_propagation(spec))?;

@@ -54,7 +54,7 @@ impl Prepared {
 }
 
 /// What the child can't make by itself: in a user namespace, or in a mount namespace of others, the root and everything
-/// that is bound.
+/// that is bound; and what the starter has open, which is of its mount namespace.
 pub fn prepare(
     spec: &Spec,
     rootfs: &Path,
@@ -72,18 +72,18 @@ pub fn prepare(
             let maker = if elsewhere { letter::Maker::Starter } else { letter::Maker::Child };
             prepared.exact = letter::prepare(spec, users, maker)?;
         }
-        (Letter::Own, Some(users)) => prepare_own(spec, users, &mut prepared)?,
-        (Letter::Own, None) => {}
+        (Letter::Own, users) => prepare_own(spec, users, &mut prepared)?,
     }
     Ok(prepared)
 }
 
-fn prepare_own(spec: &Spec, users: &OwnedFd, prepared: &mut Prepared) -> Result<(), InitError> {
+fn prepare_own(spec: &Spec, users: Option<&OwnedFd>, prepared: &mut Prepared) -> Result<(), InitError> {
     for wanted in spec.mounts().iter().flatten().filter(|wanted| kind_of(wanted) == "bind") {
         let (destination, options) = (wanted.destination(), options_of(wanted));
-        if prepared.at(destination).is_none() {
-            let source = wanted.source().as_deref().unwrap_or(Path::new(""));
-            let made = bind_source(source, &options, Some(users));
+        let source = wanted.source().as_deref().unwrap_or(Path::new(""));
+        let is_of_starter = users.is_some() || source.starts_with("/proc/self/fd");
+        if is_of_starter && prepared.at(destination).is_none() {
+            let made = bind_source(source, &options, users);
             let made = made.map_err(InitError::step(format!("mount {}", destination.display())))?;
             prepared.mounts.push((destination.clone(), made));
         }
@@ -368,16 +368,17 @@ pub fn pivot(root: &OwnedFd) -> io::Result<()> {
     Ok(nix::unistd::chdir("/")?)
 }
 
-/// Hides and write-protects what the specification says. Runs inside the new root.
-pub fn restrict_paths(spec: &Spec) -> Result<(), InitError> {
+/// Hides and write-protects what the specification says. Runs inside the new root; `proc` is what [`mount_all`] found.
+pub fn restrict_paths(spec: &Spec, proc: Option<&OwnedFd>) -> Result<(), InitError> {
     let Some(linux) = spec.linux() else { return Ok(()) };
     let root = open_root().map_err(InitError::step("open the root"))?;
+    let root = Inside { root, proc };
     let mut covers = Covers::default();
     for path in linux.masked_paths().iter().flatten() {
-        mask(root.as_fd(), Path::new(path), &mut covers).map_err(InitError::step(format!("hide {path}")))?;
+        mask(&root, Path::new(path), &mut covers).map_err(InitError::step(format!("hide {path}")))?;
     }
     for path in linux.readonly_paths().iter().flatten() {
-        protect(root.as_fd(), Path::new(path)).map_err(InitError::step(format!("write-protect {path}")))?;
+        protect(&root, Path::new(path)).map_err(InitError::step(format!("write-protect {path}")))?;
     }
     Ok(())
 }
@@ -386,12 +387,25 @@ pub fn open_root() -> io::Result<OwnedFd> {
     Ok(open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
-/// What the kernel does not have needs no hiding.
-fn existing(root: BorrowedFd<'_>, path: &Path) -> io::Result<Option<OwnedFd>> {
-    match sys::open_in_root(root, path, libc::O_PATH | libc::O_NOFOLLOW, 0) {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
-        Err(error) => Err(error),
+/// The new root, and the procfs in it: what is below that is looked for in that very one, though another container, which
+/// shares the root, puts a link in its place meanwhile (CVE-2023-27561).
+struct Inside<'a> {
+    root: OwnedFd,
+    proc: Option<&'a OwnedFd>,
+}
+
+impl Inside<'_> {
+    /// What the kernel does not have needs no hiding.
+    fn existing(&self, path: &Path) -> io::Result<Option<OwnedFd>> {
+        let (root, path) = match (self.proc, path.strip_prefix("/proc")) {
+            (Some(proc), Ok(below)) if !below.as_os_str().is_empty() => (proc, below),
+            _ => (&self.root, path),
+        };
+        match sys::open_in_root(root.as_fd(), path, libc::O_PATH | libc::O_NOFOLLOW, 0) {
+            Ok(found) => Ok(Some(found)),
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -403,8 +417,8 @@ struct Covers {
 }
 
 /// A directory is covered by an empty read-only one, a file by the kernel's null device, which is checked to be it.
-fn mask(root: BorrowedFd<'_>, path: &Path, covers: &mut Covers) -> io::Result<()> {
-    let Some(target) = existing(root, path)? else { return Ok(()) };
+fn mask(root: &Inside<'_>, path: &Path, covers: &mut Covers) -> io::Result<()> {
+    let Some(target) = root.existing(path)? else { return Ok(()) };
     let is_directory = nix::sys::stat::fstat(&target)?.st_mode & libc::S_IFMT == libc::S_IFDIR;
     let (known, make): (_, fn() -> _) =
         if is_directory { (&mut covers.directory, empty) } else { (&mut covers.file, null) };
@@ -428,8 +442,8 @@ fn null() -> io::Result<OwnedFd> {
     Ok(null)
 }
 
-fn protect(root: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
-    let Some(target) = existing(root, path)? else { return Ok(()) };
+fn protect(root: &Inside<'_>, path: &Path) -> io::Result<()> {
+    let Some(target) = root.existing(path)? else { return Ok(()) };
     let copy = sys::clone_mount_of(target.as_fd())?;
     sys::restrict_mount(copy.as_fd(), READ_ONLY, true)?;
     sys::attach_mount(copy.as_fd(), target.as_fd())

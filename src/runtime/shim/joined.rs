@@ -1,5 +1,6 @@
-//! Namespaces of another container, which this one lives in. They are looked up at each start: the other one may have
-//! been started again meanwhile, and has new ones then.
+//! What is others' and what this container lives in: namespaces of another container, and directories in volumes that
+//! others write to, too. They are looked up at each start: the other one may have been started again meanwhile, and has
+//! new namespaces then; and what was a directory may be a link.
 
 use std::fs::File;
 use std::io;
@@ -14,24 +15,24 @@ use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
 use crate::runtime::container::{self, ProcessId};
 use crate::runtime::init::InitError;
-use crate::runtime::init::spec::{Namespace, Request};
+use crate::runtime::init::spec::{MountSource, Namespace, Request};
 use crate::runtime::roots::Roots;
-use crate::runtime::sys;
+use crate::runtime::{sys, volume};
 
 const SHARED_MEMORY: &str = "/dev/shm";
 
 /// What is held of others until the container has started.
 #[derive(Default)]
 pub struct Joined {
-    namespaces: Vec<OwnedFd>,
+    held: Vec<OwnedFd>,
     /// Mounts, by where they belong.
     pub mounts: Vec<(PathBuf, OwnedFd)>,
 }
 
-/// Turns containers that the request names into namespaces. Who shares messages with another shares its /dev/shm, too.
+/// Turns containers that the request names into namespaces, and directories in volumes into what they are now. Who shares messages with another shares its /dev/shm, too.
 ///
 /// # Errors
-/// Where the other container does not run.
+/// Where the other container does not run, or a link is on the way to a directory in a volume.
 pub fn resolve(roots: &Roots, request: &mut Request) -> Result<Joined, InitError> {
     let mut joined = Joined::default();
     if let Namespace::Container(name) = &request.pid {
@@ -42,16 +43,31 @@ pub fn resolve(roots: &Roots, request: &mut Request) -> Result<Joined, InitError
         joined.mounts.push((PathBuf::from(SHARED_MEMORY), memory));
         request.ipc = joined.hold(roots, name, "ipc")?;
     }
+    for mount in &mut request.mounts {
+        let MountSource::Bind { source, .. } = &mut mount.source else { continue };
+        let opened = volume::open_inside(roots, source);
+        let step = || format!("mount {}: source {}", mount.target.display(), source.display());
+        let opened = opened.map_err(|error| InitError::Step { step: step(), reason: error.to_string() })?;
+        if let Some(opened) = opened {
+            *source = descriptor(&opened);
+            joined.held.push(opened);
+        }
+    }
     Ok(joined)
 }
 
 impl Joined {
     fn hold(&mut self, roots: &Roots, name: &str, kind: &str) -> Result<Namespace, InitError> {
         let namespace = at(name, kind, namespace(process(roots, name, kind)?, kind))?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}", namespace.as_raw_fd()));
-        self.namespaces.push(namespace);
+        let path = descriptor(&namespace);
+        self.held.push(namespace);
         Ok(Namespace::Path(path))
     }
+}
+
+/// Names what is open, whatever becomes of its path.
+fn descriptor(opened: &OwnedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd()))
 }
 
 fn at<T>(name: &str, kind: &str, result: io::Result<T>) -> Result<T, InitError> {

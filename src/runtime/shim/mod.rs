@@ -101,8 +101,10 @@ pub fn fork_off(roots: &Roots, name: &str, words: OwnedFd) -> io::Result<()> {
     unsafe { libc::_exit(i32::from(code != ExitCode::SUCCESS)) }
 }
 
-/// Keeps none of the descriptors that came along: they would hold locks and pipes of the one who started it.
+/// Keeps none of the descriptors that came along: they would hold locks and pipes of the one who started it; nor the
+/// environment, which the supervisor would show for as long as it lives.
 fn take_leave(words: OwnedFd) -> io::Result<()> {
+    sys::forget_environment()?;
     nix::unistd::dup2_stdout(words)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;

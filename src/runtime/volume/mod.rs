@@ -9,8 +9,9 @@
 //! Who uses a volume and who consented to its loss is known to the caller.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::runtime::events::{self, Event};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
+use crate::runtime::sys;
 
 pub(in crate::runtime) mod attributes;
 mod copy;
@@ -38,6 +40,7 @@ pub use populate::{Populated, populate};
 
 /// The format of `volume.json` that this program writes and reads.
 const VERSION: u32 = 1;
+const VOLUMES: &str = "volumes";
 const RECORD: &str = "volume.json";
 const DATA: &str = "_data";
 
@@ -237,7 +240,7 @@ pub fn remove(roots: &Roots, name: &str, users: &[String], removal: Removal) -> 
 
 /// All volumes, by name. One whose record can't be read is an error: it may hold data.
 pub fn list(roots: &Roots) -> Result<Vec<Volume>, Error> {
-    let all = roots.durable("volumes");
+    let all = roots.durable(VOLUMES);
     let entries = match fs::read_dir(&all) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -288,6 +291,23 @@ fn check_name(name: &str) -> Result<(), Error> {
     let begins = name.bytes().next().is_some_and(|first| first.is_ascii_alphanumeric());
     let rest = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte));
     if begins && rest && name.len() <= 200 { Ok(()) } else { Err(Error::Name { name: name.to_owned() }) }
+}
+
+/// A source of a mount that lies in a volume, opened. Containers write there: what was a directory when the mount was
+/// declared may be a link to files of the host by now, and is refused then. `None` for what is in no volume.
+///
+/// # Errors
+/// Also where a symbolic link is on the way.
+pub fn open_inside(roots: &Roots, source: &Path) -> io::Result<Option<OwnedFd>> {
+    let Ok(below) = source.strip_prefix(roots.durable(VOLUMES)) else { return Ok(None) };
+    let mut parts = below.components();
+    let (Some(name), Some(data)) = (parts.next(), parts.next()) else { return Ok(None) };
+    let inside = parts.as_path();
+    if data.as_os_str() != DATA || inside.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let volume = File::open(roots.durable(VOLUMES).join(name).join(data))?;
+    sys::open_without_links(volume.as_fd(), inside, libc::O_PATH).map(Some)
 }
 
 /// The directories of a volume. The data's mode is that of any directory: who may enter is for the container to say.

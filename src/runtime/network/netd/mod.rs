@@ -204,6 +204,7 @@ fn run(roots: &Roots) -> io::Result<Child> {
         .arg(&roots.root)
         .arg("--run-root")
         .arg(&roots.run)
+        .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())

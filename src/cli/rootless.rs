@@ -47,7 +47,7 @@ pub fn inside(words: Vec<OsString>) -> (Option<Roots>, Vec<OsString>) {
 pub fn enter(roots: &Roots, words: &[OsString], word: &str, quiet: bool) -> Result<Infallible, Failure> {
     let warn = |words: &str| {
         if !quiet {
-            view::note(&format!("warning: {words}\n  help: `stack doctor` says what this host lacks"));
+            view::note(&format!("warning: {words}"));
         }
     };
     let code = if matches!(word, "run" | "exec") { 125 } else { 1 };

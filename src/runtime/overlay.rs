@@ -1,6 +1,7 @@
 //! Layers stacked by overlayfs, reached through a descriptor: nothing is mounted that anybody else sees, and nothing is
 //! left when the descriptor is closed, however this process ends.
 
+use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fs::File;
 use std::io;
@@ -48,12 +49,22 @@ pub struct Changes<'a> {
     pub work: &'a Path,
 }
 
+/// The layers without repetitions, which overlayfs refuses: an image may have the same one twice, as steps of a build
+/// that change nothing do. What the lower of two says, the upper says again.
+pub fn distinct(layers: &[PathBuf]) -> Vec<PathBuf> {
+    let mut seen = BTreeSet::new();
+    let mut all: Vec<PathBuf> = layers.iter().rev().filter(|layer| seen.insert(*layer)).cloned().collect();
+    all.reverse();
+    all
+}
+
 /// The layers as one tree, the lowest first; read-only without `changes`.
 ///
 /// # Errors
 /// Where the kernel refuses to mount them.
 pub fn open(layers: &[PathBuf], changes: Option<Changes<'_>>) -> io::Result<OwnedFd> {
-    match (layers, changes) {
+    let layers = distinct(layers);
+    match (layers.as_slice(), changes) {
         ([], None) => Err(io::Error::new(io::ErrorKind::InvalidInput, "no layers")),
         ([only], None) => Ok(File::open(only)?.into()),
         ([], Some(changes)) => Ok(File::open(changes.upper)?.into()),

@@ -186,7 +186,10 @@ fn many_layers_at_odd_paths_are_stacked() {
         files
     };
     let archive = world.directory.join("image.tar");
-    write_archive(&archive, "many", &(0..LAYERS).map(layer).collect::<Vec<_>>());
+    let mut layers: Vec<_> = (0..LAYERS).map(layer).collect();
+    // The same layer twice, as an image may have it.
+    layers.insert(LAYERS / 2, layer(LAYERS - 1));
+    write_archive(&archive, "many", &layers);
     world.ok(&["image", "load", "-i", archive.to_str().unwrap()]);
     let script = "busybox ls /l | busybox wc -l; busybox cat /top; busybox echo new > /l/0; busybox cat /l/0";
     let found = world.ok(&[

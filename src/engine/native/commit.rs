@@ -97,7 +97,8 @@ fn plain(
     let gone = || image::Error::NotFound(found.config.image_id.clone());
     let base = images::held(store, lease, || store.get(&found.config.image_id)?.ok_or_else(gone))?;
     let mut layers = store.layers_of(lease, &base)?;
-    let paused = wanted.pause && found.status.state == State::Running;
+    let runs = found.status.state == State::Running;
+    let paused = wanted.pause && runs && container::can_pause(roots, found);
     if paused {
         container::pause(roots, &found.config.name)?;
     }

@@ -17,6 +17,7 @@ mod devices;
 mod disks;
 mod end;
 mod limits;
+mod none;
 mod oom;
 
 pub use oom::OomWatch;
@@ -146,6 +147,11 @@ impl Cgroup {
         matches!(self.hierarchies.as_slice(), [Hierarchy { controller: None, .. }])
     }
 
+    /// Whether this host has none, or none for its user.
+    pub fn is_nowhere(&self) -> bool {
+        self.hierarchies.is_empty()
+    }
+
     /// The directory of the group in each hierarchy, with the controller's name, which version 2 has none of.
     pub fn hierarchies(&self) -> Vec<(Option<&'static str>, &Path)> {
         self.hierarchies.iter().map(|one| (one.controller, one.directory.as_path())).collect()
@@ -213,8 +219,8 @@ impl Cgroup {
     /// # Errors
     /// Where the kernel refuses a value, or lacks the controller for it.
     pub fn limit(&self, resources: &LinuxResources) -> Result<(), Error> {
-        if self.hierarchies.is_empty() {
-            return self.limit_nothing(resources);
+        if self.is_nowhere() {
+            return none::limit(self, resources);
         }
         self.check_use(resources)?;
         for (file, value) in self.limits(resources) {
@@ -227,22 +233,12 @@ impl Cgroup {
         }
     }
 
-    /// Without groups there are no limits. What was not asked for is left out.
-    fn limit_nothing(&self, resources: &LinuxResources) -> Result<(), Error> {
-        let unasked = |file: &str, value: &str| {
-            ["-1", "max"].contains(&value) || (file == "pids.max" && value == DEFAULT_PROCESSES.to_string())
-        };
-        match self.limits(resources).into_iter().find(|(file, value)| !unasked(file, value)) {
-            None => Ok(()),
-            Some((file, _)) => Err(Error {
-                path: PathBuf::from(file),
-                source: io::Error::new(
-                    io::ErrorKind::Unsupported,
-                    "an ordinary user has no control groups here, so nothing can be limited\n  help: version 2 with a \
-                     delegated group, as in `systemd-run --user --scope -p Delegate=yes stack …`; `stack doctor` says more",
-                ),
-            }),
-        }
+    /// What is known to be refused before anything is changed.
+    ///
+    /// # Errors
+    /// As [`Cgroup::limit`], where there are no groups.
+    pub fn check(&self, resources: &LinuxResources) -> Result<(), Error> {
+        if self.is_nowhere() { none::limit(self, resources) } else { Ok(()) }
     }
 
     fn check_use(&self, resources: &LinuxResources) -> Result<(), Error> {
@@ -259,6 +255,7 @@ impl Cgroup {
     /// # Errors
     /// As [`Cgroup::limit`].
     pub fn limit_anew(&self, former: &LinuxResources, resources: &LinuxResources) -> Result<(), Error> {
+        self.check(resources)?;
         let named: Vec<String> = self.limits(resources).into_iter().map(|(file, _)| file).collect();
         let mut lifted: Vec<String> = self.limits(former).into_iter().map(|(file, _)| file).collect();
         lifted.retain(|file| !named.contains(file));
@@ -343,6 +340,9 @@ impl Cgroup {
 
     /// Stops every process of the group from running, or lets them go on. Returns when that is so.
     pub fn freeze(&self, frozen: bool) -> Result<(), Error> {
+        if self.is_nowhere() {
+            return Err(none::refuse("freezer", "paused"));
+        }
         end::freeze(self, frozen)
     }
 

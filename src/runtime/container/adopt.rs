@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::start::{hear, spawn};
-use super::{Container, Error, Paths, get, io_at, lock};
+use super::{Container, Error, Paths, State, Status, get, io_at, list, lock};
 use crate::runtime::roots::Roots;
 use crate::runtime::shim;
 use crate::runtime::{state, sys};
@@ -73,6 +73,19 @@ pub(super) fn adopt_locked(roots: &Roots, name: &str) -> Result<bool, Error> {
     let lost = |source| Error::Supervisor { name: name.to_owned(), reason: format!("can't be replaced: {source}") };
     hear(name, &spawn(roots, name, &[shim::ADOPT], || ()).map_err(lost)?)?;
     Ok(true)
+}
+
+/// Has those without a supervisor be ended for good, as after a boot: the namespaces and mounts that they were in are
+/// gone, whatever their policy says.
+///
+/// # Errors
+/// Where what is written of them can't be read or written.
+pub fn bury(roots: &Roots) -> Result<(), Error> {
+    for lost in list(roots)?.into_iter().filter(|one| one.status.abandoned) {
+        let status = Status { state: State::Exited, abandoned: false, ..lost.status };
+        state::write_json_volatile(&Paths::of(roots, &lost.config.name).status, &status)?;
+    }
+    Ok(())
 }
 
 /// As they are when each has its supervisor again.

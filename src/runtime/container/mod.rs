@@ -22,6 +22,7 @@ pub mod aside;
 mod changes;
 pub mod config;
 pub mod exec;
+mod kin;
 pub mod logs;
 mod observe;
 mod paths;
@@ -32,12 +33,13 @@ mod start;
 mod stop;
 mod tree;
 
-pub use adopt::{adopt, adopt_after_loss, adopt_all};
+pub use adopt::{adopt, adopt_after_loss, adopt_all, bury};
 pub use changes::{Change, changes};
 pub use config::{
     Budget, Config, Container, Declared, Health, HealthCheck, Log, OnUnhealthy, Phase, ProcessId, Removal, Restart,
     Start, State, Status,
 };
+pub(super) use observe::processes_of;
 pub use observe::{Stats, get, list, processes, stats, wait, wait_completed, wait_healthy, written_bytes};
 pub use paths::Paths;
 pub use probe::{Place, Probe};
@@ -115,6 +117,11 @@ pub(super) fn cgroup(roots: &Roots, config: &Config) -> Cgroup {
     let above = config.cgroup_parent.trim_matches('/');
     let slash = if above.is_empty() { "" } else { "/" };
     Cgroup::named(&format!("{above}{slash}stack-{}-{id}", roots.key()))
+}
+
+/// Whether its processes can be suspended.
+pub fn can_pause(roots: &Roots, container: &Container) -> bool {
+    !cgroup(roots, &container.config).is_nowhere()
 }
 
 pub(super) fn now_ms() -> u64 {

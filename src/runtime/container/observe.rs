@@ -12,7 +12,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 
 use super::config::Record;
+use super::kin;
 use super::{Config, Container, Error, Health, Paths, Phase, ProcessId, State, Status, cgroup, io_at};
+use crate::runtime::cgroup::Cgroup;
 use crate::runtime::roots::Roots;
 use crate::runtime::{shim, state, sys};
 
@@ -146,7 +148,11 @@ impl Container {
 /// What it uses now.
 pub fn stats(roots: &Roots, name: &str) -> Result<Stats, Error> {
     let container = get(roots, name)?;
-    let now = cgroup(roots, &container.config).stats();
+    let group = cgroup(roots, &container.config);
+    if group.is_nowhere() {
+        return Ok(kin::stats(container.status.process));
+    }
+    let now = group.stats();
     Ok(Stats {
         cpu_ns: now.cpu_ns,
         memory_bytes: now.memory_bytes,
@@ -160,7 +166,12 @@ pub fn stats(roots: &Roots, name: &str) -> Result<Stats, Error> {
 /// The processes of the container, by their numbers on the host.
 pub fn processes(roots: &Roots, name: &str) -> Result<Vec<i32>, Error> {
     let container = get(roots, name)?;
-    Ok(cgroup(roots, &container.config).processes())
+    Ok(processes_of(&cgroup(roots, &container.config), container.status.process))
+}
+
+/// The processes of the group, whose first one this is; of a host without groups those that belong to it otherwise.
+pub(in crate::runtime) fn processes_of(group: &Cgroup, first: ProcessId) -> Vec<i32> {
+    if group.is_nowhere() { kin::of(first) } else { group.processes() }
 }
 
 /// Waits until the container has ended for good, and gives its exit code. `deadline` is from now.

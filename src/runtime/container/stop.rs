@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::config::Record;
-use super::{Config, Container, Error, Paths, Start, Supervision, get, io_at, lock};
+use super::{Config, Container, Error, Paths, Start, Supervision, cgroup, get, io_at, lock};
 use crate::runtime::events;
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
@@ -103,7 +103,10 @@ pub fn update(roots: &Roots, config: &Config) -> Result<(), Error> {
     let paths = Paths::of(roots, &config.name);
     let held = lock(&paths)?;
     let present = get(roots, &config.name)?;
-    spec::build(&config.request)?;
+    let spec = spec::build(&config.request)?;
+    if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
+        cgroup(roots, config).check(resources)?;
+    }
     let config = Config { id: present.config.id.clone(), created_ms: present.config.created_ms, ..config.clone() };
     state::write_json(&paths.config, &Record::new(config))?;
     drop(held);

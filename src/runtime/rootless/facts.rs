@@ -1,12 +1,16 @@
 //! What an ordinary user lacks on this host, for `doctor`.
 
 use std::ffi::OsStr;
+use std::io;
+use std::os::fd::AsFd;
 
+use nix::mount::{MsFlags, mount};
 use nix::sched::CloneFlags;
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use super::ids::{self, Lack};
-use super::{groups, holder, uplink};
+use super::refusal::Refusal;
+use super::{birth, groups, holder, uplink};
 use crate::runtime::probe::{Fact, fact};
 use crate::runtime::roots::Roots;
 use crate::runtime::sys;
@@ -17,31 +21,36 @@ pub fn facts(roots: &Roots, search: &OsStr) -> Vec<Fact> {
 }
 
 fn namespace() -> Fact {
-    fact(
-        "own user namespace",
-        true,
-        try_namespace().map(|()| "containers run in it without root".to_owned()),
-        "only root can run containers here",
-        "`sysctl user.max_user_namespaces=10000`; where they are there: kernel.unprivileged_userns_clone=1, \
-         kernel.apparmor_restrict_unprivileged_userns=0; or `sudo stack …`",
-    )
+    let tried = try_namespace();
+    let cure = tried.as_ref().err().map_or("", |refusal| refusal.cure);
+    let found = tried.map(|()| "containers run in it without root".to_owned()).map_err(|refusal| refusal.reason);
+    let mend = format!("as root: {cure} (settings are kept by a file in /etc/sysctl.d); or `sudo stack …`");
+    fact("own user namespace", true, found, "only root can run containers here", mend)
 }
 
-/// Makes one, with a process that ends at once.
-fn try_namespace() -> Result<(), String> {
-    use std::os::fd::AsFd;
-    match sys::clone_process(CloneFlags::CLONE_NEWUSER, None) {
-        Ok(None) => sys::exit_now(0),
-        Ok(Some((_, process))) => {
-            waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED).map(drop).map_err(|error| error.to_string())
-        }
-        Err(error) => Err(error.to_string()),
+/// Makes one, with a process that ends at once. Where a rule takes away what root of it may, mounts fail.
+fn try_namespace() -> Result<(), Refusal> {
+    let refused = |error: io::Error| Refusal::of(&error);
+    let made = sys::clone_process(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS, None).map_err(refused)?;
+    let Some((_, process)) = made else {
+        let flags = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        let mounted = mount(None::<&str>, "/", None::<&str>, flags, None::<&str>);
+        sys::exit_now(mounted.err().map_or(0, |error| error as i32))
+    };
+    match waitid(Id::PIDFd(process.as_fd()), WaitPidFlag::WEXITED) {
+        Ok(WaitStatus::Exited(_, 0)) => Ok(()),
+        Ok(WaitStatus::Exited(_, code)) => Err(refused(io::Error::from_raw_os_error(code))),
+        Ok(_) => Err(refused(io::ErrorKind::Interrupted.into())),
+        Err(error) => Err(refused(error.into())),
     }
 }
 
 fn own_ids(search: &OsStr) -> Fact {
     let found = match ids::given(search) {
-        Ok(given) => Ok(format!("{} beside your own", given.count())),
+        Ok(given) => match birth::try_ids(&given) {
+            Ok(()) => Ok(format!("{} beside your own", given.count())),
+            Err(reason) => Err(reason),
+        },
         Err(Lack::Name) => Err("one: /etc/passwd does not know you".to_owned()),
         Err(Lack::Program(name)) => Err(format!("one: there is no {name}")),
         Err(Lack::Range(path)) => Err(format!("one: {path} gives you none")),
@@ -50,8 +59,10 @@ fn own_ids(search: &OsStr) -> Fact {
         "ids",
         false,
         found,
-        "all files of an image are its root's, and programs that change to another user fail",
-        "`apt install uidmap`; `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`",
+        "all files of an image are its root's, and programs that change to another user fail; where newuidmap is there and \
+         fails, so does every command",
+        "`apt install uidmap`; `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 USER`; where newuidmap \
+         fails: `dpkg-reconfigure uidmap` or `chmod u+s` for both programs, on a file system without nosuid",
     )
 }
 

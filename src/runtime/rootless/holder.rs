@@ -1,13 +1,14 @@
 //! The process that keeps an ordinary user's namespaces: this program with the first word `holder`.
 //!
 //! It makes them, lets commands in, and opens sockets of the host's network for `netd` (see [`super::outside`]). When
-//! the last command leaves and no other process is in the user namespace, it ends, and the namespaces with it: the next
-//! command makes them anew, as after a reboot.
+//! the last command has left and no other process is in the user namespace, it ends, and the namespaces with it: the
+//! next command makes them anew, as after a reboot. When it is killed while others live on there, the next command
+//! starts another one in the same namespaces (see [`survivors`]).
 //!
 //! On its socket (`RUN/holder.sock`) it greets with a byte, after which it stays at least until the connection ends;
 //! each byte that it is sent asks for a socket.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,24 +17,27 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use nix::fcntl::OFlag;
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
+use super::birth::{self, Birth};
 use super::uplink::{self, Program, Uplink};
-use super::{groups, ids, network_file, outside};
+use super::{groups, network_file, outside, survivors};
+use crate::runtime::container;
 use crate::runtime::network::sandbox;
 use crate::runtime::roots::Roots;
-use crate::runtime::sys;
+use crate::runtime::state::{Contention, Lock};
 
-/// What it says on its standard output once it lets commands in; a warning may follow.
+/// What it says on its standard output once it lets commands in; warnings may follow.
 const READY: &str = "ready";
+const BETWEEN: &str = "\n\n";
 const GREETING: &[u8] = b"i";
 /// What connects the network and ends sooner than this after its start is not started again.
 const SHORT_LIFE: Duration = Duration::from_secs(5);
+/// How long who started it may take to come.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Where commands are let in.
 pub fn socket(roots: &Roots) -> PathBuf {
@@ -45,11 +49,16 @@ pub fn complaint(roots: &Roots) -> Option<String> {
     fs::read_to_string(roots.volatile("uplink.error")).ok()
 }
 
+/// Held by who starts one, and by one that takes leave.
+pub fn lock(roots: &Roots) -> PathBuf {
+    roots.volatile("locks").join("holder")
+}
+
 /// Starts a holder, where none is; whoever calls holds the lock. Gives what people are to be told.
 ///
 /// # Errors
 /// Why there can be none, for people.
-pub fn start(roots: &Roots) -> Result<Option<String>, String> {
+pub fn start(roots: &Roots) -> Result<Vec<String>, String> {
     let mut child = Command::new(&roots.program)
         .args(["holder".as_ref(), "--root".as_ref(), roots.root.as_os_str(), "--run-root".as_ref()])
         .arg(&roots.run)
@@ -65,7 +74,7 @@ pub fn start(roots: &Roots) -> Result<Option<String>, String> {
     child.wait().map_err(|error| error.to_string())?;
     let (first, rest) = text.split_once('\n').unwrap_or((&text, ""));
     match first {
-        READY => Ok(Some(rest.trim().to_owned()).filter(|rest| !rest.is_empty())),
+        READY => Ok(rest.split(BETWEEN).map(str::trim).filter(|one| !one.is_empty()).map(str::to_owned).collect()),
         "" => Err("the process that makes it ended without a word".to_owned()),
         _ => Err(text.trim().to_owned()),
     }
@@ -76,8 +85,13 @@ pub fn main(roots: &Roots, search: Option<OsString>) -> ExitCode {
     let search = search.unwrap_or_default();
     // Debian's ordinary users have no sbin there.
     let search = [search, "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin".into()].join(":".as_ref());
-    match begin(roots, &search) {
-        Ok(code) => code,
+    let begun = birth::begin(roots, &search).and_then(|birth| {
+        let holder = Holder::new(roots, birth, uplink::programs(&search));
+        holder.map_err(|error| error.to_string())
+    });
+    match begun {
+        Ok(Some(holder)) => holder.run(),
+        Ok(None) => ExitCode::SUCCESS,
         Err(reason) => say(&reason),
     }
 }
@@ -88,130 +102,112 @@ fn say(reason: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Forks the process into new namespaces, gives it its ids from outside, and ends: it is nobody's child.
-fn begin(roots: &Roots, search: &OsStr) -> Result<ExitCode, String> {
-    let text = |error: io::Error| error.to_string();
-    leave().map_err(text)?;
-    let given = ids::given(search).ok();
-    let (go, told) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string())?;
-    let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS;
-    let Some((pid, pidfd)) = sys::clone_process(flags, None).map_err(refused)? else {
-        drop(told);
-        if wait(go).is_err() {
-            // The other one says why.
-            return Ok(ExitCode::FAILURE);
-        }
-        let begun = Holder::new(roots, uplink::programs(search));
-        return Ok(match begun {
-            Ok(holder) => holder.run(),
-            Err(error) => say(&error.to_string()),
-        });
-    };
-    drop(go);
-    let done = ids::give(pid, given.as_ref()).and_then(|()| File::from(told).write_all(b"g").map_err(text));
-    if done.is_err() {
-        // It waits for a word that does not come.
-        drop(sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGKILL));
-    }
-    done.map(|()| ExitCode::SUCCESS)
-}
-
-/// What the kernel's refusal of a user namespace comes from.
-fn refused(error: io::Error) -> String {
-    let cause = match error.raw_os_error() {
-        Some(libc::ENOSPC | libc::EUSERS) => " (user.max_user_namespaces)",
-        Some(libc::EPERM | libc::EACCES) => " (the host's settings forbid it to ordinary users)",
-        Some(libc::EINVAL) => " (this kernel has none)",
-        _ => "",
-    };
-    format!("{error}{cause}")
-}
-
-fn wait(go: OwnedFd) -> io::Result<()> {
-    File::from(go).read_exact(&mut [0])
-}
-
-/// Takes nothing along from whoever typed the command.
-fn leave() -> io::Result<()> {
-    nix::unistd::setsid()?;
-    nix::sys::stat::umask(Mode::from_bits_truncate(0o022));
-    std::env::set_current_dir("/")?;
-    sys::close_from(3)
-}
-
 struct Holder {
     roots: Roots,
     listener: UnixListener,
     clients: Vec<UnixStream>,
+    /// One of the processes for which it stays when no command is there.
+    other: Option<OwnedFd>,
     programs: Vec<Program>,
     uplink: Option<Uplink>,
 }
 
+/// What has happened meanwhile.
+struct Events {
+    /// The clients that have said something or have left.
+    clients: Vec<usize>,
+    /// Whether the other process has ended.
+    other: bool,
+    /// Whether nobody has come since it began.
+    idle: bool,
+}
+
 impl Holder {
-    /// In the user namespace, whose root this process is.
-    fn new(roots: &Roots, programs: Vec<Program>) -> io::Result<Self> {
-        let at = |what: &'static str| move |error: io::Error| io::Error::new(error.kind(), format!("{what}: {error}"));
-        let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
-        mount(None::<&str>, "/", None::<&str>, slave, None::<&str>)
-            .map_err(|error| at("mount namespace")(error.into()))?;
-        groups::show(&roots.key()).map_err(at("control groups"))?;
-        make_network(roots).map_err(at("network namespace"))?;
-        let (socket, error) = (socket(roots), roots.volatile("uplink.error"));
-        for path in [&socket, &error] {
+    /// In the user namespace, whose root this process is; `None` where it is not the one that is to stay.
+    fn new(roots: &Roots, birth: Birth, programs: Vec<Program>) -> io::Result<Option<Self>> {
+        let mut words = vec![READY.to_owned()];
+        match birth {
+            Birth::Over => return Ok(None),
+            Birth::Again => {}
+            Birth::New { ended } => {
+                make(roots)?;
+                if ended > 0 {
+                    words.push(format!(
+                        "{ended} processes of containers that nobody supervised any more were ended\n  help: they are \
+                         started again by `stack start` or `stack apply`"
+                    ));
+                }
+            }
+        }
+        let error = roots.volatile("uplink.error");
+        for path in [&socket(roots), &error] {
             remove(path)?;
         }
-        let mut words = READY.to_owned();
-        let uplink = match uplink::start(&programs, &network_file(roots), &roots.run) {
+        let (namespace, is_new) = (network_file(roots), !matches!(birth, Birth::Again));
+        let uplink = match uplink::take_or_start(&programs, &namespace, &roots.run, is_new) {
             Ok(uplink) => Some(uplink),
             Err(reason) => {
                 fs::write(&error, &reason)?;
-                words = format!("{READY}\ncontainers reach each other, but nothing outside: {reason}");
+                words.push(format!(
+                    "containers reach each other, but nothing outside: {reason}\n  help: `stack doctor` says what this \
+                     host lacks"
+                ));
                 None
             }
         };
-        let listener = UnixListener::bind(&socket).map_err(at("socket"))?;
+        let listener = UnixListener::bind(socket(roots)).map_err(at("socket"))?;
         listener.set_nonblocking(true)?;
         // Its starter may have been killed; the next command comes all the same.
-        writeln!(io::stdout(), "{words}").ok();
+        writeln!(io::stdout(), "{}", words.join(BETWEEN)).ok();
         let null = File::options().write(true).open("/dev/null")?;
         nix::unistd::dup2_stdout(&null)?;
-        Ok(Self { roots: roots.clone(), listener, clients: Vec::new(), programs, uplink })
+        Ok(Some(Self { roots: roots.clone(), listener, clients: Vec::new(), other: None, programs, uplink }))
     }
 
     fn run(mut self) -> ExitCode {
         loop {
-            let Ok(ready) = self.wait() else { return ExitCode::FAILURE };
+            let Ok(events) = self.wait() else { return ExitCode::FAILURE };
             let before = self.clients.len();
             // From the last to the first, so that the numbers of the others stay.
-            for index in ready.iter().rev().copied() {
+            for index in events.clients.iter().rev().copied() {
                 if serve(&self.clients[index]).is_err() {
                     drop(self.clients.remove(index));
                 }
             }
             let left = self.clients.len() < before;
             self.accept();
-            if left && self.clients.is_empty() && self.is_alone() {
-                return self.end();
+            if (left || events.other || events.idle) && self.clients.is_empty() {
+                self.other = survivors::another(&self.roots, uplink::is_one);
+                if self.other.is_none() && self.end() {
+                    return ExitCode::SUCCESS;
+                }
             }
         }
     }
 
-    /// The clients that have said something or have left.
-    fn wait(&mut self) -> nix::Result<Vec<usize>> {
+    fn wait(&mut self) -> nix::Result<Events> {
         let uplink = self.uplink.as_ref().map(|uplink| uplink.process.as_fd());
-        let all = self.clients.iter().map(AsFd::as_fd).chain([self.listener.as_fd()]).chain(uplink);
+        // A command that is there says itself when it leaves.
+        let other = self.other.as_ref().filter(|_| self.clients.is_empty()).map(AsFd::as_fd);
+        let fixed = [Some(self.listener.as_fd()), uplink, other];
+        let places = fixed.map(|one| one.is_some());
+        let all = self.clients.iter().map(AsFd::as_fd).chain(fixed.into_iter().flatten());
         let mut all: Vec<PollFd<'_>> = all.map(|fd: BorrowedFd<'_>| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut all, PollTimeout::NONE) {
-            Ok(_) | Err(nix::Error::EINTR) => {}
+        let is_idle = self.clients.is_empty() && other.is_none();
+        let timeout =
+            if is_idle { PollTimeout::try_from(PATIENCE).unwrap_or(PollTimeout::MAX) } else { PollTimeout::NONE };
+        let idle = match poll(&mut all, timeout) {
+            Ok(count) => count == 0,
+            Err(nix::Error::EINTR) => false,
             Err(error) => return Err(error),
-        }
-        let fired = |one: &PollFd<'_>| one.revents().is_some_and(|flags| !flags.is_empty());
-        let count = self.clients.len();
-        let ready = all[..count].iter().enumerate().filter(|(_, one)| fired(one)).map(|(index, _)| index).collect();
-        if all.get(count + 1).is_some_and(fired) {
+        };
+        let mut fired = all.iter().map(|one| one.revents().is_some_and(|flags| !flags.is_empty()));
+        let clients = (0..self.clients.len()).filter(|_| fired.next() == Some(true)).collect();
+        let [_, uplink, other] = places.map(|is_there| is_there && fired.next() == Some(true));
+        if uplink {
             self.connect_again();
         }
-        Ok(ready)
+        Ok(Events { clients, other, idle })
     }
 
     /// What connects the network has ended.
@@ -239,32 +235,39 @@ impl Holder {
         }
     }
 
-    /// Whether no other process is in the user namespace, but for what connects the network.
-    fn is_alone(&self) -> bool {
-        let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/user")).ok();
-        let Some(own) = namespace("self") else { return false };
-        let number = std::process::id().to_string();
-        let Ok(all) = fs::read_dir("/proc") else { return false };
-        let pids = all.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-        let mut others = pids.filter(|pid| *pid != number && namespace(pid).as_ref() == Some(&own));
-        !others.any(|pid| !is_uplink(&pid))
-    }
-
-    fn end(self) -> ExitCode {
-        if let Some(uplink) = self.uplink {
+    /// Takes leave, unless somebody comes at this very moment: who finds no socket waits for the lock.
+    fn end(&mut self) -> bool {
+        let Ok(_lock) = Lock::take(&lock(&self.roots), Contention::Refuse) else { return false };
+        self.accept();
+        if !self.clients.is_empty() {
+            return false;
+        }
+        if let Some(uplink) = self.uplink.take() {
             uplink.end();
         }
-        // What is left there is of namespaces that are gone in a moment.
-        for name in ["holder.sock", "pasta.pid", "pasta.log", "uplink.error"] {
+        // The network's file is a mount of a namespace that is gone in a moment.
+        let network = network_file(&self.roots);
+        umount2(&network, MntFlags::MNT_DETACH).ok();
+        let names = ["holder.sock", "namespaces", "network", "pasta.pid", "pasta.log", "uplink.error"];
+        for name in names {
             remove(&self.roots.volatile(name)).ok();
         }
-        ExitCode::SUCCESS
+        true
     }
 }
 
-fn is_uplink(pid: &str) -> bool {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-    ["pasta", "slirp4netns", "passt"].iter().any(|known| name.starts_with(known))
+/// What a new mount namespace is to have.
+fn make(roots: &Roots) -> io::Result<()> {
+    let slave = MsFlags::MS_REC | MsFlags::MS_SLAVE;
+    mount(None::<&str>, "/", None::<&str>, slave, None::<&str>).map_err(|error| at("mount namespace")(error.into()))?;
+    groups::show(&roots.key()).map_err(at("control groups"))?;
+    make_network(roots).map_err(at("network namespace"))?;
+    container::bury(roots).map_err(io::Error::other)?;
+    survivors::note(roots).map_err(at("namespaces"))
+}
+
+fn at(what: &'static str) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
 /// All that a client asks for at this moment.

@@ -27,11 +27,14 @@ use super::roots::Roots;
 use super::state::{self, Contention, Lock};
 use super::{sys, userns};
 
+mod birth;
 pub mod facts;
 mod groups;
 pub mod holder;
 pub mod ids;
 pub mod outside;
+mod refusal;
+mod survivors;
 pub mod uplink;
 
 /// The first word of a command that has joined.
@@ -143,11 +146,11 @@ fn door(roots: &Roots, warn: impl Fn(&str)) -> Result<UnixStream, Error> {
     if let Some(door) = knock(roots) {
         return Ok(door);
     }
-    let _lock = Lock::take(&roots.volatile("locks").join("holder"), Contention::Wait)?;
+    let _lock = Lock::take(&holder::lock(roots), Contention::Wait)?;
     if let Some(door) = knock(roots) {
         return Ok(door);
     }
-    if let Some(words) = holder::start(roots).map_err(|reason| Error::Holder { reason })? {
+    for words in holder::start(roots).map_err(|reason| Error::Holder { reason })? {
         warn(&words);
     }
     knock(roots).ok_or_else(|| Error::Holder { reason: "it ended as soon as it was made".to_owned() })

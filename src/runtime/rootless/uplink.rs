@@ -13,6 +13,7 @@ use std::time::Instant;
 use nix::fcntl::OFlag;
 
 use super::ids::find;
+use super::survivors;
 use crate::runtime::sys;
 
 /// A program that connects.
@@ -47,6 +48,36 @@ impl Uplink {
         // It may have ended by itself.
         drop(sys::pidfd_send_signal(self.process.as_fd(), libc::SIGTERM));
     }
+}
+
+/// Whether that process is one, of anybody's.
+pub fn is_one(pid: i32) -> bool {
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    ["pasta", "slirp4netns", "passt"].iter().any(|known| name.starts_with(known))
+}
+
+/// The one that connects the namespace already.
+fn running(namespace: &Path) -> Option<Uplink> {
+    let wanted = namespace.as_os_str().as_encoded_bytes();
+    let names_it = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0).any(|word| word == wanted)
+    };
+    let found = survivors::processes().into_iter().filter(|pid| is_one(*pid)).find(names_it)?;
+    Some(Uplink { process: sys::pidfd_open(found).ok()?, begun: Instant::now() })
+}
+
+/// As [`start`], where none runs. One that runs is of another namespace where `is_new` is said, and ended.
+///
+/// # Errors
+/// As [`start`].
+pub fn take_or_start(programs: &[Program], namespace: &Path, notes: &Path, is_new: bool) -> Result<Uplink, String> {
+    match running(namespace) {
+        Some(uplink) if !is_new => return Ok(uplink),
+        Some(uplink) => uplink.end(),
+        None => {}
+    }
+    start(programs, namespace, notes)
 }
 
 /// Connects the namespace; returns when that is done.

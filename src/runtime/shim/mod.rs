@@ -204,8 +204,9 @@ fn forget_last_mount(work: &Path) -> io::Result<()> {
 
 /// The image's layers on top of the one that all containers have, if overlayfs takes one more.
 fn layers(config: &Config, paths: &Paths) -> Vec<PathBuf> {
-    let room = (1..MOST_LAYERS).contains(&config.layers.len());
-    room.then(|| paths.skeleton.clone()).into_iter().chain(config.layers.iter().cloned()).collect()
+    let own = overlay::distinct(&config.layers);
+    let room = (1..MOST_LAYERS).contains(&own.len());
+    room.then(|| paths.skeleton.clone()).into_iter().chain(own).collect()
 }
 
 /// What is written to a volatile one is lost when the host crashes, and its end does not wait for the disk.

@@ -1,7 +1,7 @@
 //! Networks of the built program, with real packets, on islands.
 
 mod host;
-mod names;
+pub mod names;
 mod ports;
 mod serving;
 mod subnets;

@@ -75,7 +75,7 @@ fn none(code: ResponseCode) -> Answer {
 }
 
 /// A name server there that knows every name, and remembers what it was asked.
-fn name_server(place: &Place, address: Ipv4Addr) -> Arc<Mutex<Vec<String>>> {
+pub fn name_server(place: &Place, address: Ipv4Addr) -> Arc<Mutex<Vec<String>>> {
     let asked: Arc<Mutex<Vec<String>>> = Arc::default();
     let (udp, tcp) = place.inside(move || {
         let at = SocketAddr::from((address, 53));

@@ -75,7 +75,7 @@ impl Supervisor {
         if !process.is_alive() {
             return None;
         }
-        let processes = self.cgroup.processes();
+        let processes = container::processes_of(&self.cgroup, process);
         let output = self.status.pipes.map(|number| find_pipe(&processes, number));
         Some(Run { process: Launched { pid: process.pid, pidfd, terminal: None }, output, begun })
     }

@@ -3,14 +3,14 @@
 #
 #   tests/run.sh            all of it, as root, on Debian 12 or 13 with Rust: installs what it lacks
 #   tests/run.sh NAME...    only these steps, e.g. `tests/run.sh fmt unit`; `tests/run.sh help` lists them
-#   tests/run.sh nightly    what takes longer than a change may wait for: each race 500 times
+#   tests/run.sh nightly    what takes longer than a change may wait for: each race 500 times, and each guard taken out
 #
 # Nothing is skipped silently: a tool that is missing and cannot be installed fails the run.
 set -eu
 cd "$(dirname -- "$0")/.."
 
 ALL="packages tools fmt deny build clippy doc unit images vm it"
-NIGHTLY="packages build races"
+NIGHTLY="packages build races guards"
 
 # What tests talk to, none of it part of `stack`: a registry, an nftables reader, peers to compare with, a machine in
 # software. Its kernel is unpacked by `tests/vm/make.sh` and never installed.
@@ -147,6 +147,11 @@ step_it() {
 # Each race as often as it takes to be won by who may win it.
 step_races() {
     STACK_RACES="${STACK_RACES:-500}" cargo test --locked --test it -- --test-threads "${TEST_THREADS:-3}" threats::races copying::links_never
+}
+
+# That each test of a guard fails without it.
+step_guards() {
+    tests/guards.py
 }
 
 main "$@"

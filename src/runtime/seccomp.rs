@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use libc::{sock_filter, sock_fprog};
+use libc::sock_filter;
+
+use super::sys;
 
 mod names;
 mod profile;
@@ -226,10 +228,7 @@ pub fn install(program: &[sock_filter]) -> io::Result<()> {
 /// # Errors
 /// As [`install`].
 pub fn install_with(program: &[sock_filter], flags: u64) -> io::Result<()> {
-    let header = sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
-    // SAFETY: the header and the program outlive the call; the kernel copies them and does not write.
-    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &header) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    sys::set_call_filter(program, flags)
 }
 
 #[cfg(test)]

@@ -361,6 +361,17 @@ pub fn new_session_keyring() -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, anonymous) }).map(drop)
 }
 
+/// Puts a filter of system calls on this process, for good (seccomp(2), `SECCOMP_SET_MODE_FILTER`).
+pub fn set_call_filter(program: &[libc::sock_filter], flags: u64) -> io::Result<()> {
+    let header = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
+    // SAFETY: the header and the program outlive the call; the kernel copies them and does not write.
+    let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &header) };
+    match check(result)? {
+        0 => Ok(()),
+        thread => Err(io::Error::other(format!("thread {thread} has a filter of its own"))),
+    }
+}
+
 /// As [`open_in_root`], but a symbolic link anywhere on the way is an error (`ELOOP`).
 pub fn open_without_links(root: BorrowedFd<'_>, path: &Path, flags: i32) -> io::Result<OwnedFd> {
     open_how(root, path, flags, 0, libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS)

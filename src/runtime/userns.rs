@@ -176,13 +176,10 @@ fn make(users: &[Mapping], groups: &[Mapping], flags: CloneFlags) -> io::Result<
 
 /// The child of a process that may have had other threads: only system calls are safe here.
 fn wait_for_end(read: &OwnedFd, write: &OwnedFd) -> ! {
-    let mut byte = [0_u8; 1];
-    // SAFETY: closes this process's own copy, reads into a buffer of this length, and ends without running handlers.
-    unsafe {
-        libc::close(write.as_raw_fd());
-        libc::read(read.as_raw_fd(), byte.as_mut_ptr().cast(), byte.len());
-        libc::_exit(0)
-    }
+    // Its own copy of the end: its descriptors end with it, and nobody else of this process uses them.
+    let closed = nix::unistd::close(write.as_raw_fd());
+    let heard = nix::unistd::read(read, &mut [0; 1]);
+    sys::exit_now(i32::from(closed.is_err() || heard.is_err()))
 }
 
 #[cfg(test)]

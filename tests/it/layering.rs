@@ -93,16 +93,13 @@ const UNSAFE: &[&str] = &[
     "runtime/image/builtin/whoami.rs",
     "runtime/init/credentials.rs",
     "runtime/init/launcher/program.rs",
-    "runtime/init/process.rs",
     "runtime/init/terminal.rs",
     "runtime/init/testprogram.rs",
     "runtime/init/tests.rs",
     "runtime/network/netd/mod.rs",
-    "runtime/seccomp.rs",
     "runtime/shim/mod.rs",
     "runtime/shim/sleeper/program.rs",
     "runtime/sys.rs",
-    "runtime/userns.rs",
     "runtime/volume/attributes.rs",
 ];
 

@@ -80,11 +80,17 @@ fn proc_and_sys_are_the_kernels_or_nothing_starts() {
     let world = World::new();
     let canary = Canary::new(&world);
     image(&world, "plain", &json!({}), |_| ());
-    for name in ["proc", "sys"] {
-        let target = canary.path.clone();
-        image(&world, name, &json!({}), |root| symlink(target, root.join(name)).unwrap());
-        let refused = run(&world, &[], name, &["sh", "-c", "echo ran"]);
-        assert!(refused.code == 125 && refused.stdout.is_empty(), "{name}: {refused:?}");
+    // To the host's, and to what the image has itself.
+    for target in [canary.path.clone(), PathBuf::from("/elsewhere")] {
+        for place in ["proc", "sys"] {
+            let name = format!("{place}-{}", target.file_name().unwrap().display());
+            image(&world, &name, &json!({}), |root| {
+                fs::create_dir(root.join("elsewhere")).unwrap();
+                symlink(&target, root.join(place)).unwrap();
+            });
+            let refused = run(&world, &[], &name, &["sh", "-c", "echo ran"]);
+            assert!(refused.code == 125 && refused.stdout.is_empty(), "{name}: {refused:?}");
+        }
     }
     for (number, volume) in ["/proc", "/proc/sys", "/proc/self/attr"].iter().enumerate() {
         let name = format!("volume{number}");
@@ -229,6 +235,7 @@ fn an_image_steers_nothing() {
     let file = world.file("stack.yaml", "name: victim\ncontainers: {}\n");
     world.run(&["apply", file.to_str().unwrap()]);
     world.run(&["destroy", "victim"]);
+    assert!(world.field("box", "stack").is_null(), "it is said to be of a stack");
     assert_eq!(world.field("box", "status").as_str().map(|text| text.starts_with("Up")), Some(true), "it was adopted");
     world.ok(&["rm", "-f", "box"]);
 }

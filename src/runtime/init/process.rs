@@ -90,8 +90,7 @@ fn fork_inside(birth: &Birth, users: Option<&OwnedFd>) -> io::Result<Option<(i32
 fn tell(write: &OwnedFd, word: i32) -> ! {
     // Its parent may have been killed; then the child hears that by itself.
     let told = nix::unistd::write(write, &word.to_ne_bytes());
-    // SAFETY: ends this process only, without running the parent's exit handlers.
-    unsafe { libc::_exit(i32::from(told.is_err())) }
+    sys::exit_now(i32::from(told.is_err()))
 }
 
 fn enter(namespaces: &[(OwnedFd, CloneFlags)]) -> io::Result<()> {
@@ -153,8 +152,7 @@ pub fn report_and_exit(errors: &OwnedFd, error: &InitError) -> ! {
         // When the starter is gone there is nobody to tell.
         drop(File::from(copy).write_all(&text));
     }
-    // SAFETY: ends this process only, without running the parent's exit handlers.
-    unsafe { libc::_exit(i32::from(error.exit_code())) }
+    sys::exit_now(i32::from(error.exit_code()))
 }
 
 /// Kills the child and takes its exit, so that no zombie stays.

@@ -10,9 +10,10 @@ const TABLE: &str = include_str!("table.txt");
 const DOCUMENT: &str = "docs/threats.md";
 const HEAD: &str = "# Known holes, and the test of each
 
-Made of tests/it/threats/table.txt. Each test builds what the author of the attack had, and looks at the host: it fails when
-the guard is taken out. Races run 50 rounds, and 500 in `tests/run.sh nightly`. What the defaults mean for those who run
-containers, and how they are lifted, is in [docs/security.md](security.md).
+Made of tests/it/threats/table.txt. Each test builds what the author of the attack had, and looks at the host. That it fails
+when the guard is taken out is seen by tests/guards.py, which takes them out one after another. Races run 50 rounds, and 500 in
+`tests/run.sh nightly`. What the defaults mean for those who run containers, and how they are lifted, is in
+[docs/security.md](security.md).
 ";
 
 struct Row {
@@ -88,6 +89,25 @@ fn each_hole_has_tests_that_are_there() {
             assert!(seen.contains(format!("CVE-{id}").as_str()), "{}: CVE-{id} has no row", file.display());
         }
     }
+}
+
+/// What `tests/guards.py` takes out is where it looks for it.
+#[test]
+fn guards_are_where_they_are_looked_for() {
+    let mut found = 0;
+    for block in include_str!("guards.txt").split("\n\n# ").skip(1) {
+        let (title, edits) = block.split_once('\n').unwrap();
+        for edit in edits.split("@ ").skip(1) {
+            let (file, lines) = edit.split_once('\n').unwrap();
+            let text = fs::read_to_string(home().join(file)).unwrap();
+            let gone: Vec<&str> = lines.split('\n').map(|line| line.strip_prefix('-').unwrap_or("")).collect();
+            for old in gone.split(|line| line.is_empty()).filter(|old| !old.is_empty()).map(|old| old.join("\n")) {
+                assert_eq!(text.matches(&old).count(), 1, "{title}: {file}:\n{old}");
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 40, "{found}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
 # What tests run beside the program itself.
-TOOLS="nft ip modprobe"
+TOOLS="nft ip modprobe systemctl"
 # Of the kernel's modules: what a disk needs; bridges, pairs of links, filters, overlays. The kernel asks for the latter
 # by itself.
 BOOT_MODULES="drivers/block/virtio_blk.ko drivers/virtio"
@@ -72,7 +72,7 @@ make_initramfs() {
 }
 
 make_system() {
-    ! is_current system.img initramfs "$here/run" "$@" || return 0
+    ! is_current system.img initramfs "$here/run" "$here/tests.service" "$here/make.sh" "$@" || return 0
     rm -rf system
     mkdir -p system
     for directory in dev disk etc proc root run sys tmp usr/bin usr/lib usr/lib64 usr/sbin var; do
@@ -95,12 +95,22 @@ make_system() {
     for program in "$@"; do
         add "$program"
     done
+    add_systemd
     # shellcheck disable=SC2086 # a list of words
     add_modules system $SYSTEM_MODULES
     size=$(du -sm system | cut -f 1)
     rm -f system.new
     mkfs.ext4 -q -O ^has_journal -m 0 -d system system.new "$((size + size / 8 + 16))M"
     mv system.new system.img
+}
+
+# As little of it as starts: what it is to do is in `run` and `tests.service`.
+add_systemd() {
+    for program in systemd systemd-executor; do
+        [ ! -e "/usr/lib/systemd/$program" ] || add "/usr/lib/systemd/$program"
+    done
+    install -D -m 644 "$here/tests.service" system/etc/systemd/system/tests.service
+    echo 0123456789abcdef0123456789abcdef >system/etc/machine-id
 }
 
 # A program at its own path, without what only a debugger needs, and its libraries.

@@ -13,9 +13,11 @@ use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 use super::args;
 use super::{Done, Failure, now, write_pid};
 use crate::cli::terminal;
-use crate::runtime::bundle::{self, Create, Room};
+use crate::runtime::bundle::{self, Create, Room, Scope};
+use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::exec;
 use crate::runtime::init::{Launched, Stdio};
+use crate::runtime::systemd;
 
 pub fn create(room: &Room, wanted: &args::Create, systemd: bool) -> Done {
     made(room, wanted, systemd).map(|_| ExitCode::SUCCESS)
@@ -31,10 +33,10 @@ fn made(room: &Room, wanted: &args::Create, systemd: bool) -> Result<(Launched, 
     let spec = bundle::read_config(&bundle.join("config.json"))?;
     let console = console(spec.process().as_ref(), wanted.console_socket.as_deref())?;
     let path = spec.linux().as_ref().and_then(|linux| linux.cgroups_path().clone());
-    let cgroup = cgroup(path.as_deref(), &wanted.id, systemd)?;
+    let (cgroup, scope) = cgroup(path.as_deref(), &wanted.id, systemd, systemd && is_managed()?)?;
     let stdio = stdio(spec.process().as_ref())?;
     let preserved = preserved(wanted.preserve_fds);
-    let create = Create { id: &wanted.id, bundle: &bundle, cgroup: &cgroup, stdio, preserved, now: now() };
+    let create = Create { id: &wanted.id, bundle: &bundle, cgroup: &cgroup, scope, stdio, preserved, now: now() };
     let mut launched = bundle::create(room, &spec, create)?;
     let told = hand_over(&mut launched, console).and_then(|()| match &wanted.pid_file {
         Some(path) => write_pid(path, launched.pid),
@@ -53,35 +55,42 @@ fn preserved(asked: u32) -> u32 {
     asked + listening.unwrap_or(0)
 }
 
-/// The group below each hierarchy. Without systemd there is nobody to make slices, so its names become directories of
-/// the same tree that it would have.
-fn cgroup(path: Option<&Path>, id: &str, systemd: bool) -> Result<String, Failure> {
-    let Some(path) = path.filter(|path| !path.as_os_str().is_empty()) else { return Ok(id.to_owned()) };
-    let text = path.to_str().ok_or("linux.cgroupsPath is no text")?;
-    if path.components().any(|part| part == std::path::Component::ParentDir) {
+/// Where the control group of a container is: below each hierarchy, and in which unit where systemd is to make it.
+type Place = (String, Option<Scope>);
+
+/// Without systemd there is nobody to make slices, so its names become directories of the same tree that it would have.
+fn cgroup(path: Option<&Path>, id: &str, systemd: bool, is_running: bool) -> Result<Place, Failure> {
+    let path = path.filter(|path| !path.as_os_str().is_empty());
+    let text = path.map_or(Some(""), Path::to_str).ok_or("linux.cgroupsPath is no text")?;
+    if path.is_some_and(|path| path.components().any(|part| part == std::path::Component::ParentDir)) {
         return Err(format!("linux.cgroupsPath {text:?} leads out of the groups").into());
     }
     if !systemd {
-        return Ok(text.trim_start_matches('/').to_owned());
+        return Ok((if text.is_empty() { id } else { text.trim_start_matches('/') }.to_owned(), None));
     }
-    if Path::new("/run/systemd/system").exists() {
-        return Err("--systemd-cgroup is not supported where systemd runs: have the engine use the cgroupfs driver \
-                    (`native.cgroupdriver=cgroupfs`, `cgroup_manager = \"cgroupfs\"`)"
-            .into());
-    }
-    let [slice, prefix, name] = text.split(':').collect::<Vec<_>>()[..] else {
+    let whole = if text.is_empty() { format!(":stack:{id}") } else { text.to_owned() };
+    let [slice, prefix, name] = whole.split(':').collect::<Vec<_>>()[..] else {
         return Err(format!("linux.cgroupsPath {text:?}: with --systemd-cgroup it is slice:prefix:name").into());
     };
     let slice = if slice.is_empty() { "system.slice" } else { slice };
-    Ok(format!("{}/{prefix}-{name}.scope", slices(slice)))
+    let unit = if prefix.is_empty() { format!("{name}.scope") } else { format!("{prefix}-{name}.scope") };
+    let scope = is_running.then(|| Scope { slice: slice.to_owned(), unit: unit.clone() });
+    Ok((systemd::path(slice, &unit), scope))
 }
 
-/// `a-b.slice` is in `a.slice` (systemd.slice(5)).
-fn slices(name: &str) -> String {
-    let stem = name.trim_end_matches(".slice");
-    let parts: Vec<&str> = stem.split('-').collect();
-    let paths: Vec<String> = (1..=parts.len()).map(|count| format!("{}.slice", parts[..count].join("-"))).collect();
-    paths.join("/")
+/// Whether systemd is there to make groups.
+///
+/// # Errors
+/// Where it is, and has several hierarchies.
+fn is_managed() -> Result<bool, Failure> {
+    if systemd::is_running() && !Cgroup::named("").is_unified() {
+        return Err(
+            "--systemd-cgroup is not supported where systemd has control groups of version 1: have the engine \
+                    use the cgroupfs driver (`native.cgroupdriver=cgroupfs`, `cgroup_manager = \"cgroupfs\"`)"
+                .into(),
+        );
+    }
+    Ok(systemd::is_running())
 }
 
 fn has_terminal(process: Option<&Process>) -> bool {
@@ -247,14 +256,20 @@ mod tests {
 
     #[test]
     fn groups_have_the_names_that_engines_give_them() {
-        let of = |path: &str, systemd| cgroup(Some(Path::new(path)), "id", systemd).ok();
-        assert_eq!(of("/docker/abc", false), Some("docker/abc".to_owned()));
-        assert_eq!(of("", false), Some("id".to_owned()));
+        let of = |path: &str, systemd| cgroup(Some(Path::new(path)), "id", systemd, true).ok();
+        let plain = |name: &str| Some((name.to_owned(), None));
+        assert_eq!(of("/docker/abc", false), plain("docker/abc"));
+        assert_eq!(of("", false), plain("id"));
         assert_eq!(of("/a/../b", false), None);
-        if !Path::new("/run/systemd/system").exists() {
-            assert_eq!(of("system.slice:docker:abc", true), Some("system.slice/docker-abc.scope".to_owned()));
-            assert_eq!(of("a-b.slice:x:y", true), Some("a.slice/a-b.slice/x-y.scope".to_owned()));
-            assert_eq!(of("/plain", true), None);
-        }
+        let in_scope = |slice: &str, unit: &str, path: &str| {
+            Some((path.to_owned(), Some(Scope { slice: slice.to_owned(), unit: unit.to_owned() })))
+        };
+        let docker = in_scope("system.slice", "docker-abc.scope", "system.slice/docker-abc.scope");
+        assert_eq!(of("system.slice:docker:abc", true), docker);
+        assert_eq!(of("a-b.slice:x:y", true), in_scope("a-b.slice", "x-y.scope", "a.slice/a-b.slice/x-y.scope"));
+        assert_eq!(of("", true), in_scope("system.slice", "stack-id.scope", "system.slice/stack-id.scope"));
+        assert_eq!(of("/plain", true), None);
+        let without = cgroup(Some(Path::new("system.slice:docker:abc")), "id", true, false).ok();
+        assert_eq!(without, plain("system.slice/docker-abc.scope"));
     }
 }

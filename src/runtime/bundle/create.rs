@@ -8,14 +8,15 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::sys::stat::Mode;
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::hooks::{self, Kind};
 use super::state::{State, Status};
-use super::{Error, Room, check_id, config, files, io_at, limits, users};
+use super::{Error, Room, Scope, check_id, config, files, io_at, limits, users};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::ProcessId;
 use crate::runtime::init::{self, Hold, InitError, Launched, Stdio};
+use crate::runtime::systemd;
 
 const VERSION: u32 = 1;
 
@@ -25,6 +26,8 @@ pub struct Create<'a> {
     pub bundle: &'a Path,
     /// Below each hierarchy of control groups.
     pub cgroup: &'a str,
+    /// The unit of it, where systemd is to make it.
+    pub scope: Option<Scope>,
     pub stdio: Stdio,
     /// How many descriptors from 3 on the first process is to find open.
     pub preserved: u32,
@@ -47,20 +50,37 @@ pub fn create(room: &Room, spec: &Spec, create: Create<'_>) -> Result<Launched, 
         made => made.map_err(io_at(directory.display().to_string()))?,
     }
     let group = Cgroup::named(create.cgroup);
-    let made = make(spec, create, &directory, &launcher, &group);
+    let scope = create.scope.clone();
+    let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
+    let resources = resources.map(limits::with_devices).unwrap_or_default();
+    // A unit of this name that is there already is another's, as is all that is in it.
+    let placeholder = scope.as_ref().map(|scope| scope.start(create.id, &resources)).transpose();
+    let placeholder = placeholder.inspect_err(|_| given_up("its directory", fs::remove_dir_all(&directory)))?;
+    let made = make(spec, create, &directory, &launcher, &group, &resources);
+    drop(placeholder);
     if made.is_err() {
-        // What failed is what the caller is told; the rest is said in the log.
-        if let Err(error) = group.remove() {
-            tracing::warn!(%error, "remove what was made");
-        }
-        if let Err(error) = fs::remove_dir_all(&directory) {
-            tracing::warn!(%error, "remove what was made");
-        }
+        given_up("its control group", group.remove());
+        given_up("its unit", scope.map_or(Ok(()), |scope| systemd::stop(&scope.unit)));
+        given_up("its directory", fs::remove_dir_all(&directory));
     }
     made
 }
 
-fn make(spec: &Spec, create: Create<'_>, directory: &Path, launcher: &Path, group: &Cgroup) -> Result<Launched, Error> {
+/// What failed is what the caller is told; what of it can't be removed is said in the log.
+fn given_up<E: std::fmt::Display>(what: &str, removed: Result<(), E>) {
+    if let Err(error) = removed {
+        tracing::warn!(%error, what, "remove what was made");
+    }
+}
+
+fn make(
+    spec: &Spec,
+    create: Create<'_>,
+    directory: &Path,
+    launcher: &Path,
+    group: &Cgroup,
+    resources: &LinuxResources,
+) -> Result<Launched, Error> {
     let mut spec = spec.clone();
     let users = users::namespace(&mut spec)?;
     let spec = &spec;
@@ -74,15 +94,14 @@ fn make(spec: &Spec, create: Create<'_>, directory: &Path, launcher: &Path, grou
         rootfs: rootfs.clone(),
         process: ProcessId::of(0),
         cgroup: create.cgroup.to_owned(),
+        scope: create.scope.as_ref().map(|scope| scope.unit.clone()),
         created: create.now,
         annotations: spec.annotations().clone().unwrap_or_default().into_iter().collect::<BTreeMap<_, _>>(),
     };
     files::write_json_volatile(&directory.join("config.json"), spec)?;
     files::write_json_volatile(&directory.join("state.json"), &state)?;
     group.create()?;
-    if let Some(resources) = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()) {
-        group.limit(&limits::with_devices(resources))?;
-    }
+    group.limit(resources)?;
     let outside = |pid: i32| {
         let mut state = state.clone();
         state.process = ProcessId::of(pid);

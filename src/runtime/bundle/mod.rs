@@ -17,19 +17,21 @@ use oci_spec::runtime::{LinuxNamespaceType, LinuxResources, Process, Spec};
 
 use super::init::{self, InitError, Launched, Stdio};
 use super::roots::Roots;
-use super::{cgroup, state as files, sys};
+use super::{cgroup, state as files, sys, systemd};
 
 mod config;
 mod create;
 mod follow;
 mod hooks;
 mod limits;
+mod scope;
 mod state;
 mod stats;
 mod users;
 
 pub use config::read as read_config;
 pub use create::{Create, create, start};
+pub use scope::Scope;
 pub use state::{State, Status};
 
 /// The version of the specification that this program knows.
@@ -60,6 +62,8 @@ pub enum Error {
     Start(#[from] InitError),
     #[error(transparent)]
     Cgroup(#[from] cgroup::Error),
+    #[error(transparent)]
+    Systemd(#[from] super::systemd::Error),
     #[error(transparent)]
     File(#[from] files::Error),
     #[error("{about}: {source}")]
@@ -184,6 +188,9 @@ impl Room {
         let spec = self.spec(id)?;
         // A container without a pid namespace of its own can leave processes behind.
         state.group().remove()?;
+        if let Some(unit) = &state.scope {
+            systemd::stop(unit)?;
+        }
         self.remove(id)?;
         let text = state.text(Status::Stopped);
         if let Err(error) = hooks::run(hooks::of(&spec, hooks::Kind::Poststop), hooks::Kind::Poststop, &text) {
@@ -230,6 +237,9 @@ impl Room {
         // Who may open which device is said once.
         let mut wanted = limits::meant(resources);
         wanted.set_devices(None);
+        if let Some(unit) = &state.scope {
+            systemd::set(unit, &systemd::properties_of(&wanted, true))?;
+        }
         Ok(state.group().limit(&wanted)?)
     }
 

@@ -23,6 +23,9 @@ pub struct State {
     pub process: ProcessId,
     /// Below each hierarchy of control groups.
     pub cgroup: String,
+    /// The unit that it belongs to, where systemd made it.
+    #[serde(default)]
+    pub scope: Option<String>,
     /// RFC 3339.
     pub created: String,
     pub annotations: BTreeMap<String, String>,

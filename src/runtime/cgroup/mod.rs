@@ -20,6 +20,7 @@ mod limits;
 mod none;
 mod oom;
 
+pub use limits::weight as weight_of_shares;
 pub use oom::OomWatch;
 
 const MOUNT: &str = "/sys/fs/cgroup";

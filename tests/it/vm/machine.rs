@@ -35,6 +35,8 @@ fn made() -> &'static PathBuf {
 /// A machine that is off, with its disk. Dropping it removes the disk.
 pub struct Machine {
     directory: PathBuf,
+    /// What runs the tests; nothing is the first process itself.
+    first: &'static str,
 }
 
 impl Machine {
@@ -51,14 +53,20 @@ impl Machine {
         let mut secret = SECRET.as_bytes().to_vec();
         secret.resize(4096, b'\n');
         std::fs::write(directory.join("secret"), secret).unwrap();
-        Self { directory }
+        Self { directory, first: "" }
+    }
+
+    /// The same, of which systemd is the first process.
+    pub fn with_systemd(mut self) -> Self {
+        self.first = "systemd";
+        self
     }
 
     /// Switches it on, to run these tests of this very program: whole names, whether ignored elsewhere or not.
     pub fn boot(&self, tests: &[&str]) -> Boot {
         let own = std::env::current_exe().unwrap();
         let words = ["--include-ignored", "--exact", "--nocapture", "--test-threads", "1"];
-        let arguments = [&[own.to_str().unwrap()], tests, &words].concat().join(" ");
+        let arguments = [&[self.first, own.to_str().unwrap()], tests, &words].concat().join(" ");
         assert!(arguments.len() < 1500, "more than a kernel takes: {arguments}");
         let drive = |file: PathBuf, options: &str| format!("file={},format=raw,if=virtio{options}", file.display());
         let child = Command::new("qemu-system-x86_64")

@@ -2,6 +2,7 @@
 
 mod inside;
 mod machine;
+mod systemd;
 
 use std::time::Duration;
 
@@ -37,6 +38,11 @@ fn other_engines_containers_are_held_in_one_hierarchy() {
         "oci_runtime::one_that_runs_is_deleted_by_force_and_one_that_was_not_started_without",
     ];
     Machine::new().boot(&tests).ends_well();
+}
+
+#[test]
+fn systemd_gives_groups_and_keeps_their_limits() {
+    Machine::new().with_systemd().boot(&["vm::systemd::a_scope_holds_a_bundle_through_reloads"]).ends_well();
 }
 
 #[test]

@@ -60,7 +60,7 @@
 //!
 //! # Files on disk
 //!
-//! Below the durable root (`/var/lib/stack`): `containers/NAME/{config.json,upper,work,log}`,
+//! Below the durable root (`/var/lib/stack`): `containers/NAME/{config.json,ended.json,files,upper,work,log}`,
 //! `launcher-DIGEST` (becomes each container's program),
 //! `images/{index.json,blobs,layers,signatures}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data,snapshots}`, `volumes/.trash`,
 //! `skeleton` (the layer below all images). Below the volatile root (`/run/stack`), gone at reboot:

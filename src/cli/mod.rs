@@ -12,6 +12,7 @@ use clap::CommandFactory;
 
 mod args;
 mod bars;
+mod boot;
 mod build;
 mod completion;
 mod config;

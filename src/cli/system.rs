@@ -8,7 +8,7 @@ use super::args::{Show, SystemCommand};
 use super::failure::Failure;
 use super::format::{Column, Format, Listing, Row, print_value};
 use super::view::{self, Table};
-use super::{images, prune};
+use super::{boot, images, prune};
 use crate::engine::native::volume_users;
 use crate::reconcile::resource::label;
 use crate::runtime::image::Store;
@@ -20,6 +20,9 @@ pub fn command(roots: &Roots, command: &SystemCommand) -> Result<ExitCode, Failu
         SystemCommand::Df { verbose, format } => df(roots, *verbose, &format.format),
         SystemCommand::Prune(arguments) => prune::system(roots, arguments),
         SystemCommand::Info(arguments) => version(roots, arguments),
+        SystemCommand::Boot(arguments) => boot::boot(roots, arguments.quiet),
+        SystemCommand::Halt(arguments) => boot::halt(roots, arguments.quiet),
+        SystemCommand::Unit => boot::unit(roots),
     }
 }
 

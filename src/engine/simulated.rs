@@ -176,6 +176,17 @@ impl Simulated {
         self.set_run(name, RunState::Exited { code: 143, by_hand: true });
     }
 
+    /// The host loses its power, and comes up again.
+    pub fn cut(&self) {
+        for held in self.world().held.values_mut() {
+            held.resource.run = held.resource.run.take().map(|run| match run {
+                RunState::Running { .. } | RunState::Paused | RunState::Restarting => RunState::Interrupted,
+                other => other,
+            });
+        }
+        self.hint();
+    }
+
     /// Somebody removes a thing by command, whatever holds it.
     pub fn remove_by_hand(&self, kind: Kind, name: &str) {
         self.world().held.remove(&(kind, name.to_owned()));

@@ -128,6 +128,8 @@ pub enum RunState {
     },
     Paused,
     Restarting,
+    /// It ran when the host went down, or its supervisor was told to end: neither stopped by command nor ended by itself.
+    Interrupted,
     Exited {
         code: i32,
         /// Somebody stopped it by command: a restart policy does not bring it back.
@@ -206,6 +208,7 @@ impl Action {
             | Self::Remove { id, .. }
             | Self::Start { id, .. }
             | Self::Stop { id, .. }
+            | Self::Halt { id, .. }
             | Self::Rename { id, .. }
             | Self::Wait { id, .. } => Some(id),
             Self::Check { .. } => None,
@@ -231,6 +234,8 @@ pub enum Action {
     Start { id: ResourceId, name: String },
     /// What does not run, or is gone, is fine. Counts as stopped by hand until started again.
     Stop { id: ResourceId, name: String },
+    /// As [`Action::Stop`], for who shuts the host down: counts as [`RunState::Interrupted`].
+    Halt { id: ResourceId, name: String },
     /// Gives a container another name on the engine, whether it runs or not, so that its successor can be made beside
     /// it. Already renamed is fine. From then on [`ContainerConfig::id`] of what is observed follows the new name.
     Rename { id: ResourceId, from: String, to: String },

@@ -508,6 +508,7 @@ pub mod label {
     pub const CONFIG_HASH: &str = "com.docker.compose.config-hash";
     pub const WORKING_DIR: &str = "com.docker.compose.project.working_dir";
     pub const CONFIG_FILES: &str = "com.docker.compose.project.config_files";
-    /// `db:service_healthy:false,cache:service_started:true`: service, condition, restart.
+    /// `db:service_healthy:false,cache:service_started:true`: service, condition, restart; a fourth word `optional`, which
+    /// is ours alone, where the dependent starts without it.
     pub const DEPENDS_ON: &str = "com.docker.compose.depends_on";
 }

@@ -15,7 +15,7 @@ use stack::reconcile::engine::{
 };
 use stack::reconcile::execute::{ExecuteOptions, execute};
 use stack::reconcile::facts::Files;
-use stack::reconcile::plan::{DestroyOptions, PlanOptions, destroy, plan};
+use stack::reconcile::plan::{DestroyOptions, Plan, PlanOptions, boot, destroy, halt, plan};
 use stack::reconcile::resource::{Config, ContainerConfig, Kind, RETIRED_SUFFIX, ResourceId};
 use stack::spec::{Container, Stack};
 use tokio_stream::Stream;
@@ -52,7 +52,7 @@ macro_rules! conformance {
             performing_again_changes_nothing limits_change_in_place environment_replaces stopping_is_by_hand
             removing_what_is_gone_succeeds waiting_tells_success_from_failure ports_are_checked
             missing_external_things_are_noticed renaming_keeps_it_running dependents_start_after_their_dependencies
-            volumes_outlive_their_stack destroying_leaves_nothing stacks_do_not_see_each_other
+            halting_is_no_stop_by_hand volumes_outlive_their_stack destroying_leaves_nothing stacks_do_not_see_each_other
             cut_off_anywhere_the_next_apply_converges);
     };
     ($make:expr; $($case:ident)*) => {
@@ -201,6 +201,23 @@ async fn stopping_is_by_hand<E: Engine + 'static>(subject: Subject<E>) {
     subject.perform(stop).await;
     subject.apply(&subject.one()).await;
     assert!(runs(&subject.observe(&desired).await, &web()));
+    subject.destroy(&desired, DestroyOptions::default()).await;
+}
+
+async fn halting_is_no_stop_by_hand<E: Engine + 'static>(subject: Subject<E>) {
+    let always = |it: &mut Container| it.restart.policy = stack::spec::RestartPolicy::UnlessStopped;
+    let web = needs(with(subject.runs.clone(), always), "db", stack::spec::Condition::Started);
+    let shop = stacks::stack([("db", with(subject.runs.clone(), always)), ("web", web)]);
+    let desired = subject.apply(&shop).await;
+    let carry_out = async |plan: Plan| {
+        let report = execute(&subject.engine, &plan, &ExecuteOptions::default(), &|_| {}).await;
+        assert!(report.succeeded(), "{report:#?}");
+        subject.observe(&desired).await
+    };
+    let ended = carry_out(halt(&desired.stack, &subject.observe(&desired).await)).await;
+    assert_eq!(run_of(&ended, &self::web()), Some(&RunState::Interrupted));
+    let back = carry_out(boot(&desired.stack, &ended, subject.engine.capabilities())).await;
+    assert!(runs(&back, &self::web()) && runs(&back, &ResourceId::new(Kind::Container, "db-1")));
     subject.destroy(&desired, DestroyOptions::default()).await;
 }
 

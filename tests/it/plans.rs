@@ -1,8 +1,8 @@
 //! Golden plans: a stack as it was applied, the stack as it is declared now, and the plan between them.
 
 use expect_test::{Expect, expect};
-use stack::reconcile::engine::{Observed, Phase, RunState, StackName};
-use stack::reconcile::plan::{DestroyOptions, PlanOptions, describe, destroy, plan};
+use stack::reconcile::engine::{Health, Observed, Phase, RunState, StackName};
+use stack::reconcile::plan::{DestroyOptions, Plan, PlanOptions, boot, describe, destroy, halt, plan};
 use stack::reconcile::resource::{Config, ImageSource, Kind, ResourceId};
 use stack::spec::{Condition, Image, NetworkMode, RestartPolicy, Stack, UpdateOrder};
 
@@ -22,7 +22,10 @@ fn check(before: Option<&Stack>, after: &Stack, expected: &Expect) {
 
 /// The steps, each with the numbers of those it waits for; `(n)` where it only comes later.
 fn steps(observed: &Observed, declared: &Stack, options: &PlanOptions) -> String {
-    let plan = plan(&desired(declared), observed, &capabilities(), options);
+    numbered(&plan(&desired(declared), observed, &capabilities(), options))
+}
+
+fn numbered(plan: &Plan) -> String {
     let steps = plan.steps.iter().enumerate().map(|(index, step)| {
         let after =
             step.after.iter().map(|it| if it.required { it.step.to_string() } else { format!("({})", it.step) });
@@ -360,6 +363,67 @@ fn stopped_containers_start_unless_their_work_is_done() {
         ~ container/failed-1   start                                           exited with 3
     "#]],
     );
+}
+
+/// Starts are those of dockerd's own start, with the jobs that they need; what else is found, or declared by now, is left.
+#[test]
+fn a_boot_brings_back_what_ran_in_its_order() {
+    let policy = |policy| move |it: &mut stack::spec::Container| it.restart.policy = policy;
+    let always = || with(container(), policy(RestartPolicy::Always));
+    let unless_stopped = || with(container(), policy(RestartPolicy::UnlessStopped));
+    let on_failure = || with(container(), policy(RestartPolicy::OnFailure { max_retries: None }));
+    let needs_optional = with(needs(always(), "held", Condition::Healthy), |it| {
+        it.depends_on.get_mut("held").unwrap().required = false;
+    });
+    let shop = stack([
+        ("cut", container()),
+        ("db", checked(on_network(always(), "back"))),
+        ("done", on_failure()),
+        ("held", unless_stopped()),
+        ("job", container()),
+        ("mail", needs_optional),
+        ("once", on_failure()),
+        ("waits", needs(unless_stopped(), "held", Condition::Healthy)),
+        ("web", needs(needs(unless_stopped(), "db", Condition::Healthy), "job", Condition::CompletedSuccessfully)),
+    ]);
+    let mut observed = applied(&shop);
+    for found in observed.resources.values_mut() {
+        found.run = found.run.as_ref().map(|_| RunState::Interrupted);
+    }
+    container_mut(&mut observed, "db-1").run = Some(RunState::Exited { code: 143, by_hand: true });
+    container_mut(&mut observed, "held-1").run = Some(RunState::Exited { code: 143, by_hand: true });
+    container_mut(&mut observed, "done-1").run = Some(RunState::Exited { code: 0, by_hand: false });
+    container_mut(&mut observed, "once-1").run = Some(RunState::Created);
+    observed.digests.values_mut().for_each(|digest| *digest = "sha256:moved".to_owned());
+    let name = StackName::new("shop").unwrap();
+    let plan = boot(&name, &observed, &capabilities());
+    expect![[r#"
+        ~ container/db-1       start                                           stopped by hand
+        ~ container/job-1      start                                           was interrupted
+        ~ container/mail-1     start                                           was interrupted
+        ~ container/once-1     start                                           never started
+        ~ container/waits-1    start                                           was interrupted
+        ~ container/web-1      start                                           was interrupted                  after container/db-1 healthy, container/job-1 completed
+    "#]]
+    .assert_eq(&plan.text());
+
+    for found in observed.resources.values_mut() {
+        found.run = found.run.as_ref().map(|_| RunState::Running { health: Health::Healthy });
+    }
+    assert!(boot(&name, &observed, &capabilities()).is_empty());
+    let halt = halt(&name, &observed);
+    expect![[r#"
+        0 stop container/cut-1
+        1 stop container/done-1
+        2 stop container/mail-1
+        3 stop container/once-1
+        4 stop container/waits-1
+        5 stop container/held-1 <- (2) (4)
+        6 stop container/web-1
+        7 stop container/db-1 <- (6)
+        8 stop container/job-1 <- (6)
+    "#]]
+    .assert_eq(&numbered(&halt));
 }
 
 #[test]

@@ -106,8 +106,12 @@ make_system() {
 
 # As little of it as starts: what it is to do is in `run` and `tests.service`.
 add_systemd() {
-    for program in systemd systemd-executor; do
+    for program in systemd systemd-executor systemd-shutdown; do
         [ ! -e "/usr/lib/systemd/$program" ] || add "/usr/lib/systemd/$program"
+    done
+    for unit in sysinit.target basic.target shutdown.target umount.target final.target poweroff.target \
+        systemd-poweroff.service; do
+        install -D -m 644 "/usr/lib/systemd/system/$unit" "system/usr/lib/systemd/system/$unit"
     done
     install -D -m 644 "$here/tests.service" system/etc/systemd/system/tests.service
     echo 0123456789abcdef0123456789abcdef >system/etc/machine-id

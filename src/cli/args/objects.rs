@@ -555,6 +555,19 @@ pub enum SystemCommand {
     Prune(SystemPrune),
     /// Print the version of this program, and what the host's kernel has
     Info(super::Show),
+    /// Start what ran when the host went down, of all stacks, in the order that was declared: for the host's start
+    Boot(Quietly),
+    /// Stop all that runs, dependents first, for the next boot to bring it back: for the host's end
+    Halt(Quietly),
+    /// Print a unit for systemd that boots and halts
+    Unit,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Quietly {
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
 }
 
 /// Nothing of a stack is touched.

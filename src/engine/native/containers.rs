@@ -169,6 +169,15 @@ pub fn stop(roots: &Roots, name: &str, how: &container::Stop) -> Result<(), Erro
     Ok(container::stop(roots, &found.config.name, how)?)
 }
 
+/// As [`stop`], for who shuts the host down.
+pub fn halt(roots: &Roots, name: &str) -> Result<(), Error> {
+    let found = container::get(roots, name)?;
+    if let Some(wanted) = declared(&found).filter(|wanted| found.is_running() && !wanted.pre_stop.is_empty()) {
+        hooks::before_stop(roots, &found.config.name, &wanted)?;
+    }
+    Ok(container::halt(roots, &found.config.name)?)
+}
+
 /// Runs what is left of the hooks after the container's start.
 pub fn finish_start(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     match container::get(roots, &wanted.name) {

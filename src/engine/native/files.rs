@@ -1,5 +1,6 @@
-//! Configs and secrets: copied to files of the container's own, with the owner and mode asked for. Secrets, and content
-//! that the file held itself, lie below the volatile root and are gone at reboot.
+//! Configs and secrets: copied to files of the container's own, with the owner and mode asked for. They lie below the
+//! volatile root and are gone at reboot. A start after that copies them anew; what a config's content in the stack's own
+//! file was is kept with the container, and what a secret's was is nowhere: it needs another apply.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,9 +10,10 @@ use std::path::{Path, PathBuf};
 
 use super::containers::Error;
 use crate::reconcile::resource::{ContainerConfig, FileMount, FileSource};
+use crate::runtime::container::Paths;
 use crate::runtime::init::spec::{Mount, MountSource};
 use crate::runtime::roots::Roots;
-use crate::runtime::state;
+use crate::runtime::state::{self, Durability};
 use crate::runtime::userns::IdRange;
 
 fn directory(roots: &Roots, container: &str) -> PathBuf {
@@ -42,12 +44,32 @@ pub fn write(
         let path = self::written(roots, &wanted.name, number);
         match content(file)? {
             Some(bytes) => put(&path, &bytes, file, users)?,
-            None if path.exists() => {}
-            None => return Err(Error::ContentLost(file.name.clone())),
+            None if file.secret && path.exists() => {}
+            None if file.secret => return Err(Error::ContentLost(file.name.clone())),
+            None if path.exists() => keep(&path, &kept(roots, &wanted.name, number))?,
+            None => match fs::read(kept(roots, &wanted.name, number)) {
+                Ok(bytes) => put(&path, &bytes, file, users)?,
+                Err(_) => return Err(Error::ContentLost(file.name.clone())),
+            },
         }
         written.insert(file.target.clone(), path);
     }
     Ok(written)
+}
+
+/// Where the content of a config outlives the boot.
+fn kept(roots: &Roots, container: &str, index: usize) -> PathBuf {
+    Paths::of(roots, container).directory.join("files").join(index.to_string())
+}
+
+fn keep(path: &Path, kept: &Path) -> Result<(), Error> {
+    let bytes = fs::read(path).map_err(at(path))?;
+    if fs::read(kept).is_ok_and(|present| present == bytes) {
+        return Ok(());
+    }
+    let directory = kept.parent().unwrap_or(kept);
+    state::make_directory(directory).map_err(crate::runtime::container::Error::from)?;
+    state::replace(kept, &bytes, Durability::Durable).map_err(at(kept))
 }
 
 /// `None` where the content was in the declaration, and the declaration is not at hand.

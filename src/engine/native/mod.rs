@@ -136,6 +136,15 @@ impl Native {
         policy::admit(&self.roots, stack, desired, newest, &self.watcher)
     }
 
+    /// All that belongs to no stack, as a stack of its own would be observed.
+    ///
+    /// # Errors
+    /// As [`Engine::observe`].
+    pub async fn observe_others(&self) -> Result<Observed, EngineError> {
+        let roots = self.roots.clone();
+        blocking(move || observe::observe(&roots, None)).await
+    }
+
     /// What protects the containers that this plan makes, a line each.
     ///
     /// # Errors
@@ -172,7 +181,7 @@ impl Engine for Native {
 
     async fn observe(&self, stack: &StackName) -> Result<Observed, EngineError> {
         let (roots, stack) = (self.roots.clone(), stack.clone());
-        blocking(move || observe::observe(&roots, &stack)).await
+        blocking(move || observe::observe(&roots, Some(&stack))).await
     }
 
     async fn perform(&self, action: &Action) -> Result<(), EngineError> {
@@ -217,14 +226,19 @@ fn perform(roots: &Roots, action: &Action, watcher: &dyn Watcher) -> Result<(), 
         Action::Start { id, name } => containers::start(roots, name).map_err(|error| failed(id, error)),
         Action::Stop { id, name } => {
             let stopped = containers::stop(roots, name, &container::Stop::default());
-            match stopped {
-                Ok(()) | Err(containers::Error::Container(container::Error::NotFound(_))) => Ok(()),
-                Err(error) => Err(failed(id, error)),
-            }
+            gone_is_fine(stopped).map_err(|error| failed(id, error))
         }
+        Action::Halt { id, name } => gone_is_fine(containers::halt(roots, name)).map_err(|error| failed(id, error)),
         Action::Rename { id, from, to } => containers::rename(roots, from, to).map_err(|error| failed(id, error)),
         Action::Wait { id, name, condition } => wait(roots, id, name, *condition),
         Action::Check { check } => checks::check(roots, check),
+    }
+}
+
+fn gone_is_fine(done: Result<(), containers::Error>) -> Result<(), containers::Error> {
+    match done {
+        Err(containers::Error::Container(container::Error::NotFound(_))) => Ok(()),
+        done => done,
     }
 }
 

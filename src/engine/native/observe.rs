@@ -15,14 +15,14 @@ use crate::runtime::network::{self, Seen};
 use crate::runtime::roots::Roots;
 use crate::runtime::volume;
 
-/// Everything with the stack's label.
-pub fn observe(roots: &Roots, stack: &StackName) -> Result<Observed, EngineError> {
+/// Everything with the stack's label; without a name, all that is of no stack.
+pub fn observe(roots: &Roots, stack: Option<&StackName>) -> Result<Observed, EngineError> {
     let mut observed = Observed::default();
     super::containers::sweep(roots).map_err(|error| failed("containers", error))?;
     crate::build::sweep(roots).map_err(|error| failed("builds", error))?;
     let of_stack = |labels: &std::collections::BTreeMap<String, String>| {
-        labels.get(label::STACK).is_some_and(|name| name == stack.as_str())
-            && labels.get(label::ONEOFF).is_none_or(|oneoff| oneoff != "True")
+        let named = labels.get(label::STACK).filter(|_| labels.get(label::ONEOFF).is_none_or(|word| word != "True"));
+        named.map(String::as_str) == stack.map(StackName::as_str)
     };
     let seen = Seen::look(roots).map_err(|error| failed("networks", error))?;
     let mut of_this_stack = BTreeSet::new();
@@ -120,6 +120,7 @@ fn run_state(found: &Container) -> RunState {
         },
         State::Paused => RunState::Paused,
         State::Restarting => RunState::Restarting,
+        State::Exited if found.status.interrupted && !found.status.by_hand => RunState::Interrupted,
         State::Exited => RunState::Exited { code: found.status.exit_code, by_hand: found.status.by_hand },
     }
 }

@@ -41,7 +41,8 @@ impl World {
             Action::Repair { config, .. } => self.repair(config),
             Action::Remove { config, .. } => self.remove(config),
             Action::Start { name, .. } => self.start(name),
-            Action::Stop { name, .. } => self.stop(name),
+            Action::Stop { name, .. } => self.stop(name, RunState::Exited { code: 143, by_hand: true }),
+            Action::Halt { name, .. } => self.stop(name, RunState::Interrupted),
             Action::Rename { from, to, .. } => self.rename(from, to),
             Action::Wait { name, condition, .. } => self.wait(name, *condition),
             Action::Check { check } => self.check(check),
@@ -241,11 +242,11 @@ impl World {
         Ok(())
     }
 
-    fn stop(&mut self, name: &str) -> Result<(), EngineError> {
+    fn stop(&mut self, name: &str, ended: RunState) -> Result<(), EngineError> {
         if let Some(held) = self.held.get_mut(&(Kind::Container, name.to_owned()))
             && has_process(held.resource.run.as_ref())
         {
-            held.resource.run = Some(RunState::Exited { code: 143, by_hand: true });
+            held.resource.run = Some(ended);
         }
         Ok(())
     }

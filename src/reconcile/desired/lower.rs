@@ -419,7 +419,11 @@ pub(super) fn depends_on_label(container: &spec::Container) -> Option<String> {
         spec::Condition::CompletedSuccessfully => "service_completed_successfully",
     };
     let parts = container.depends_on.iter();
-    let parts: Vec<String> = parts.map(|(name, it)| format!("{name}:{}:{}", word(it.condition), it.restart)).collect();
+    let optional = |required: bool| if required { "" } else { ":optional" };
+    let part = |name: &str, it: &spec::Dependency| {
+        format!("{name}:{}:{}{}", word(it.condition), it.restart, optional(it.required))
+    };
+    let parts: Vec<String> = parts.map(|(name, it)| part(name, it)).collect();
     (!parts.is_empty()).then(|| parts.join(","))
 }
 

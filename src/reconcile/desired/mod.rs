@@ -87,6 +87,18 @@ pub enum LowerError {
 }
 
 impl Desired {
+    /// A stack that asks for nothing.
+    pub fn nothing(stack: &StackName) -> Self {
+        Self {
+            stack: stack.clone(),
+            resources: BTreeMap::new(),
+            external: Vec::new(),
+            not_honoured: Vec::new(),
+            notes: Vec::new(),
+            locked: BTreeSet::new(),
+        }
+    }
+
     /// The images and where they are declared, to have what they are made from looked at.
     pub fn images_mut(&mut self) -> impl Iterator<Item = (&mut ImageConfig, &str)> {
         self.resources.values_mut().filter_map(|resource| match &mut resource.config {

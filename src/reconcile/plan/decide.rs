@@ -245,7 +245,9 @@ fn decide_found(
         decision.repair = true;
         decision.reasons.extend(found.drift.iter().cloned());
     }
-    if let (Config::Container(container), Some(run)) = (&config, &found.run) {
+    if let (Config::Container(container), Some(run)) = (&config, &found.run)
+        && !options.resting.contains(id)
+    {
         decide_run(&mut decision, container, run, options);
     }
     decision
@@ -314,7 +316,8 @@ fn with_digest(config: &Config, observed: &Observed) -> Config {
     if let Config::Container(container) = &mut config {
         let pinned = || container.image.split(' ').next()?.split_once('@').map(|(_, digest)| digest.to_owned());
         let known = observed.digests.get(&container.image).cloned();
-        container.image_digest = known.or_else(pinned).unwrap_or_default();
+        // What was made before, and is only brought back, keeps its own.
+        container.image_digest = known.or_else(pinned).unwrap_or_else(|| std::mem::take(&mut container.image_digest));
     }
     config
 }
@@ -328,6 +331,7 @@ fn decide_run(decision: &mut Decision, container: &ContainerConfig, run: &RunSta
     let reason = match run {
         RunState::Created => "never started".to_owned(),
         _ if kept || completed(container, run) || is_live(run) => return,
+        RunState::Interrupted => "was interrupted".to_owned(),
         RunState::Exited { by_hand: true, .. } => "stopped by hand".to_owned(),
         RunState::Exited { code, .. } => format!("exited with {code}"),
         RunState::Running { .. } | RunState::Paused | RunState::Restarting => return,

@@ -1,7 +1,5 @@
 //! The plan that removes a stack, made from what is found alone: no file is needed.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use super::build::assemble;
 use super::decide::{Decision, Decisions, Fate};
 use super::{DestroyOptions, Plan, PlanOptions};
@@ -24,15 +22,7 @@ pub fn destroy(stack: &StackName, observed: &Observed, options: DestroyOptions) 
         };
         decisions.insert(id.clone(), Decision::removal(fate, &found.config, reason));
     }
-    let nothing = Desired {
-        stack: stack.clone(),
-        resources: BTreeMap::new(),
-        external: Vec::new(),
-        not_honoured: Vec::new(),
-        notes: Vec::new(),
-        locked: BTreeSet::new(),
-    };
-    assemble(&nothing, observed, &decisions, &PlanOptions::default())
+    assemble(&Desired::nothing(stack), observed, &decisions, &PlanOptions::default())
 }
 
 /// The containers found that this one depends on, as its label tells: the file that declared it may be gone.

@@ -3,6 +3,7 @@
 //!
 //! Pure. An empty plan is the definition of "converged".
 
+mod boot;
 mod build;
 mod decide;
 mod destroy;
@@ -15,6 +16,7 @@ use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
+pub use boot::{boot, halt};
 pub use build::{plan, target};
 pub use destroy::destroy;
 pub use saved::{RestoreError, SavedPlan, fingerprint};
@@ -33,6 +35,8 @@ pub struct PlanOptions {
     pub refresh: bool,
     /// Leave containers alone that somebody stopped by command.
     pub keep_stopped: bool,
+    /// Containers that are not started, whatever they do.
+    pub resting: BTreeSet<ResourceId>,
     /// Ends with waiting until everything runs and is healthy.
     pub wait: bool,
 }
@@ -210,7 +214,7 @@ pub fn describe(action: &Action) -> String {
         Action::Repair { id, .. } => format!("repair {id}"),
         Action::Remove { id, .. } => format!("remove {id}"),
         Action::Start { id, .. } => format!("start {id}"),
-        Action::Stop { id, .. } => format!("stop {id}"),
+        Action::Stop { id, .. } | Action::Halt { id, .. } => format!("stop {id}"),
         Action::Rename { id, to, .. } => format!("rename {id} to {to}"),
         Action::Wait { id, condition, .. } => format!("wait for {id} {}", condition_word(*condition)),
         Action::Check { check } => format!("check {}", text::check_word(check)),

@@ -248,7 +248,9 @@ pub struct ProcessId {
     pub start: u64,
 }
 
-/// What the supervisor writes down at each change; `containers/NAME/status.json` below the volatile root.
+/// What the supervisor writes down at each change; `containers/NAME/status.json` below the volatile root. How a container
+/// has ended by itself or by command is at `containers/NAME/ended.json` below the durable root, too: a reboot is no reason
+/// to do its work again, nor to start what was stopped.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Status {
@@ -267,6 +269,8 @@ pub struct Status {
     pub error: Option<String>,
     /// Ended by command.
     pub by_hand: bool,
+    /// Its supervisor was told to end, as when the host goes down, or the host went down with it.
+    pub interrupted: bool,
     /// How often the policy started it again.
     pub restarts: u32,
     pub health: Health,

@@ -45,7 +45,7 @@ pub use paths::Paths;
 pub use probe::{Place, Probe};
 pub use remove::{Over, over, remove, sweep};
 pub use start::{Supervision, start};
-pub use stop::{Stop, kill, pause, rename, restart, stop, unpause, update};
+pub use stop::{Stop, halt, kill, pause, rename, restart, stop, unpause, update};
 pub use tree::{CopyError, Tree};
 
 use config::Record;

@@ -111,11 +111,33 @@ fn read(roots: &Roots, name: &str) -> Result<Option<Container>, Error> {
         let rest = Container { phase: Phase::Creating, config: half, status: Status::default() };
         return Ok(paths.directory.is_dir().then_some(rest));
     };
-    let status = state::read_json::<Status>(&paths.status)?.unwrap_or_default();
+    let status = match state::read_json::<Status>(&paths.status)? {
+        Some(status) => status,
+        None => of_earlier_boot(&paths)?,
+    };
     // The directory says what it is called; the record may be from before a change of name.
     let config = Config { name: name.to_owned(), ..record.config };
     let status = checked(status, &config);
     Ok(Some(Container { phase: record.phase, config, status }))
+}
+
+/// Docker's code for what a daemon finds dead.
+const LOST: i32 = 255;
+
+/// Of a container without a word of this boot.
+fn of_earlier_boot(paths: &Paths) -> Result<Status, Error> {
+    // It is just being started.
+    if paths.start.exists() {
+        return Ok(Status::default());
+    }
+    if let Some(ended) = state::read_json::<Status>(&paths.ended)? {
+        return Ok(ended);
+    }
+    // overlayfs makes it with the first mount.
+    let has_run = paths.work.join("work").exists();
+    let error = Some("the host went down while it ran".to_owned());
+    let lost = || Status { state: State::Exited, exit_code: LOST, interrupted: true, error, ..Status::default() };
+    Ok(if has_run { lost() } else { Status::default() })
 }
 
 /// What the supervisor wrote last holds only while it lives; but the program may go on without one.

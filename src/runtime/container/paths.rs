@@ -28,6 +28,8 @@ pub struct Paths {
     pub going: PathBuf,
     pub directory: PathBuf,
     pub config: PathBuf,
+    /// How it ended, while it does not run.
+    pub ended: PathBuf,
     pub upper: PathBuf,
     pub work: PathBuf,
     pub logs: PathBuf,
@@ -75,6 +77,7 @@ impl Paths {
             making: beside(MAKING),
             going: beside(GOING),
             config,
+            ended: directory.join("ended.json"),
             upper: directory.join("upper"),
             work: directory.join("work"),
             log: logs.join("json.log"),

@@ -52,6 +52,7 @@ pub fn start(
     clean(roots, &container.config)?;
     skeleton::ensure(&paths.skeleton)?;
     state::make_directory(&paths.run)?;
+    state::remove_durably(&paths.ended)?;
     state::write_json_volatile(&paths.start, start)?;
     let request = &container.config.request;
     for (path, text) in [

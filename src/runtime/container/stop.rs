@@ -1,5 +1,6 @@
 //! Stopping, removing, and changing what runs.
 
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use crate::runtime::events;
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client::{self, Request};
-use crate::runtime::state;
+use crate::runtime::{state, sys};
 
 /// How to stop; unset fields take what the container's configuration says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,23 @@ pub fn stop(roots: &Roots, name: &str, how: &Stop) -> Result<(), Error> {
         // It may have ended between the look and the question.
         Err(Error::NotRunning(_)) => Ok(()),
         other => other.map(|()| events::record(roots, &super::event(&container.config, "stop"))),
+    }
+}
+
+/// Ends the container as the end of the host does: its supervisor is told to end, and with it goes the program, in its own
+/// time. Returns when it has. The next boot brings it back.
+pub fn halt(roots: &Roots, name: &str) -> Result<(), Error> {
+    let found = get(roots, name)?;
+    if !found.is_running() {
+        return Ok(());
+    }
+    let found = if super::adopt(roots, &found)? { get(roots, name)? } else { found };
+    let shim = found.status.shim;
+    // Its number may have become another process's before it was open.
+    let Some(pidfd) = sys::pidfd_open(shim.pid).ok().filter(|_| shim.is_alive()) else { return Ok(()) };
+    match sys::pidfd_send_signal(pidfd.as_fd(), libc::SIGTERM) {
+        Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(io_at(format!("process {}", shim.pid))(error)),
+        _ => super::observe::wait_for_end(shim.pid),
     }
 }
 

@@ -291,6 +291,7 @@ impl Supervisor {
             }
             self.on_time(Instant::now());
         }
+        self.keep_end();
         self.clients.finish(&self.listener, self.status.exit_code);
         if self.is_to_remove() {
             self.remove_container();
@@ -345,7 +346,19 @@ impl Supervisor {
     /// The host shuts down, or somebody ends the supervisor: so ends the container.
     fn signalled(&mut self) {
         if matches!(self.signals.read_signal(), Ok(Some(_))) {
-            self.stop(None, self.config.stop_grace_ms);
+            self.status.interrupted = true;
+            self.end(None, self.config.stop_grace_ms);
+        }
+    }
+
+    /// For the next boot, which takes what has no such word for interrupted. Nothing better can be done about a full disk
+    /// than to go on.
+    fn keep_end(&self) {
+        let interrupted = self.status.interrupted && !self.status.by_hand;
+        if self.config.removal == Removal::Nobody && !interrupted {
+            // The numbers of processes are other ones' then.
+            let ended = Status { shim: ProcessId::default(), pipes: [0; 2], ..self.status.clone() };
+            drop(state::write_json(&self.paths.ended, &ended));
         }
     }
 
@@ -461,7 +474,7 @@ impl Supervisor {
         }
         self.tell_end(code);
         self.failures = policy::failures_after(&self.config, self.failures, ran);
-        let by_hand = self.status.by_hand;
+        let by_hand = self.status.by_hand || self.status.interrupted;
         let failures = self.failures.saturating_sub(1);
         let mut pause = policy::restart_after(&self.config, code, by_hand, self.status.restarts, failures);
         if std::mem::take(&mut self.unhealthy) && !by_hand {
@@ -526,7 +539,6 @@ impl Supervisor {
     fn grant(&mut self, client: usize, wish: Wish) {
         let answer = match wish {
             Wish::Stop { signal, grace_ms } => {
-                self.status.by_hand = true;
                 self.stop(signal.as_deref(), grace_ms);
                 // Answered by its end.
                 return;
@@ -551,12 +563,17 @@ impl Supervisor {
     }
 
     fn stop(&mut self, signal: Option<&str>, grace_ms: u64) {
+        self.status.by_hand = true;
+        self.end(signal, grace_ms);
+    }
+
+    /// For good.
+    fn end(&mut self, signal: Option<&str>, grace_ms: u64) {
         if self.restart_at.take().is_some() {
             self.status.state = State::Exited;
             self.leaving = true;
             self.save();
         } else {
-            self.status.by_hand = true;
             self.ask_to_end(signal, grace_ms);
         }
     }

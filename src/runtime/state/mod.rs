@@ -93,6 +93,16 @@ pub fn remove(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// As [`remove`], also after a power cut.
+pub fn remove_durably(path: &Path) -> Result<(), Error> {
+    if !path.exists() {
+        return Ok(());
+    }
+    remove(path)?;
+    let directory = path.parent().unwrap_or(Path::new("."));
+    File::open(directory).and_then(|directory| directory.sync_all()).map_err(io_at(directory))
+}
+
 /// Room for the text of most files.
 const USUAL_LENGTH: usize = 4 << 10;
 

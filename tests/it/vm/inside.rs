@@ -7,16 +7,13 @@ use std::time::Instant;
 
 use serde_json::Value;
 
+use super::assert_in_the_machine;
+use super::boot::persistent;
 use super::machine::SECRET;
 use crate::support::archive::{hex_digest, write_archive};
 use crate::support::{World, eventually, get, leftovers};
 
-const PORT: u16 = 8080;
-
-fn assert_in_the_machine() {
-    let words = fs::read_to_string("/proc/1/cmdline").unwrap();
-    assert!(words.contains("/sbin/run\0"), "this test is for a machine of its own: see tests/it/vm");
-}
+pub const PORT: u16 = 8080;
 
 /// The group of a container, which has all controllers.
 fn group(world: &World, container: &str) -> PathBuf {
@@ -31,7 +28,7 @@ fn setting(group: &Path, file: &str) -> String {
     fs::read_to_string(group.join(file)).unwrap().trim().to_owned()
 }
 
-fn hits() -> u32 {
+pub fn hits() -> u32 {
     let page = get(PORT, "/").unwrap();
     page.lines().find_map(|line| line.strip_prefix("hits: ")).unwrap().parse().unwrap()
 }
@@ -159,71 +156,6 @@ containers:
     assert!(!mounted.contains(SECRET) && mounted.contains("denied") || mounted.contains("not permitted"), "{mounted}");
     assert_eq!(logs("devices-privileged-1"), SECRET);
     world.ok(&["destroy", "devices"]);
-}
-
-/// As on a real machine: what is durable on the disk, the rest in memory.
-fn persistent() -> World {
-    let mut world = World::at(PathBuf::from("/disk/w"));
-    world.roots.run = PathBuf::from("/run/n");
-    world
-}
-
-/// The machine goes off with all that runs; nothing is to be asserted or cleared away before.
-fn leave(world: World) {
-    std::mem::forget(world);
-}
-
-fn policies() -> String {
-    hello("restart: always").replace("    depends_on", "    restart: unless-stopped\n    depends_on")
-}
-
-#[test]
-#[ignore = "needs the machine"]
-fn a_stack_is_made_before_a_reboot() {
-    assert_in_the_machine();
-    let world = persistent();
-    world.file("stack.yaml", &policies());
-    world.ok(&["apply"]);
-    assert_eq!((hits(), hits()), (1, 2));
-    leave(world);
-}
-
-/// Nothing is said to run that does not, and the next apply makes it so again.
-#[test]
-#[ignore = "needs the machine"]
-fn apply_brings_it_back_after_the_reboot() {
-    assert_in_the_machine();
-    let world = persistent();
-    for name in ["hello-counter-1", "hello-greeter-1"] {
-        let state = world.field(name, "state");
-        assert!(state == "created" || state == "exited", "{name} is {state}");
-    }
-    world.fails(2, &["status"]);
-    world.fails(2, &["plan", "--detailed-exitcode"]);
-    let said = world.run(&["apply"]);
-    assert!(said.code == 0 && !said.stderr.contains("error") && !said.stderr.contains("warning"), "{said:?}");
-    world.ok(&["status"]);
-    assert_eq!(hits(), 3, "the volume's data is still there");
-    let greeter = ["exec", "hello-greeter-1", "/whoami", "client", "http://counter/health"];
-    assert_eq!(world.ok(&greeter).trim(), "healthy", "the network and its names are back");
-    leave(world);
-}
-
-#[test]
-#[ignore = "needs the machine"]
-fn watch_brings_it_back_after_the_next() {
-    assert_in_the_machine();
-    let world = persistent();
-    let mut watcher = world.command(&["watch", "stack.yaml"]).spawn().unwrap();
-    eventually("it runs again", || {
-        world.field("hello-greeter-1", "state") == "running" && get(PORT, "/health").is_ok()
-    });
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(watcher.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
-    assert!(watcher.wait().unwrap().success());
-    world.ok(&["status"]);
-    assert_eq!(hits(), 4);
-    world.ok(&["destroy", "hello", "--volumes", "--yes=volumes"]);
-    world.ok(&["volume", "prune", "--trash", "--force"]);
 }
 
 const ARCHIVE: &str = "/disk/image.tar";

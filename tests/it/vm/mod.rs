@@ -1,12 +1,20 @@
 //! What needs a machine of its own: control groups of version 2, an older kernel, reboots and power cuts.
 
+mod boot;
 mod inside;
 mod machine;
 mod systemd;
 
+use std::path::Path;
 use std::time::Duration;
 
 use machine::Machine;
+
+/// Of a test that would do harm elsewhere.
+fn assert_in_the_machine() {
+    // Written by `tests/vm/run`, the first program of a machine.
+    assert!(Path::new("/run/words").exists(), "this test is for a machine of its own: see tests/it/vm");
+}
 
 /// On Linux 6.1 and one hierarchy, where this host may have neither.
 #[test]
@@ -40,17 +48,30 @@ fn other_engines_containers_are_held_in_one_hierarchy() {
     Machine::new().boot(&tests).ends_well();
 }
 
+/// Power fails, and is back; then the machine is switched off in order, and on again.
 #[test]
-fn systemd_gives_groups_and_keeps_their_limits() {
-    Machine::new().with_systemd().boot(&["vm::systemd::a_scope_holds_a_bundle_through_reloads"]).ends_well();
+fn stacks_come_back_after_a_power_cut_and_after_a_reboot() {
+    let machine = Machine::new();
+    let mut first = machine.boot(&["vm::boot::stacks_are_made_until_the_power_is_cut"]);
+    first.hears("cut now");
+    first.cut();
+    machine.boot(&["vm::boot::a_command_brings_all_back_and_another_ends_it"]).ends_well();
+    machine.boot(&["vm::boot::watch_brings_its_stack_back"]).ends_well();
 }
 
+/// The same, where a unit of systemd does both; and what systemd has to do with control groups.
 #[test]
-fn a_stack_comes_back_after_a_reboot() {
-    let machine = Machine::new();
-    machine.boot(&["vm::inside::a_stack_is_made_before_a_reboot"]).ends_well();
-    machine.boot(&["vm::inside::apply_brings_it_back_after_the_reboot"]).ends_well();
-    machine.boot(&["vm::inside::watch_brings_it_back_after_the_next"]).ends_well();
+fn a_unit_of_systemd_brings_stacks_back_and_ends_them() {
+    let machine = Machine::new().with_systemd();
+    let mut first = machine.boot(&[
+        "vm::systemd::a_scope_holds_a_bundle_through_reloads",
+        "vm::boot::stacks_are_made_until_the_power_is_cut",
+    ]);
+    first.hears("cut now");
+    first.cut();
+    for _ in 0..2 {
+        machine.boot(&["vm::boot::all_is_back"]).ends_well();
+    }
 }
 
 /// The first round says how long an apply takes; the others are cut at moments that cover all of it.

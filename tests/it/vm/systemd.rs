@@ -6,13 +6,9 @@ use std::process::Command;
 
 use serde_json::json;
 
+use super::assert_in_the_machine;
 use crate::oci_runtime::Bundle;
 use crate::support::{World, eventually};
-
-fn assert_in_the_machine() {
-    let first = fs::read_to_string("/proc/1/comm").unwrap();
-    assert!(first == "systemd\n" && PathBuf::from("/run/words").exists(), "this test is for a machine of its own");
-}
 
 fn systemctl(words: &[&str]) -> String {
     let output = Command::new("systemctl").args(words).output().unwrap();

@@ -198,7 +198,7 @@ fn controllers(version: &str) -> String {
     let unified = read("/sys/fs/cgroup/cgroup.controllers");
     let has = |name: &str| match version {
         "version 2" => unified.split_whitespace().any(|word| word == name),
-        _ => Path::new("/sys/fs/cgroup").join(name).is_dir(),
+        _ => Path::new("/sys/fs/cgroup").join(name).join("cgroup.procs").exists(),
     };
     let absent: Vec<&str> = ["memory", "cpu", "pids"].into_iter().filter(|name| !has(name)).collect();
     match absent.as_slice() {

@@ -1,8 +1,9 @@
 //! runc's words.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 /// Be an OCI runtime, with runc's words, for other engines
 ///
@@ -12,6 +13,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(name = "stack oci-runtime", version, disable_help_subcommand = true,
     after_long_help = crate::cli::args::OCI_EXAMPLES)]
 pub struct OciRuntime {
+    #[command(flatten)]
+    pub options: Options,
+    #[command(subcommand)]
+    pub command: OciCommand,
+}
+
+/// What is said before the command.
+#[derive(Debug, Args)]
+pub struct Options {
     /// Where containers are known
     #[arg(long, value_name = "DIR", default_value = "/run/stack/oci")]
     pub root: PathBuf,
@@ -33,8 +43,45 @@ pub struct OciRuntime {
     /// For runc's callers; there is no criu
     #[arg(long, value_name = "PATH", hide = true)]
     pub criu: Option<PathBuf>,
-    #[command(subcommand)]
-    pub command: OciCommand,
+}
+
+impl OciRuntime {
+    /// What the words mean, the first of which is the program. Engines run this for each step of each container, and to set
+    /// up the grammar of all commands takes as long as `start` itself: that of the one that is typed is tried first. What is
+    /// wrong, and what is asked for help, is told by the whole.
+    ///
+    /// # Errors
+    /// What to print, also where help was asked for.
+    pub fn of(words: &[OsString]) -> Result<Self, clap::Error> {
+        let matches = alone(words).and_then(|grammar| grammar.try_get_matches_from(words).ok());
+        match matches.and_then(|matches| Self::from_arg_matches(&matches).ok()) {
+            Some(arguments) => Ok(arguments),
+            None => Self::try_parse_from(words),
+        }
+    }
+}
+
+/// The options, and of the commands the first word that is the name of one. A value that reads like a name (`--log start`)
+/// chooses wrongly; what was typed is then an error here, and the whole grammar has it.
+fn alone(words: &[OsString]) -> Option<clap::Command> {
+    let (name, add) = words.iter().skip(1).find_map(|word| by_name(word.to_str()?))?;
+    let bare = clap::Command::new("stack oci-runtime").disable_help_subcommand(true).subcommand_required(true);
+    Some(Options::augment_args(bare).subcommand(add(clap::Command::new(name))))
+}
+
+type Add = fn(clap::Command) -> clap::Command;
+
+/// The commands of a container's life.
+fn by_name(word: &str) -> Option<(&'static str, Add)> {
+    Some(match word {
+        "create" => ("create", Create::augment_args),
+        "start" => ("start", Id::augment_args),
+        "state" => ("state", Id::augment_args),
+        "kill" => ("kill", Kill::augment_args),
+        "delete" => ("delete", Delete::augment_args),
+        "exec" => ("exec", Exec::augment_args),
+        _ => return None,
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -60,24 +107,9 @@ pub enum OciCommand {
     /// Print the state of a container as JSON
     State(Id),
     /// Send a signal to a container
-    Kill {
-        /// To every process of it
-        #[arg(short, long)]
-        all: bool,
-        /// The container
-        id: String,
-        /// By name or number
-        #[arg(default_value = "TERM")]
-        signal: String,
-    },
+    Kill(Kill),
     /// Remove a container that has ended
-    Delete {
-        /// End it first where it runs; one that is not there is fine
-        #[arg(short, long)]
-        force: bool,
-        /// The container
-        id: String,
-    },
+    Delete(Delete),
     /// Run a further program in a container
     Exec(Box<Exec>),
     /// Show the processes of a container
@@ -141,6 +173,27 @@ pub enum OciCommand {
 
 #[derive(Debug, Args)]
 pub struct Id {
+    /// The container
+    pub id: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Kill {
+    /// To every process of it
+    #[arg(short, long)]
+    pub all: bool,
+    /// The container
+    pub id: String,
+    /// By name or number
+    #[arg(default_value = "TERM")]
+    pub signal: String,
+}
+
+#[derive(Debug, Args)]
+pub struct Delete {
+    /// End it first where it runs; one that is not there is fine
+    #[arg(short, long)]
+    pub force: bool,
     /// The container
     pub id: String,
 }

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
 use serde_json::Value;
 
 mod args;
@@ -52,8 +52,8 @@ pub fn role(words: &[OsString]) -> Option<ExitCode> {
         _ if name == Some(OsStr::new(NAME)) => words.get(1..)?,
         _ => return None,
     };
-    let words = [OsString::from("stack oci-runtime")].into_iter().chain(rest.iter().cloned());
-    Some(match OciRuntime::try_parse_from(words) {
+    let words: Vec<_> = [OsString::from("stack oci-runtime")].into_iter().chain(rest.iter().cloned()).collect();
+    Some(match OciRuntime::of(&words) {
         Ok(arguments) => run(&arguments),
         Err(error) => {
             let printed = error.print();
@@ -63,10 +63,10 @@ pub fn role(words: &[OsString]) -> Option<ExitCode> {
 }
 
 fn run(arguments: &OciRuntime) -> ExitCode {
-    super::start_log(u8::from(arguments.debug) * 2);
+    super::start_log(u8::from(arguments.options.debug) * 2);
     dispatch(arguments).unwrap_or_else(|failure| {
-        if let Some(path) = &arguments.log {
-            log::write(path, arguments.log_format, "error", &failure.message, &now());
+        if let Some(path) = &arguments.options.log {
+            log::write(path, arguments.options.log_format, "error", &failure.message, &now());
         }
         super::view::note(&format!("error: {}", failure.message));
         ExitCode::from(failure.code)
@@ -78,16 +78,16 @@ fn now() -> String {
 }
 
 fn dispatch(arguments: &OciRuntime) -> Done {
-    let root = std::path::absolute(&arguments.root)?;
+    let root = std::path::absolute(&arguments.options.root)?;
     let room = Room::at(root);
     let done = |result: Result<(), bundle::Error>| Ok(result.map(|()| ExitCode::SUCCESS)?);
     match &arguments.command {
-        OciCommand::Create(create) => processes::create(&room, create, arguments.systemd_cgroup),
+        OciCommand::Create(create) => processes::create(&room, create, arguments.options.systemd_cgroup),
         OciCommand::Start(one) => done(bundle::start(&room, &one.id)),
-        OciCommand::Run(run) => processes::run(&room, run, arguments.systemd_cgroup),
+        OciCommand::Run(run) => processes::run(&room, run, arguments.options.systemd_cgroup),
         OciCommand::State(one) => show::state(&room, &one.id),
-        OciCommand::Kill { all, id, signal } => done(room.kill(id, signal_number(signal)?, *all)),
-        OciCommand::Delete { force, id } => done(room.delete(id, *force)),
+        OciCommand::Kill(kill) => done(room.kill(&kill.id, signal_number(&kill.signal)?, kill.all)),
+        OciCommand::Delete(delete) => done(room.delete(&delete.id, delete.force)),
         OciCommand::Exec(exec) => processes::exec(&room, exec),
         OciCommand::Ps { format, id, .. } => show::processes(&room, id, *format),
         OciCommand::List { format, quiet } => show::list(&room, *format, *quiet),

@@ -407,6 +407,9 @@ pub struct Port {
     pub target: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
+    /// The host's own firewall is not asked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub bypass: bool,
 }
 
 impl fmt::Display for Port {

@@ -205,6 +205,25 @@ pub fn set_io_priority(value: i32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_ioprio_set, OF_PROCESS, 0, value) }).map(drop)
 }
 
+/// Sends a frame, its link header with it, by this link (packet(7)).
+pub fn send_frame(socket: BorrowedFd<'_>, link: i32, frame: &[u8]) -> io::Result<()> {
+    let family = libc::AF_PACKET as libc::c_ushort;
+    let to = libc::sockaddr_ll {
+        sll_family: family,
+        sll_protocol: 0,
+        sll_ifindex: link,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    let (bytes, count) = (frame.as_ptr().cast(), frame.len());
+    // SAFETY: both buffers outlive the call, each with its length beside it; the kernel only reads them.
+    let sent = unsafe { libc::sendto(socket.as_raw_fd(), bytes, count, 0, (&raw const to).cast(), length) };
+    check(sent as libc::c_long).map(drop)
+}
+
 /// What kind of machine this process is told that it runs on (personality(2)).
 pub fn set_personality(domain: libc::c_ulong) -> io::Result<()> {
     // SAFETY: takes an integer.

@@ -40,6 +40,9 @@ pub struct Container {
     pub depends_on: BTreeMap<String, Dependency>,
 
     pub ports: Vec<Port>,
+    /// Ours: what the host's own firewall has to say on `ports`.
+    #[serde(skip_serializing_if = "Publish::is_default")]
+    pub publish: Publish,
     pub expose: Vec<ExposedPort>,
     pub network_mode: NetworkMode,
     /// Networks to join (keys of `Stack::networks`); empty unless `network_mode` is [`NetworkMode::Bridge`].
@@ -172,6 +175,23 @@ impl Port {
         };
         let published = self.published.map_or_else(|| "any".to_owned(), |range| range.to_string());
         format!("{address}{published}/{}", self.protocol)
+    }
+}
+
+/// Whether the host's own firewall is asked who may reach a published port.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Publish {
+    /// What it drops of what is for the host itself, it drops of what is for the port.
+    #[default]
+    Obey,
+    /// It is not asked, as with Docker.
+    Bypass,
+}
+
+impl Publish {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

@@ -70,7 +70,7 @@ pub fn published(exposed: &[String], already: &[Port]) -> Vec<Port> {
     let port = |text: &String| {
         let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
         let target = number.parse().ok()?;
-        Some(Port { host_ip: None, published: 0, target, protocol: protocol.to_owned() })
+        Some(Port { host_ip: None, published: 0, target, protocol: protocol.to_owned(), bypass: false })
     };
     let known = |port: &Port| already.iter().any(|own| own.target == port.target && own.protocol == port.protocol);
     exposed.iter().filter_map(port).filter(|port| !known(port)).collect()
@@ -101,6 +101,7 @@ pub fn ports(text: &str) -> Result<Vec<Port>, FlagError> {
         published: published.map_or(0, |(from, _)| from + offset),
         target: first + offset,
         protocol: protocol.to_owned(),
+        bypass: false,
     };
     Ok((0..=last - first).map(one).collect())
 }
@@ -140,6 +141,7 @@ mod tests {
             published,
             target,
             protocol: protocol.to_owned(),
+            bypass: false,
         };
         for (text, expected) in [
             ("80", vec![port(None, 0, 80, "tcp")]),

@@ -74,6 +74,7 @@ pub fn ports(wanted: &ContainerConfig) -> Vec<Port> {
         host_port: port.published,
         container_port: port.target,
         protocol: port.protocol.clone(),
+        bypass: port.bypass,
     };
     wanted.ports.iter().map(port).collect()
 }

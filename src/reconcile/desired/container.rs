@@ -111,7 +111,7 @@ pub(super) fn lower_container(
         mounts,
         files: lower_files(context, service, container),
         network: network_mode(context, service, container, number),
-        ports: container.ports.iter().map(|it| port(it, number)).collect(),
+        ports: container.ports.iter().map(|it| port(it, number, container.publish)).collect(),
         expose: container.expose.iter().map(|it| format!("{}/{}", it.ports, it.protocol)).collect(),
         dns: container.dns.iter().map(ToString::to_string).collect(),
         dns_search: container.dns_search.clone(),
@@ -427,7 +427,7 @@ fn link_aliases(stack: &spec::Stack, service: &str, key: &str) -> Vec<String> {
 }
 
 /// Of a range of host ports, the replica with number n takes the nth.
-fn port(port: &spec::Port, number: u32) -> Port {
+fn port(port: &spec::Port, number: u32, publish: spec::Publish) -> Port {
     let nth = |range: spec::PortRange| {
         let offset = u16::try_from(number - 1).unwrap_or(u16::MAX);
         if range.is_single() { range.start } else { range.start.saturating_add(offset).min(range.end) }
@@ -437,6 +437,7 @@ fn port(port: &spec::Port, number: u32) -> Port {
         published: port.published.map_or(0, nth),
         target: port.target,
         protocol: port.protocol.to_string(),
+        bypass: publish == spec::Publish::Bypass,
     }
 }
 

@@ -116,6 +116,7 @@ mod tests {
             host_port: 53,
             container_port: 5353,
             protocol: "udp".into(),
+            bypass: false,
         };
         let (host, client) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 9));
         let (own, other) = (Ipv4Addr::new(10, 210, 0, 2), Ipv4Addr::new(10, 210, 0, 3));

@@ -120,6 +120,21 @@ pub fn make_cable(socket: &mut Socket, name: &str, bridge: i32, peer: &Peer<'_>,
     socket.ask(&message)
 }
 
+/// Makes two links of this namespace that lead to each other, both down, if there is none of the first's name.
+pub fn make_pair(socket: &mut Socket, one: (&str, [u8; 6]), other: (&str, [u8; 6]), mtu: u32) -> io::Result<()> {
+    let mut message = Message::new(NEW_LINK, ACK | CREATE | EXCLUSIVE, &link_header(0, 0, 0));
+    message.text(3, one.0).attribute(1, &one.1).number(4, mtu);
+    message.nested(18, |info| {
+        info.text(1, "veth").nested(2, |data| {
+            data.nested(1, |peer| {
+                peer.raw(&link_header(0, 0, 0));
+                peer.text(3, other.0).attribute(1, &other.1).number(4, mtu);
+            });
+        });
+    });
+    exists_is_fine(socket.ask(&message))
+}
+
 /// Plugs a link into a bridge; one that is there already stays.
 pub fn set_bridge(socket: &mut Socket, index: i32, bridge: i32) -> io::Result<()> {
     let mut message = Message::new(NEW_LINK, ACK, &link_header(index, 0, 0));

@@ -7,7 +7,11 @@ use std::net::Ipv4Addr;
 use super::links::Link;
 use super::netlink::Socket;
 use super::records::{Attachment, Network, attachments, list};
-use super::{Error, cable, forwarding, kernel, links, netd, nft, place, route_socket, rules, sandbox, table_name};
+use super::rules::Host;
+use super::say::Way;
+use super::{
+    Error, cable, forwarding, judge, kernel, links, netd, nft, place, route_socket, rules, sandbox, table_name,
+};
 use crate::runtime::roots::Roots;
 
 /// The networks of one engine as they are written down, and as the kernel has them at one moment.
@@ -116,9 +120,11 @@ impl Seen {
 
 fn has_rules(roots: &Roots, networks: &[Network], attachments: &[Attachment]) -> Result<bool, Error> {
     let name = table_name(roots);
-    let Some(table) = rules::table(&name, networks, attachments, &forwarding::kept_closed(roots)?) else {
-        return Ok(true);
-    };
+    let host = Host { closed: forwarding::kept_closed(roots)?, judge: judge(roots, attachments)? };
+    let Some(table) = rules::table(&name, networks, attachments, &host) else { return Ok(true) };
+    if table.remembers && !Way::of(roots).is_there().map_err(kernel("find the way by which packets come in again"))? {
+        return Ok(false);
+    }
     let asked = Socket::netfilter().and_then(|mut socket| nft::is_in_place(&mut socket, &table));
     asked.map_err(kernel(format!("firewall table {name}")))
 }

@@ -16,6 +16,7 @@ pub mod records;
 mod resolver;
 mod rules;
 pub mod sandbox;
+mod say;
 mod subnets;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,8 @@ use netlink::Socket;
 pub use place::{create, disconnect, mend, reassert, remove, rename};
 pub use ports::{PortHolder, host_ports_free};
 pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, Subnet, attachments, list};
+use rules::Host;
+use say::Way;
 pub use trial::{links_work, tables_work};
 
 use super::events::{self, Event};
@@ -154,9 +157,12 @@ fn is_link_name(name: &str) -> bool {
     name.len() == LINK_LENGTH && name.starts_with(LINK)
 }
 
+/// What the names of all tables begin with.
+const TABLE: &str = "stack-";
+
 /// The table of this engine.
 pub fn table_name(roots: &Roots) -> String {
-    format!("stack-{}", roots.key())
+    format!("{TABLE}{}", roots.key())
 }
 
 fn is_name(name: &str) -> bool {
@@ -315,16 +321,30 @@ fn apply_rules(roots: &Roots) -> Result<(), Error> {
     apply_rules_for(roots, &list(roots)?, &attachments(roots)?)
 }
 
+/// The group by which `netd` hears of packets that the host's firewall lets in, where there is one and ports are published.
+fn judge(roots: &Roots, attachments: &[Attachment]) -> Result<Option<u16>, Error> {
+    let publishes = attachments.iter().any(|one| one.ports.iter().any(rules::is_judged));
+    Ok(if publishes && say::is_there()? { Some(say::group(roots)) } else { None })
+}
+
 /// The table that there is to be for these.
 fn apply_rules_for(roots: &Roots, networks: &[Network], attachments: &[Attachment]) -> Result<(), Error> {
     let name = table_name(roots);
     let closed = forwarding::ensure(roots, networks)?;
-    let applied =
-        Socket::netfilter().and_then(|mut socket| match rules::table(&name, networks, attachments, &closed) {
-            Some(table) => nft::put(&mut socket, &table),
-            None if nft::exists(&mut socket, &name)? => socket.batch(&nft::encode_removal(&name)),
-            None => Ok(()),
-        });
+    let table = rules::table(&name, networks, attachments, &Host { closed, judge: judge(roots, attachments)? });
+    let way = Way::of(roots);
+    let comes_again = table.as_ref().is_some_and(|table| table.remembers);
+    if comes_again {
+        way.ensure()?;
+    }
+    let applied = Socket::netfilter().and_then(|mut socket| match &table {
+        Some(table) => nft::put(&mut socket, table),
+        None if nft::exists(&mut socket, &name)? => socket.batch(&nft::encode_removal(&name)),
+        None => Ok(()),
+    });
+    if !comes_again {
+        way.remove()?;
+    }
     match applied {
         // Where there can be no table there is none.
         Err(error) if is_unknown(&error) && networks.is_empty() => Ok(()),

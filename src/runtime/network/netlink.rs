@@ -2,7 +2,7 @@
 //! since the host need have neither `ip` nor `nft`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sched::CloneFlags;
 use nix::sys::socket::{
@@ -243,6 +243,19 @@ impl Socket {
         Ok(())
     }
 
+    /// Hands to `each` what the kernel has told meanwhile, one datagram of it, without waiting. Says whether there was any;
+    /// that some was lost for want of room is no end of it.
+    pub fn heard(&mut self, each: &mut dyn FnMut(&[u8])) -> io::Result<bool> {
+        self.answer.resize(LARGEST, 0);
+        match recv(self.fd.as_raw_fd(), &mut self.answer, MsgFlags::MSG_DONTWAIT) {
+            Ok(count) => replies(&self.answer[..count]).iter().for_each(|reply| each(reply.body)),
+            Err(nix::Error::EINTR | nix::Error::ENOBUFS) => {}
+            Err(nix::Error::EAGAIN) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        Ok(true)
+    }
+
     /// Sends one message and hands each answer's body to `each`. The message asks for a dump or for an acknowledgement:
     /// either marks the end.
     pub fn dump(&mut self, message: &Message, each: &mut dyn FnMut(&[u8])) -> io::Result<()> {
@@ -263,6 +276,12 @@ impl Socket {
                 }
             }
         }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use super::netlink::{ACK, APPEND, CREATE, DUMP, EXCLUSIVE, Message, Socket, attributes};
 
@@ -17,6 +18,7 @@ const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
 const GET_RULE: u16 = SUBSYSTEM | 7;
+const NEW_SET: u16 = SUBSYSTEM | 9;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const INET: u8 = 1;
@@ -26,6 +28,8 @@ const IPV4: u32 = 2;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     pub name: String,
+    /// Whether it remembers connections ([`Expression::Admit`]).
+    pub remembers: bool,
     pub chains: Vec<Chain>,
 }
 
@@ -94,6 +98,14 @@ pub enum Expression {
         port: u16,
     },
     Masquerade,
+    /// Is of IPv4.
+    Ipv4,
+    /// Remembers the connection that the packet begins, for a few seconds; where there is no room for it the rule ends.
+    Admit,
+    /// Belongs to a connection that is remembered.
+    Admitted,
+    /// Whoever listens to this group (`NFNLGRP_NFLOG`'s) gets a copy of the packet.
+    Copy(u16),
 }
 
 impl fmt::Display for Expression {
@@ -120,13 +132,24 @@ impl fmt::Display for Expression {
             Self::Drop => f.write_str("drop"),
             Self::SendTo { address, port } => write!(f, "dnat ip to {address}:{port}"),
             Self::Masquerade => f.write_str("masquerade"),
+            Self::Ipv4 => f.write_str("meta nfproto ipv4"),
+            Self::Admit => write!(f, "add @{ADMITTED} {{ {CONNECTION} }}"),
+            Self::Admitted => write!(f, "{CONNECTION} @{ADMITTED}"),
+            Self::Copy(group) => write!(f, "log group {group}"),
         }
     }
 }
 
+/// The set of connections that are remembered, and how its elements read.
+const ADMITTED: &str = "admitted";
+const CONNECTION: &str = "ip saddr . th sport . ip daddr . th dport . meta l4proto";
+
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table inet {}", self.name)?;
+        if self.remembers {
+            writeln!(f, "  set {ADMITTED} (timeout {} s size {})", REMEMBERED.as_secs(), MOST_REMEMBERED)?;
+        }
         for chain in &self.chains {
             writeln!(f, "  chain {} ({} hook {} priority {})", chain.name, chain.kind, chain.hook, chain.priority)?;
             for rule in &chain.rules {
@@ -186,6 +209,9 @@ fn creation(table: &Table, flags: u16) -> Vec<Message> {
     let mut new = table_message(NEW_TABLE, flags, &table.name);
     new.attribute(6, &table.comment());
     let mut messages = vec![new];
+    if table.remembers {
+        messages.push(set_of_connections(&table.name));
+    }
     for chain in &table.chains {
         let mut new = message(NEW_CHAIN, CREATE);
         new.text(1, &table.name).text(3, chain.name);
@@ -200,6 +226,48 @@ fn creation(table: &Table, flags: u16) -> Vec<Message> {
         messages.extend(chain.rules.iter().map(|rule| encode_rule(&table.name, chain.name, rule)));
     }
     messages
+}
+
+/// What tells one connection from another, in the registers of four bytes from the first on.
+const KEY: [Part; 5] = [Part::Network(12), Part::Transport(0), Part::Network(16), Part::Transport(2), Part::Protocol];
+/// Of the kernel's data types, as `nft` numbers them: address, port, address, port, protocol.
+const KEY_TYPES: [u32; 5] = [7, 13, 7, 13, 12];
+const FIRST_REGISTER: u32 = 8;
+/// How long a connection is remembered: a client that hears nothing asks again after one second, and then after two.
+const REMEMBERED: Duration = Duration::from_secs(5);
+const MOST_REMEMBERED: u32 = 65_535;
+
+#[derive(Clone, Copy)]
+enum Part {
+    /// Four bytes from here in the network header.
+    Network(u32),
+    /// Two from here in the transport header.
+    Transport(u32),
+    Protocol,
+}
+
+fn set_of_connections(table: &str) -> Message {
+    const MADE_BY_RULES_AND_EXPIRING: u32 = 0x10 | 0x20;
+    let mut new = message(NEW_SET, CREATE);
+    new.text(1, table).text(2, ADMITTED).big(3, MADE_BY_RULES_AND_EXPIRING);
+    // Six bits a type, four bytes a part.
+    new.big(4, KEY_TYPES.iter().fold(0, |all, one| all << 6 | one)).big(5, 4 * KEY.len() as u32);
+    new.nested(9, |description| {
+        description.big(1, MOST_REMEMBERED);
+    });
+    new.big(10, 1).attribute(11, &(REMEMBERED.as_millis() as u64).to_be_bytes());
+    new
+}
+
+/// The connection of the packet into the registers.
+fn load_connection(list: &mut Message) {
+    for (register, part) in (FIRST_REGISTER..).zip(KEY) {
+        match part {
+            Part::Network(offset) => load(list, "payload", &[(1, register), (2, 1), (3, offset), (4, 4)]),
+            Part::Transport(offset) => load(list, "payload", &[(1, register), (2, 2), (3, offset), (4, 2)]),
+            Part::Protocol => load(list, "meta", &[(2, 16), (1, register)]),
+        }
+    }
 }
 
 /// Makes the kernel hold this table. One that is in place is left alone: each change waits for all processors. Where
@@ -258,9 +326,49 @@ fn comment_in_place(socket: &mut Socket, name: &str) -> io::Result<Option<Vec<u8
     }
 }
 
+/// Whether others judge what comes in for this host: a chain at that hook that drops what it does not know, or has rules.
+/// Tables of engines like this one do not count.
+pub fn others_judge_input(socket: &mut Socket) -> io::Result<bool> {
+    const INPUT: [u8; 4] = 1_u32.to_be_bytes();
+    const DROP: [u8; 4] = 0_u32.to_be_bytes();
+    let mut found: Vec<(u8, String, String, bool)> = Vec::new();
+    let asked = socket.dump(&Message::new(GET_CHAIN, DUMP, &header(0, 0)), &mut |body| {
+        let Some(&family) = body.first().filter(|family| [INET, IPV4 as u8].contains(family)) else { return };
+        let all: BTreeMap<u16, &[u8]> = attributes(body.get(4..).unwrap_or_default()).into_iter().collect();
+        let text = |kind| all.get(&kind).map(|value| text(value));
+        let is_input = |value: &&[u8]| attributes(value).contains(&(1, &INPUT[..]));
+        if let (Some(table), Some(name), Some("filter")) = (text(1), text(3), text(7).as_deref())
+            && all.get(&4).is_some_and(is_input)
+            && !table.starts_with(super::TABLE)
+        {
+            found.push((family, table, name, all.get(&5).is_some_and(|policy| **policy == DROP)));
+        }
+    });
+    match asked {
+        // A kernel without tables.
+        Err(error) if super::is_unknown(&error) => return Ok(false),
+        other => other?,
+    }
+    for (family, table, chain, drops) in found {
+        let mut has_rules = drops;
+        if !drops {
+            let mut ask = Message::new(GET_RULE, DUMP, &header(family, 0));
+            ask.text(1, &table).text(2, &chain);
+            socket.dump(&ask, &mut |_| has_rules = true)?;
+        }
+        if has_rules {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
+}
+
 /// The chain that each thing of this kind in the table is of; `naming` is the attribute that says so.
 fn of_table(socket: &mut Socket, kind: u16, naming: u16, table: &str, each: &mut dyn FnMut(String)) -> io::Result<()> {
-    let text = |value: &[u8]| String::from_utf8_lossy(value).trim_end_matches('\0').to_owned();
     let mut ask = Message::new(kind, DUMP, &header(INET, 0));
     ask.text(1, table);
     socket.dump(&ask, &mut |body| {
@@ -327,9 +435,13 @@ fn interface(list: &mut Message, key: u32, name: &str, is: bool) {
     compare(list, &padded, is);
 }
 
-fn address(list: &mut Message, offset: u32, network: Ipv4Addr, prefix: u8, is: bool) {
+fn is_ipv4(list: &mut Message) {
     load(list, "meta", &[(2, 15), (1, 1)]);
     compare(list, &[IPV4 as u8], true);
+}
+
+fn address(list: &mut Message, offset: u32, network: Ipv4Addr, prefix: u8, is: bool) {
+    is_ipv4(list);
     load(list, "payload", &[(1, 1), (2, 1), (3, offset), (4, 4)]);
     let bits = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0).to_be_bytes();
     mask(list, &bits);
@@ -407,5 +519,22 @@ fn encode_expression(list: &mut Message, expression: &Expression) {
             });
         }
         Expression::Masquerade => element(list, "masq", |_| {}),
+        Expression::Ipv4 => is_ipv4(list),
+        Expression::Admit => {
+            load_connection(list);
+            element(list, "dynset", |data| {
+                data.text(1, ADMITTED).big(2, 1).big(3, 0).big(4, FIRST_REGISTER);
+            });
+        }
+        Expression::Admitted => {
+            load_connection(list);
+            element(list, "lookup", |data| {
+                data.text(1, ADMITTED).big(2, FIRST_REGISTER).big(4, 1);
+            });
+        }
+        Expression::Copy(group) => element(list, "log", |data| {
+            // Each packet at once.
+            data.attribute(1, &group.to_be_bytes()).attribute(4, &1_u16.to_be_bytes());
+        }),
     }
 }

@@ -151,6 +151,9 @@ pub struct Port {
     pub container_port: u16,
     /// `tcp` or `udp`.
     pub protocol: String,
+    /// The host's own firewall is not asked.
+    #[serde(default)]
+    pub bypass: bool,
 }
 
 /// What one container has of the network.

@@ -32,7 +32,7 @@ fn table() -> Table {
     });
     // Before whatever rules the container makes for its own packets: they see the port that is really used.
     let output = Chain { name: "output", kind: "filter", hook: 3, priority: -300, rules: rules.collect() };
-    Table { name: "stack-names".to_owned(), chains: vec![output] }
+    Table { name: "stack-names".to_owned(), remembers: false, chains: vec![output] }
 }
 
 #[cfg(test)]

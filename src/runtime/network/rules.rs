@@ -7,23 +7,52 @@ use std::net::{IpAddr, Ipv4Addr};
 use super::nft::{Chain, Expression, Rule, Table};
 use super::records::{Attachment, Network, Port};
 
-/// `None` where there is no network: then there is no table either. `closed` are the links of the host that pass packets
-/// on only because of us.
-pub fn table(name: &str, networks: &[Network], attachments: &[Attachment], closed: &BTreeSet<String>) -> Option<Table> {
+/// What the rules depend on of the host.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Host {
+    /// Its links that pass packets on only because of us.
+    pub closed: BTreeSet<String>,
+    /// Where its own firewall judges who may speak to it: the group by which `netd` hears of what that lets in (see `say`).
+    pub judge: Option<u16>,
+}
+
+/// After all others have judged, before the kernel takes note of a connection that came in (`NF_IP_PRI_CONNTRACK_CONFIRM`).
+const LAST: i32 = i32::MAX - 1;
+
+/// `None` where there is no network: then there is no table either.
+pub fn table(name: &str, networks: &[Network], attachments: &[Attachment], host: &Host) -> Option<Table> {
     if networks.is_empty() {
         return None;
     }
+    let ports = published(networks, attachments);
     let chain = |name, kind, hook, priority, rules| Chain { name, kind, hook, priority, rules };
-    Some(Table {
-        name: name.to_owned(),
-        chains: vec![
-            chain("prerouting", "nat", 0, -100, published(networks, attachments, &[])),
-            chain("output", "nat", 3, -100, published(networks, attachments, &[Expression::NotToLoopback])),
-            chain("postrouting", "nat", 4, 100, networks.iter().flat_map(masquerade).collect()),
-            chain("input", "filter", 1, 0, input(networks)),
-            chain("forward", "filter", 2, 0, forward(networks, closed)),
-        ],
-    })
+    let mut chains = vec![
+        chain("prerouting", "nat", 0, -100, ports.iter().map(|port| port.inward(host.judge.is_some())).collect()),
+        chain("output", "nat", 3, -100, ports.iter().map(Published::from_here).collect()),
+        chain("postrouting", "nat", 4, 100, networks.iter().flat_map(masquerade).collect()),
+        chain("input", "filter", 1, 0, input(networks)),
+        chain("forward", "filter", 2, 0, forward(networks, &host.closed)),
+    ];
+    let judged = host.judge.map(|group| ports.iter().flat_map(|port| port.judged(group)).collect::<Vec<_>>());
+    let judged = judged.filter(|rules| !rules.is_empty());
+    let remembers = judged.is_some();
+    chains.extend(judged.map(|rules| chain("judged", "filter", 1, LAST, rules)));
+    Some(Table { name: name.to_owned(), remembers, chains })
+}
+
+/// Whether the host's firewall is asked on this port. To a loopback address nothing comes from elsewhere, and IPv6 is
+/// served by `netd`, which the host's firewall sees as any program.
+pub fn is_judged(port: &Port) -> bool {
+    !port.bypass && is_led(port)
+}
+
+/// Whether packets to it are led to the container by rules.
+fn is_led(port: &Port) -> bool {
+    match port.host_ip {
+        Some(IpAddr::V4(address)) => !address.is_loopback(),
+        Some(IpAddr::V6(_)) => false,
+        None => true,
+    }
 }
 
 fn from(network: &Network) -> Expression {
@@ -34,30 +63,64 @@ fn to(network: &Network) -> Expression {
     Expression::To { interface: network.bridge.clone(), is: true }
 }
 
-/// Packets to a published port of this host go to the container, those of this host's own programs too. To a loopback
-/// address they do not: those are served by `netd`. What goes elsewhere is left alone whatever port it is for.
-fn published(networks: &[Network], attachments: &[Attachment], first: &[Expression]) -> Vec<Rule> {
-    let ports = attachments.iter().flat_map(|attachment| {
-        let target = attachment.way_out(networks).map(|(_, endpoint)| endpoint.address);
-        attachment.ports.iter().filter_map(move |port| Some((port, target?)))
-    });
-    let rules = ports.filter_map(|(port, target)| publish(port, target));
-    rules.map(|rule| Rule([first, &rule[..]].concat())).collect()
+/// A port of this host that leads to a container.
+struct Published<'a> {
+    port: &'a Port,
+    target: Ipv4Addr,
 }
 
-fn publish(port: &Port, target: Ipv4Addr) -> Option<Vec<Expression>> {
-    let destination = match port.host_ip {
-        Some(IpAddr::V4(address)) if address.is_loopback() => return None,
-        Some(IpAddr::V6(_)) => return None,
-        Some(IpAddr::V4(address)) if !address.is_unspecified() => {
-            Some(Expression::Destination { network: address, prefix: 32 })
-        }
-        _ => None,
+/// Those of the ports that rules lead.
+fn published<'a>(networks: &[Network], attachments: &'a [Attachment]) -> Vec<Published<'a>> {
+    let of = |attachment: &'a Attachment| {
+        let target = attachment.way_out(networks).map(|(_, endpoint)| endpoint.address);
+        let led = attachment.ports.iter().filter(|port| is_led(port));
+        led.filter_map(move |port| Some(Published { port, target: target? }))
     };
-    let protocol = Expression::Protocol(if port.protocol == "udp" { 17 } else { 6 });
-    let target = Expression::SendTo { address: target, port: port.container_port };
-    let rest = [Expression::ToThisHost, protocol, Expression::Port(port.host_port), target];
-    Some(destination.into_iter().chain(rest).collect())
+    attachments.iter().flat_map(of).collect()
+}
+
+impl Published<'_> {
+    /// Packets to the port, at this host. What goes elsewhere is left alone whatever port it is for.
+    fn to_it(&self) -> Vec<Expression> {
+        let destination = match self.port.host_ip {
+            Some(IpAddr::V4(address)) if !address.is_unspecified() => {
+                Some(Expression::Destination { network: address, prefix: 32 })
+            }
+            _ => None,
+        };
+        let protocol = Expression::Protocol(if self.port.protocol == "udp" { 17 } else { 6 });
+        let rest = [Expression::ToThisHost, protocol, Expression::Port(self.port.host_port)];
+        destination.into_iter().chain(rest).collect()
+    }
+
+    fn send(&self) -> Expression {
+        Expression::SendTo { address: self.target, port: self.port.container_port }
+    }
+
+    /// From elsewhere to the container; where the host judges, what it has let in.
+    fn inward(&self, judged: bool) -> Rule {
+        let admitted = (judged && !self.port.bypass).then_some([Expression::Ipv4, Expression::Admitted]);
+        Rule([self.to_it(), admitted.into_iter().flatten().collect(), vec![self.send()]].concat())
+    }
+
+    /// From this host's own programs. To a loopback address they do not: those are served by `netd`.
+    fn from_here(&self) -> Rule {
+        Rule([vec![Expression::NotToLoopback], self.to_it(), vec![self.send()]].concat())
+    }
+
+    /// What the host's firewall has let in: it comes again. Nothing else of it goes on to who listens here, which is
+    /// `netd` for this host's own programs.
+    fn judged(&self, group: u16) -> Vec<Rule> {
+        if self.port.bypass {
+            return Vec::new();
+        }
+        let elsewhere = Expression::From { interface: "lo".to_owned(), is: false };
+        let it = [vec![Expression::Ipv4, elsewhere], self.to_it()].concat();
+        vec![
+            Rule([it.clone(), vec![Expression::Admit, Expression::Copy(group), Expression::Drop]].concat()),
+            Rule([it, vec![Expression::Drop]].concat()),
+        ]
+    }
 }
 
 /// Packets that leave get the host's address; so do those that come back to the same network through a published port,
@@ -138,6 +201,7 @@ mod tests {
             host_port,
             container_port: 80,
             protocol: protocol.into(),
+            bypass: false,
         };
         let web = Attachment {
             container: "web".into(),
@@ -148,8 +212,8 @@ mod tests {
             ports: vec![port(None, 8080, "tcp"), port(Some("192.0.2.1"), 53, "udp"), port(Some("127.0.0.1"), 9, "tcp")],
             ..Attachment::default()
         };
-        let closed = BTreeSet::from(["eth0".to_owned()]);
-        assert_eq!(table("stack-x", &[], &[], &closed), None);
+        let host = Host { closed: BTreeSet::from(["eth0".to_owned()]), judge: None };
+        assert_eq!(table("stack-x", &[], &[], &host), None);
         expect![[r#"
             table inet stack-x
               chain prerouting (nat hook 0 priority -100)
@@ -174,6 +238,33 @@ mod tests {
                 oifname "stk-front" drop
                 iifname "eth0" ct status & dnat == 0 drop
         "#]]
-        .assert_eq(&table("stack-x", &networks, &[web], &closed).unwrap().to_string());
+        .assert_eq(&table("stack-x", &networks, &[web.clone()], &host).unwrap().to_string());
+        let judged = Host { judge: Some(1234), ..Host::default() };
+        let mut past = web;
+        past.ports[1].bypass = true;
+        expect![[r#"
+            table inet stack-x
+              set admitted (timeout 5 s size 65535)
+              chain prerouting (nat hook 0 priority -100)
+                fib daddr type local meta l4proto tcp th dport 8080 meta nfproto ipv4 ip saddr . th sport . ip daddr . th dport . meta l4proto @admitted dnat ip to 10.210.0.2:80
+                ip daddr 192.0.2.1/32 fib daddr type local meta l4proto udp th dport 53 dnat ip to 10.210.0.2:80
+              chain output (nat hook 3 priority -100)
+                ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto tcp th dport 8080 dnat ip to 10.210.0.2:80
+                ip daddr != 127.0.0.0/8 ip daddr 192.0.2.1/32 fib daddr type local meta l4proto udp th dport 53 dnat ip to 10.210.0.2:80
+              chain postrouting (nat hook 4 priority 100)
+                ip saddr 10.210.0.0/24 oifname != "stk-front" masquerade
+                ip saddr 10.210.0.0/24 oifname "stk-front" ct status dnat masquerade
+              chain input (filter hook 1 priority 0)
+              chain forward (filter hook 2 priority 0)
+                iifname "stk-front" oifname "stk-front" accept
+                ct state established,related accept
+                oifname "stk-front" ct status dnat accept
+                oifname "stk-front" drop
+              chain judged (filter hook 1 priority 2147483646)
+                meta nfproto ipv4 iifname != "lo" fib daddr type local meta l4proto tcp th dport 8080 add @admitted { ip saddr . th sport . ip daddr . th dport . meta l4proto } log group 1234 drop
+                meta nfproto ipv4 iifname != "lo" fib daddr type local meta l4proto tcp th dport 8080 drop
+        "#]].assert_eq(&table("stack-x", &networks[1..], &[past.clone()], &judged).unwrap().to_string());
+        past.ports.truncate(0);
+        assert!(!table("stack-x", &networks[1..], &[past], &judged).unwrap().remembers);
     }
 }

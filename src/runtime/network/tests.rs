@@ -142,7 +142,7 @@ fn wish(name: &str, networks: &[&str], ports: &[Port]) -> Connect {
 }
 
 fn port(host_port: u16, container_port: u16) -> Port {
-    Port { host_ip: None, host_port, container_port, protocol: "tcp".into() }
+    Port { host_ip: None, host_port, container_port, protocol: "tcp".into(), bypass: false }
 }
 
 fn address_in(attachment: &Attachment, network: &str) -> Ipv4Addr {
@@ -402,7 +402,7 @@ fn each_rule_that_is_flushed_is_noticed() {
 #[test]
 fn a_table_of_somebody_else_stays() {
     in_a_world(|world| {
-        let theirs = nft::Table { name: "theirs".into(), chains: Vec::new() };
+        let theirs = nft::Table { name: "theirs".into(), remembers: false, chains: Vec::new() };
         let mut socket = Socket::netfilter().unwrap();
         socket.batch(&nft::encode(&theirs)).unwrap();
         world.network("front");

@@ -293,6 +293,9 @@ fn deploy_keys(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>) 
     {
         deploy::differ("scale", "deploy.replicas", node.span, cx);
     }
+    let publish = f.take_ours("publish");
+    let words = [("obey", Publish::Obey), ("bypass", Publish::Bypass)];
+    container.publish = publish.and_then(|node| cx.choice(&node, &words)).unwrap_or_default();
     let replicas = f.take_ours("replicas").and_then(|node| cx.number(&node));
     container.replicas = replicas.or(scale).or(read.replicas).unwrap_or(1);
     container.resources = deploy::flat(f, read.resources, cx);

@@ -80,17 +80,56 @@ fn the_hosts_own_firewall_has_its_say_on_what_is_passed_on() {
             "nft 'add rule inet filter forward ct status dnat accept; add rule inet filter forward ct state established accept'",
         );
         assert!(way_in() && !way_out());
-        sh(
-            "nft 'delete chain inet filter forward; add chain inet filter input { type filter hook input priority 0; policy drop; }; add rule inet filter input iif lo accept'",
-        );
-        assert!(way_in(), "as docs/networks.md says");
-        sh(
-            "nft 'add chain inet filter first { type filter hook prerouting priority -300; }; add rule inet filter first iifname up0 tcp dport 8080 drop'",
-        );
-        assert!(!way_in(), "as docs/networks.md says");
         island.world.ok(&["destroy", "shop"]);
         // Nothing of theirs went with ours.
         assert_eq!(sh("nft list tables"), "table inet filter\n");
+    });
+}
+
+/// Who may speak to the host may speak to its published ports, and nobody else, whenever the host's chains came.
+#[test]
+fn the_hosts_own_firewall_judges_who_reaches_a_published_port() {
+    on_an_island(|island| {
+        let open = "open: {image: \"builtin:whoami\", ports: [\"0.0.0.0:8081:80\"], publish: bypass}";
+        let echo = "echo: {image: \"builtin:whoami\", command: [udp-echo, \"53\"], ports: [\"0.0.0.0:5353:53/udp\"]}";
+        let web = "web: {image: \"builtin:whoami\", ports: [\"0.0.0.0:8080:80\"]}";
+        island.apply("stack.yaml", &format!("name: shop\ncontainers:\n  {web}\n  {open}\n  {echo}\n"));
+        let way_in = |port| island.outside.ask(HERE, port).is_ok();
+        let echoes = || {
+            let socket = island.outside.inside(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap());
+            socket.set_read_timeout(Some(Duration::from_millis(500))).unwrap();
+            socket.send_to(b"hello", (HERE, 5353)).unwrap();
+            socket.recv(&mut [0; 16]).is_ok_and(|length| length == 5)
+        };
+        assert!(way_in(8080) && way_in(8081) && echoes());
+        assert_eq!(sh("nft list chains | grep -c judged || true"), "0\n", "nobody to ask");
+        sh(
+            "nft 'add table inet theirs; add chain inet theirs input { type filter hook input priority 0; policy drop; }'",
+        );
+        sh(
+            "nft 'add rule inet theirs input ct state established accept; add rule inet theirs input udp dport 5353 accept'",
+        );
+        eventually("the engine has heard of it", || !way_in(8080));
+        assert!(way_in(8081), "it asked not to be judged");
+        assert!(echoes(), "the first datagram of a client is not lost");
+        assert!(ask(HERE, 8080).is_ok(), "the host's own programs are not from elsewhere");
+        // Those that were let in see the client's own address.
+        sh("nft 'add rule inet theirs input tcp dport 8080 ip saddr 203.0.113.0/24 accept'");
+        assert!(!way_in(8080), "somebody else was let in");
+        sh(
+            "nft flush chain inet theirs input; nft add rule inet theirs input tcp dport 8080 ip saddr != 203.0.113.0/24 accept",
+        );
+        let said = island.outside.ask(HERE, 8080).unwrap();
+        let from = line(&said, "client:").unwrap();
+        assert_eq!(from, crate::support::island::OUTSIDE.to_string());
+        assert!(!echoes());
+        // Without chains of theirs all is as before.
+        sh("nft 'delete chain inet theirs input'");
+        eventually("nobody is asked", || sh("nft list chains | grep -c judged || true") == "0\n");
+        assert!(way_in(8080) && echoes());
+        island.world.ok(&["destroy", "shop"]);
+        assert_eq!(sh("nft list tables"), "table inet theirs\n");
+        assert_eq!(sh("ip -o link | grep -c stk || true"), "0\n");
     });
 }
 

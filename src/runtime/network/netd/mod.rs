@@ -11,8 +11,10 @@
 //!
 //! In the namespace of each container it answers questions for names at 127.0.0.11 (see `resolver`). On the host it listens on
 //! published ports: that keeps them from being taken by others, and carries connections of the host's own programs to
-//! the container, which the firewall never sees. Those from elsewhere never come here; the firewall's rules lead them.
+//! the container, which the firewall never sees. Those from elsewhere never come here; the firewall's rules lead them. Where
+//! the host's own firewall judges them first, it sends in again what that lets in (`again`).
 
+mod again;
 mod datagrams;
 mod guard;
 mod handover;

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use super::again::Again;
 use super::datagrams::Datagrams;
 use super::handover::{self, Handover};
 use super::message::{self, Outcome, Transport};
@@ -68,6 +69,8 @@ pub struct Server {
     pub(super) ports: BTreeMap<Listener, Port>,
     pub(super) streams: Streams,
     datagrams: Datagrams,
+    /// Where ports are published, and the kernel tells of packets.
+    again: Option<(Again, Token)>,
     turn: usize,
     questions: Arc<AtomicUsize>,
 }
@@ -92,6 +95,7 @@ impl Server {
             ports: BTreeMap::new(),
             streams: Streams::new(MOST),
             datagrams: Datagrams::new(MOST),
+            again: None,
             turn: 0,
             questions: Arc::default(),
         })
@@ -122,6 +126,9 @@ impl Server {
         }
         if self.datagrams.has(token) {
             return self.datagrams.reply(token);
+        }
+        if let Some((again, _)) = self.again.as_mut().filter(|(_, own)| *own == token) {
+            return again.forward();
         }
         if let Some(port) = self.ports.values().find(|port| port.token == token) {
             let target = port.target.address;
@@ -257,6 +264,12 @@ impl Server {
         for port in gone.iter().filter_map(|listener| self.ports.remove(listener)) {
             self.datagrams.close(port.token);
         }
+        if wanted.ports.is_empty() {
+            self.again = None;
+        } else if self.again.is_none() {
+            // A kernel without such copies leaves it to the client to try again.
+            self.again = self.again().ok();
+        }
         for (listener, target) in &wanted.ports {
             match self.ports.get_mut(listener) {
                 Some(port) => port.target = target.clone(),
@@ -285,6 +298,12 @@ impl Server {
         self.poller.add_readable(&udp, udp_token)?;
         self.poller.add_readable(&tcp, tcp_token)?;
         Ok(Resolver { inode, udp: Arc::new(udp), tcp, udp_token, tcp_token })
+    }
+
+    fn again(&mut self) -> io::Result<(Again, Token)> {
+        let (again, token) = (Again::new(&self.roots)?, self.poller.token());
+        self.poller.add_readable(&again, token)?;
+        Ok((again, token))
     }
 
     fn port(&mut self, listener: &Listener, target: &Target) -> io::Result<Port> {

@@ -145,7 +145,7 @@ mod tests {
 
     fn port(host_ip: Option<&str>, host_port: u16, protocol: &str) -> Port {
         let host_ip = host_ip.map(|text| text.parse().unwrap());
-        Port { host_ip, host_port, container_port: 80, protocol: protocol.into() }
+        Port { host_ip, host_port, container_port: 80, protocol: protocol.into(), bypass: false }
     }
 
     #[test]

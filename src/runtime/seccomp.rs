@@ -12,6 +12,7 @@ use libc::sock_filter;
 use super::sys;
 
 mod names;
+mod narrow;
 mod profile;
 
 pub use profile::Profile;
@@ -130,21 +131,32 @@ pub fn filter(capabilities: &BTreeSet<String>) -> Vec<sock_filter> {
         .filter(|(name, _)| capabilities.contains(*name))
         .flat_map(|(_, calls)| calls.iter().copied())
         .collect();
-    let mut program = of_this_machine();
-    program.extend(clone_rule(&opened));
-    program.extend(socket_rule(capabilities));
-    let refused = REFUSED.iter().map(|call| (*call as u32, fail(libc::EPERM).k));
-    let allowed = ALLOWED.iter().chain(&opened).map(|call| (*call as u32, ALLOW.k));
-    let answers: BTreeMap<u32, u32> = refused.chain(allowed).collect();
-    decide(&ranges(answers, fail(libc::ENOSYS).k), &mut program);
-    program
+    let own = section(|call| Some(call as u32), &opened, capabilities, [].into_iter());
+    let forms = narrow::allowed().map(|call| (call, true)).chain(narrow::refused(&opened));
+    let of_32_bits = section(narrow::number, &opened, capabilities, forms);
+    profile::by_architecture(&own, &[fail(libc::ENOSYS)], &of_32_bits)
 }
 
-/// Calls of other architectures and of x32 answer ENOSYS; of what is left the number is loaded.
-fn of_this_machine() -> Vec<sock_filter> {
-    let by_architecture = [load(ARCH), jump(libc::BPF_JEQ, ARCH_X86_64, 1, 0), fail(libc::ENOSYS)];
-    let by_number = [load(NR), jump(libc::BPF_JGE, X32_BIT, 0, 1), fail(libc::ENOSYS)];
-    [by_architecture, by_number].concat()
+/// The answers for programs whose calls have these numbers; `more`: further calls, and whether they are open. The number
+/// of the call is loaded.
+fn section(
+    number: impl Fn(i64) -> Option<u32>,
+    opened: &BTreeSet<i64>,
+    capabilities: &BTreeSet<String>,
+    more: impl Iterator<Item = (u32, bool)>,
+) -> Vec<sock_filter> {
+    let mut program = Vec::new();
+    if let (Some(clone), Some(socket)) = (number(libc::SYS_clone), number(libc::SYS_socket)) {
+        program.extend(clone_rule(clone, opened));
+        program.extend(socket_rule(socket, capabilities));
+    }
+    let number = |call: &i64| number(*call);
+    let refused = REFUSED.iter().filter_map(number).map(|call| (call, false));
+    let allowed = ALLOWED.iter().chain(opened).filter_map(number).map(|call| (call, true));
+    let action = |(call, is_open)| (call, if is_open { ALLOW.k } else { fail(libc::EPERM).k });
+    let answers: BTreeMap<u32, u32> = refused.chain(allowed).chain(more).map(action).collect();
+    decide(&ranges(answers, fail(libc::ENOSYS).k), &mut program);
+    program
 }
 
 /// The answer from each number on, up to the next of these. `answers`: by rising number; all others answer `default`.
@@ -178,12 +190,12 @@ fn decide(ranges: &[(u32, u32)], program: &mut Vec<sock_filter>) {
 }
 
 /// clone(2) makes threads and processes, but no namespaces unless unshare(2) is open too.
-fn clone_rule(opened: &BTreeSet<i64>) -> Vec<sock_filter> {
+fn clone_rule(number: u32, opened: &BTreeSet<i64>) -> Vec<sock_filter> {
     if opened.contains(&libc::SYS_unshare) {
-        return vec![jump(libc::BPF_JEQ, libc::SYS_clone as u32, 0, 1), ALLOW];
+        return vec![jump(libc::BPF_JEQ, number, 0, 1), ALLOW];
     }
     vec![
-        jump(libc::BPF_JEQ, libc::SYS_clone as u32, 0, 4),
+        jump(libc::BPF_JEQ, number, 0, 4),
         load(argument(0)),
         jump(libc::BPF_JSET, NAMESPACE_FLAGS, 0, 1),
         fail(libc::EPERM),
@@ -192,7 +204,7 @@ fn clone_rule(opened: &BTreeSet<i64>) -> Vec<sock_filter> {
 }
 
 /// UNIX, INET, INET6, NETLINK but for its XFRM protocol, and PACKET for those who may send raw packets.
-fn socket_rule(capabilities: &BTreeSet<String>) -> Vec<sock_filter> {
+fn socket_rule(number: u32, capabilities: &BTreeSet<String>) -> Vec<sock_filter> {
     let mut families = vec![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
     if capabilities.contains("CAP_NET_RAW") {
         families.push(libc::AF_PACKET);
@@ -210,7 +222,7 @@ fn socket_rule(capabilities: &BTreeSet<String>) -> Vec<sock_filter> {
         ALLOW,
     ]);
     // Not NETLINK skips to EAFNOSUPPORT; NETLINK of another protocol skips to the last line.
-    let mut rule = vec![jump(libc::BPF_JEQ, libc::SYS_socket as u32, 0, body.len() as u8)];
+    let mut rule = vec![jump(libc::BPF_JEQ, number, 0, body.len() as u8)];
     rule.extend(body);
     rule
 }
@@ -235,11 +247,15 @@ pub fn install_with(program: &[sock_filter], flags: u64) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    /// What the filter answers for a call, by running the program as the kernel would.
     fn run(program: &[sock_filter], nr: i64, arguments: [u32; 3]) -> u32 {
+        run_as(ARCH_X86_64, program, nr, arguments)
+    }
+
+    /// What the filter answers for a call, by running the program as the kernel would.
+    fn run_as(architecture: u32, program: &[sock_filter], nr: i64, arguments: [u32; 3]) -> u32 {
         let word = |offset: u32| match offset {
             NR => nr as u32,
-            ARCH => ARCH_X86_64,
+            ARCH => architecture,
             offset => arguments[(offset as usize - 16) / 8],
         };
         let (mut at, mut accumulator) = (0, 0);
@@ -251,6 +267,8 @@ mod tests {
                 accumulator = word(step.k);
             } else if code == libc::BPF_RET | libc::BPF_K {
                 return step.k;
+            } else if code == libc::BPF_JMP | libc::BPF_JA {
+                at += step.k as usize;
             } else {
                 let yes = match code & 0xf0 {
                     libc::BPF_JEQ => accumulator == step.k,
@@ -293,7 +311,7 @@ mod tests {
     #[test]
     fn every_call_gets_the_answer_of_the_tables() {
         let program = filter(&BTreeSet::new());
-        assert!(program.len() < 300, "{}", program.len());
+        assert!(program.len() < 700, "{}", program.len());
         // These two look at their arguments.
         for call in (0..1000).filter(|call| ![libc::SYS_clone, libc::SYS_socket].contains(call)) {
             let expected = match (ALLOWED.contains(&call), REFUSED.contains(&call)) {
@@ -303,6 +321,38 @@ mod tests {
             };
             assert_eq!(run(&program, call, [0; 3]), expected.k, "call {call}");
         }
+    }
+
+    /// By the numbers of their own table (arch/x86/entry/syscalls/syscall_32.tbl).
+    #[test]
+    fn programs_of_32_bits_have_the_same_policy() {
+        let [read, clone, socketcall, socket, unshare, mount, stime, mmap2] = [3, 120, 102, 359, 310, 21, 25, 192];
+        let errno = |errno: i32| fail(errno).k;
+        let table = [
+            (read, [0, 0, 0], ALLOW.k),
+            (mmap2, [0, 0, 0], ALLOW.k),
+            (socketcall, [1, 0, 0], ALLOW.k),
+            (clone, [libc::SIGCHLD as u32, 0, 0], ALLOW.k),
+            (clone, [libc::CLONE_NEWUSER as u32, 0, 0], errno(libc::EPERM)),
+            (libc::SYS_clone3, [0, 0, 0], errno(libc::ENOSYS)),
+            (unshare, [0, 0, 0], errno(libc::EPERM)),
+            (mount, [0, 0, 0], errno(libc::EPERM)),
+            (stime, [0, 0, 0], errno(libc::EPERM)),
+            (libc::SYS_io_uring_setup, [0, 0, 0], errno(libc::EPERM)),
+            (socket, [libc::AF_INET as u32, 0, 0], ALLOW.k),
+            (socket, [libc::AF_ALG as u32, 0, 0], errno(libc::EAFNOSUPPORT)),
+            (9999, [0, 0, 0], errno(libc::ENOSYS)),
+        ];
+        let program = filter(&BTreeSet::new());
+        for (call, arguments, expected) in table {
+            assert_eq!(run_as(ARCH_X86, &program, call, arguments), expected, "call {call} with {arguments:?}");
+        }
+        let admin = filter(&BTreeSet::from(["CAP_SYS_ADMIN".to_owned(), "CAP_SYS_TIME".to_owned()]));
+        for call in [mount, stime, unshare] {
+            assert_eq!(run_as(ARCH_X86, &admin, call, [0; 3]), ALLOW.k, "call {call}");
+        }
+        // Of all others no program is.
+        assert_eq!(run_as(0x4000_0028, &program, read, [0; 3]), errno(libc::ENOSYS));
     }
 
     #[test]

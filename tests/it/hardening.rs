@@ -12,10 +12,10 @@ use nix::sys::statvfs::{FsFlags, statvfs};
 use crate::support::{Output, World, finish};
 
 /// Runs a container whose `nth` call of this name fails, in whichever process of the engine makes it.
-fn with_failing(world: &World, call: &str, nth: usize) -> Output {
+fn with_failing(world: &World, users: &str, call: &str, nth: usize) -> Output {
     let program = world.roots.program.to_str().unwrap();
     let inject = format!("inject={call}:error=EPERM:when={nth}");
-    let words = [program, "run", "--rm", "--network", "none", "builtin:whoami", "echo", "ran"];
+    let words = [program, "run", "--rm", "--network", "none", "--userns", users, "builtin:whoami", "echo", "ran"];
     let mut command = Command::new("strace");
     command.args(["-f", "-qq", "-o", "/dev/null", "-e", &format!("trace={call}"), "-e", &inject]).args(words);
     command.env("STACK_ROOT", &world.roots.root).env("STACK_RUN_ROOT", &world.roots.run).current_dir(&world.directory);
@@ -31,12 +31,22 @@ fn step(said: &str) -> Option<String> {
 
 #[test]
 fn a_security_call_that_fails_ends_the_start_and_says_which() {
+    failing_calls("host", &["capabilities", "mount /proc", "mount /sys"]);
+}
+
+/// Calls are counted by process, and some of the first are the supervisor's here.
+#[test]
+fn a_security_call_of_a_user_namespace_that_fails_ends_the_start() {
+    failing_calls("private", &["mount the root file system", "root of the user namespace", "user namespace"]);
+}
+
+fn failing_calls(users: &str, own: &[&str]) {
     let world = World::new();
     // The images's own files, so that the calls that are counted are those of the start.
     world.ok(&["run", "--rm", "--network", "none", "builtin:whoami", "true"]);
     let mut steps = BTreeSet::new();
     let mut fail = |call: &str, nth: usize| {
-        let output = with_failing(&world, call, nth);
+        let output = with_failing(&world, users, call, nth);
         if output.code == 0 && output.stdout == "ran\n" {
             return false;
         }
@@ -61,14 +71,11 @@ fn a_security_call_that_fails_ends_the_start_and_says_which() {
     }
     let expected = [
         "bounding capabilities",
-        "capabilities",
         "change the root directory",
         "hide /proc/kcore",
         "hide /proc/timer_list",
         "keep capabilities",
         "mount /dev",
-        "mount /proc",
-        "mount /sys",
         "mount /sys/fs/cgroup",
         "no_new_privs",
         "protect this process",
@@ -80,7 +87,8 @@ fn a_security_call_that_fails_ends_the_start_and_says_which() {
     // Not every kernel has all of these.
     let is_there =
         |step: &&str| step.split_once(" /proc/").is_none_or(|(_, name)| Path::new("/proc").join(name).exists());
-    let missing: Vec<_> = expected.into_iter().filter(is_there).filter(|step| !steps.contains(*step)).collect();
+    let missing: Vec<_> =
+        expected.iter().chain(own).copied().filter(is_there).filter(|step| !steps.contains(*step)).collect();
     assert!(missing.is_empty(), "{missing:?} are not among {steps:?}");
 }
 
@@ -130,7 +138,7 @@ fn what_a_container_has_that_asks_for_nothing() {
         "caps 00000000800405fb",
         "inherited 0000000000000000",
         "filter 2",
-        "ping 0 2147483647",
+        "ping 0 65535",
         "Max core file size 0 0 bytes ",
         &open_files,
         "shm size=65536k",
@@ -282,4 +290,81 @@ fn process_1_shows_nothing_of_the_engine() {
         assert!(!maps.contains("stack\n") && !maps.contains(&*world.directory.to_string_lossy()), "{maps}");
     }
     assert!(Path::new("/proc/1/maps").exists());
+}
+
+/// A static program of 32 bits: an ELF header, one segment, and this code, which ends with what it says.
+fn narrow_program() -> Vec<u8> {
+    const START: u32 = 0x0804_8000;
+    const HEADERS: u32 = 52 + 32;
+    const MESSAGE: &[u8] = b"32 bits\n";
+    let move_to = |register: u8, value: u32| [&[register][..], &value.to_le_bytes()].concat();
+    let (eax, ebx, ecx, edx) = (0xb8, 0xbb, 0xb9, 0xba);
+    let call: &[u8] = &[0xcd, 0x80];
+    // The code of an end that is not 0 says which of the calls was not answered as it should be.
+    let end_if_not = |expected: i8, code: u8| {
+        let end = [&move_to(eax, 1)[..], &move_to(ebx, code.into()), call].concat();
+        [&[0x83, 0xf8, expected as u8, 0x74, end.len() as u8][..], &end].concat()
+    };
+    let code = |text: u32| {
+        [
+            // socketcall(SYS_SOCKET, {AF_UNIX, SOCK_STREAM, 0}), which gives descriptor 3.
+            &[0x6a, 0, 0x6a, 1, 0x6a, 1, 0x89, 0xe1][..],
+            &move_to(ebx, 1),
+            &move_to(eax, 102),
+            call,
+            &end_if_not(3, 10),
+            // socket(AF_ALG, SOCK_SEQPACKET, 0): EAFNOSUPPORT.
+            &[move_to(eax, 359), move_to(ebx, 38), move_to(ecx, 5), move_to(edx, 0)].concat(),
+            call,
+            &end_if_not(-97, 11),
+            // unshare(CLONE_NEWUSER): EPERM.
+            &[move_to(eax, 310), move_to(ebx, 0x1000_0000)].concat(),
+            call,
+            &end_if_not(-1, 12),
+            // io_uring_setup: EPERM; number 500 is no call: ENOSYS.
+            &move_to(eax, 425),
+            call,
+            &end_if_not(-1, 13),
+            &move_to(eax, 500),
+            call,
+            &end_if_not(-38, 14),
+            &[move_to(eax, 4), move_to(ebx, 1), move_to(ecx, text), move_to(edx, MESSAGE.len() as u32)].concat(),
+            call,
+            &[move_to(eax, 1), move_to(ebx, 0)].concat(),
+            call,
+        ]
+        .concat()
+    };
+    let text = START + HEADERS + code(0).len() as u32;
+    let length = text - START + MESSAGE.len() as u32;
+    let halves = |all: &[u16]| all.iter().flat_map(|half| half.to_le_bytes()).collect::<Vec<u8>>();
+    let words = |all: &[u32]| all.iter().flat_map(|word| word.to_le_bytes()).collect::<Vec<u8>>();
+    [
+        b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0".to_vec(),
+        // An executable of the i386: entry, where the segment's description is, no sections.
+        [halves(&[2, 3]), words(&[1, START + HEADERS, 52, 0, 0]), halves(&[52, 32, 1, 0, 0, 0])].concat(),
+        words(&[1, 0, START, START, length, length, 5, 0x1000]),
+        code(text),
+        MESSAGE.to_vec(),
+    ]
+    .concat()
+}
+
+#[test]
+fn programs_of_32_bits_run_and_may_do_no_more() {
+    use std::os::unix::fs::PermissionsExt;
+    let world = World::new();
+    let program = world.busybox("narrow").join("bin/narrow");
+    fs::write(&program, narrow_program()).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    match Command::new(&program).status() {
+        Err(error) if error.raw_os_error() == Some(nix::libc::ENOEXEC) => {
+            return eprintln!("SKIPPED: this kernel runs no programs of 32 bits");
+        }
+        // The host refuses none of it to root.
+        ended => assert!(ended.unwrap().code().is_some_and(|code| code > 10)),
+    }
+    let archive = world.archive("narrow.tar", "narrow", &serde_json::json!({"Cmd": ["/bin/narrow"]}));
+    world.ok(&["load", "-q", "-i", archive.to_str().unwrap()]);
+    assert_eq!(world.ok(&["run", "--rm", "--network", "none", "narrow.tar"]), "32 bits\n");
 }

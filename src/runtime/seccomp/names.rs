@@ -10,6 +10,11 @@ pub fn number(name: &str) -> Option<u32> {
     found.map(|(_, number)| *number as u32)
 }
 
+/// The name of the call with this number.
+pub fn name(number: i64) -> Option<&'static str> {
+    X86_64.iter().find(|(_, known)| *known == number)?.0.strip_prefix("SYS_")
+}
+
 const X86_64: &[(&str, i64)] = named![
     SYS_read SYS_write SYS_open SYS_close SYS_stat SYS_fstat SYS_lstat SYS_poll SYS_lseek SYS_mmap SYS_mprotect
     SYS_munmap SYS_brk SYS_rt_sigaction SYS_rt_sigprocmask SYS_rt_sigreturn SYS_ioctl SYS_pread64 SYS_pwrite64

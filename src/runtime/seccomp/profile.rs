@@ -97,7 +97,7 @@ impl Profile {
 const FOR_LAUNCHER: usize = 11;
 
 /// The answer by the kind of the program that calls.
-fn by_architecture(own: &[sock_filter], x32: &[sock_filter], x86: &[sock_filter]) -> Vec<sock_filter> {
+pub(super) fn by_architecture(own: &[sock_filter], x32: &[sock_filter], x86: &[sock_filter]) -> Vec<sock_filter> {
     let this_machine = [&[load(NR), jump(libc::BPF_JGE, X32_BIT, 0, 1), skip(own.len())][..], own, x32].concat();
     let begin = [load(ARCH), jump(libc::BPF_JEQ, ARCH_X86_64, 1, 0), skip(this_machine.len())];
     let others = [jump(libc::BPF_JEQ, ARCH_X86, 1, 0), fail(libc::ENOSYS), load(NR)];

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::engine::{Capabilities, Change};
-use super::resource::{Config, Kind, label};
+use super::resource::{CHOSEN, Config, ContainerConfig, Kind, label};
 
 /// One field that differs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -23,7 +23,7 @@ pub struct FieldChange {
 
 /// What differs between what a resource was made from and what is declared. Empty when nothing does.
 pub fn diff(observed: &Config, desired: &Config) -> Vec<FieldChange> {
-    if observed == desired {
+    if observed == desired || is_as_chosen(observed, desired) {
         return Vec::new();
     }
     let mut changes = Vec::new();
@@ -37,13 +37,27 @@ pub fn cost(kind: Kind, changes: &[FieldChange], capabilities: &Capabilities) ->
     changes.iter().map(|change| (capabilities.change)(kind, &change.path)).max()
 }
 
+/// As declared, but for what the engine has chosen.
+fn is_as_chosen(observed: &Config, desired: &Config) -> bool {
+    let (Config::Container(old), Config::Container(new)) = (observed, desired) else { return false };
+    let fits = fits_choice(old.userns.as_deref(), new.userns.as_deref());
+    fits && ContainerConfig { userns: new.userns.clone(), ..(**old).clone() } == **new
+}
+
+/// Nothing is said, or what the engine has chosen anyway.
+fn fits_choice(old: Option<&str>, new: Option<&str>) -> bool {
+    let chosen = old.and_then(|old| old.strip_prefix(CHOSEN));
+    chosen.is_some_and(|chosen| new.is_none_or(|new| new == chosen))
+}
+
 /// Follows from other fields, or is not known yet: no change of its own.
 fn is_derived(change: &FieldChange) -> bool {
     // Where the file lies says nothing of what it asks for.
     let derived = [label::CONFIG_HASH, label::CONFIG_FILES, label::WORKING_DIR];
     let hash = change.path.strip_prefix("labels.").is_some_and(|name| derived.contains(&name));
     let unknown = |value: &Value| value.as_str() == Some("");
-    hash || (change.path == "image_digest" && (unknown(&change.old) || unknown(&change.new)))
+    let chosen = change.path == "userns" && fits_choice(change.old.as_str(), change.new.as_str());
+    hash || chosen || (change.path == "image_digest" && (unknown(&change.old) || unknown(&change.new)))
 }
 
 fn tree(config: &Config) -> Value {
@@ -109,12 +123,34 @@ mod tests {
 
     use super::*;
     use crate::reconcile::engine::linux_change;
-    use crate::reconcile::resource::{ContainerConfig, VolumeConfig};
+    use crate::reconcile::resource::VolumeConfig;
 
     fn paths(old: Value, new: Value) -> Vec<String> {
         let mut changes = Vec::new();
         compare("", &old, &new, &mut changes);
         changes.iter().map(|change| format!("{}: {} -> {}", change.path, change.old, change.new)).collect()
+    }
+
+    /// A container is not replaced because a default has changed, nor because somebody wrote down what it has.
+    #[test]
+    fn what_the_engine_chose_is_no_change() {
+        let of = |userns: Option<&str>| {
+            Config::Container(Box::new(ContainerConfig {
+                userns: userns.map(str::to_owned),
+                ..ContainerConfig::default()
+            }))
+        };
+        for (old, new, same) in [
+            (Some("default: host"), None, true),
+            (Some("default: private"), None, true),
+            (Some("default: host"), Some("host"), true),
+            (Some("default: private"), Some("private"), true),
+            (Some("default: private"), Some("host"), false),
+            (Some("default: host"), Some("private"), false),
+            (Some("host"), None, false),
+        ] {
+            assert_eq!(diff(&of(old), &of(new)).is_empty(), same, "{old:?} {new:?}");
+        }
     }
 
     #[test]

@@ -239,6 +239,8 @@ pub struct ContainerConfig {
     pub pid: NamespaceMode,
     pub ipc: NamespaceMode,
     pub uts_host: bool,
+    /// Whose ids it has: `private` or `host`. Where nothing is said the engine chooses; of what is observed it tells what
+    /// that was, after [`CHOSEN`].
     pub userns: Option<String>,
     pub cgroup_host: bool,
     pub runtime: Option<String>,
@@ -285,6 +287,9 @@ impl ContainerConfig {
         self.name.ends_with(RETIRED_SUFFIX)
     }
 }
+
+/// Begins what an engine has chosen where nothing was said.
+pub const CHOSEN: &str = "default: ";
 
 /// Ends the name of a container whose successor is being started beside it.
 pub const RETIRED_SUFFIX: &str = ".old";

@@ -15,6 +15,7 @@ use super::network;
 use super::overlay::{self, Changes};
 use super::rootless;
 use super::roots::Roots;
+use super::userns;
 
 /// Less than this is no room for an image, in bytes.
 const LEAST_SPACE: u64 = 64 << 20;
@@ -93,9 +94,10 @@ pub fn probe(roots: &Roots, search: &OsStr) -> Vec<Fact> {
     facts.push(fact(
         "user namespaces",
         false,
-        user_namespaces(),
-        "`userns_mode: private` fails; containers without it run",
-        "in the kernel's configuration: CONFIG_USER_NS; `sysctl user.max_user_namespaces=10000`",
+        if root.is_root() && is_host { of_containers(roots) } else { user_namespaces() },
+        "root of a container is root on the host, without its capabilities; `userns_mode: private` fails",
+        "Linux 5.19 or later, with CONFIG_USER_NS; `sysctl user.max_user_namespaces=10000`; the engine's files on ext4, \
+         xfs or btrfs",
     ));
     facts
 }
@@ -219,6 +221,11 @@ fn namespaces() -> Fact {
         "containers would see the host's",
         "`sysctl user.max_NAME_namespaces`; else the kernel was built without",
     )
+}
+
+/// As containers get them by default.
+fn of_containers(roots: &Roots) -> Found {
+    userns::trial::look(&roots.root).map_or_else(|| Ok("root of a container is nobody on the host".to_owned()), Err)
 }
 
 fn user_namespaces() -> Found {

@@ -304,6 +304,42 @@ pub fn make_mount(kind: &str, options: &[(&str, Option<&str>)], attributes: u64)
     })
 }
 
+/// As [`make_mount`] without options, by system calls alone.
+pub fn make_plain_mount(kind: &CStr) -> io::Result<OwnedFd> {
+    // SAFETY: the name is NUL-terminated.
+    let context = owned(unsafe {
+        libc::syscall(libc::SYS_fsopen, kind.as_ptr(), 1 /* FSOPEN_CLOEXEC */)
+    })?;
+    configure(&context, CREATE, None, None)?;
+    // SAFETY: takes integers.
+    owned(unsafe {
+        libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1 /* FSMOUNT_CLOEXEC */, 0)
+    })
+}
+
+/// Makes all ids 0, by system calls alone: for the child of a process that may have other threads, which the C library
+/// would want to take along.
+pub fn become_root_alone() -> io::Result<()> {
+    // SAFETY: takes integers.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, 0, 0, 0) })?;
+    // SAFETY: takes integers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, 0, 0, 0) }).map(drop)
+}
+
+/// Makes the effective user another one, by system calls alone (see [`become_root_alone`]). What that user may not do this
+/// process may not do any more, but may still take back.
+pub fn change_effective_user(user: u32) -> io::Result<()> {
+    // SAFETY: takes integers.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, -1, user, -1) }).map(drop)
+}
+
+/// Lifts the soft and the hard limit of a resource, where this process may (setrlimit(2)).
+pub fn lift_limit(resource: libc::__rlimit_resource_t) -> io::Result<()> {
+    let all = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: the limit outlives the call.
+    check(unsafe { libc::setrlimit(resource, &raw const all) }.into()).map(drop)
+}
+
 /// Changes options of the file system whose mount `target` is on (fspick(2)).
 pub fn reconfigure_mount(target: BorrowedFd<'_>, options: &[(&str, Option<&str>)]) -> io::Result<()> {
     const CLOEXEC_AND_EMPTY_PATH: u32 = 1 | 8;

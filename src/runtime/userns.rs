@@ -8,11 +8,14 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
-use nix::sched::{CloneFlags, setns};
+use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use serde::{Deserialize, Serialize};
 
+use super::init::credentials;
 use super::sys;
+
+pub mod trial;
 
 /// As many ids as images use: 0 to `nobody` and `nogroup`.
 pub const SIZE: u32 = 65_536;
@@ -28,7 +31,7 @@ pub struct IdRange {
 }
 
 impl IdRange {
-    fn overlaps(self, other: Self) -> bool {
+    pub fn overlaps(self, other: Self) -> bool {
         let end = |range: Self| u64::from(range.first) + u64::from(range.size);
         u64::from(self.first) < end(other) && u64::from(other.first) < end(self)
     }
@@ -82,15 +85,14 @@ pub fn own_size() -> Option<u32> {
     Some(all.iter().fold(0, next))
 }
 
-/// A range that overlaps none of `taken`: the same one for the same seed as long as it is free.
-pub fn choose(seed: &str, taken: &[IdRange]) -> Option<IdRange> {
+/// All ranges that containers may have, the same one first for the same seed.
+pub fn candidates(seed: &str) -> impl Iterator<Item = IdRange> + use<> {
     let slots = (LAST - FIRST + 1) / SIZE;
     let hash = seed
         .bytes()
         .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     let start = ((hash ^ (hash >> 32)) % u64::from(slots)) as u32;
-    let slot = |offset: u32| IdRange { first: FIRST + (start + offset) % slots * SIZE, size: SIZE };
-    (0..slots).map(slot).find(|range| !taken.iter().any(|other| range.overlaps(*other)))
+    (0..slots).map(move |offset| IdRange { first: FIRST + (start + offset) % slots * SIZE, size: SIZE })
 }
 
 /// The ranges that `/etc/subuid` and `/etc/subgid` give to users of this host (subuid(5)).
@@ -109,7 +111,8 @@ fn subordinate(line: &str) -> Option<IdRange> {
 /// # Errors
 /// Where the kernel has no user namespaces, or allows no more of them.
 pub fn create(ids: IdRange) -> io::Result<OwnedFd> {
-    with_mappings(&[ids.into()], &[ids.into()])
+    let [user, _] = make(Maker::First(ids), &[ids.into()], &[ids.into()], CloneFlags::CLONE_NEWUSER)?;
+    Ok(user)
 }
 
 /// A new user namespace with these users and these groups.
@@ -117,7 +120,7 @@ pub fn create(ids: IdRange) -> io::Result<OwnedFd> {
 /// # Errors
 /// As [`create`]; also where ids overlap.
 pub fn with_mappings(users: &[Mapping], groups: &[Mapping]) -> io::Result<OwnedFd> {
-    let [user, _] = make(users, groups, CloneFlags::CLONE_NEWUSER)?;
+    let [user, _] = make(Maker::Caller, users, groups, CloneFlags::CLONE_NEWUSER)?;
     Ok(user)
 }
 
@@ -126,30 +129,39 @@ pub fn with_mappings(users: &[Mapping], groups: &[Mapping]) -> io::Result<OwnedF
 /// # Errors
 /// Where it can't be entered.
 pub fn mappings_of(users: BorrowedFd<'_>) -> io::Result<[Vec<Mapping>; 2]> {
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let (inside, entered) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let Some((pid, pidfd)) = sys::clone_process(CloneFlags::empty(), None)? else {
-        // Only system calls: nothing of its maker's may be touched here.
-        if setns(users, CloneFlags::CLONE_NEWUSER).is_ok() && nix::unistd::write(&entered, b"i").is_ok() {
-            wait_for_end(&read, &write)
-        }
-        sys::exit_now(1)
-    };
-    drop(entered);
-    let found = File::from(inside).read_exact(&mut [0]).and_then(|()| {
-        let of = |file: &str| read_mappings(&format!("/proc/{pid}/{file}"));
-        Ok([of("uid_map")?, of("gid_map")?])
-    });
-    drop(write);
-    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    let child = Child::born(|| Ok(setns(users, CloneFlags::CLONE_NEWUSER)?))?;
+    let of = |file: &str| read_mappings(&format!("/proc/{}/{file}", child.pid));
+    let found = of("uid_map").and_then(|users| Ok([users, of("gid_map")?]));
+    child.end()?;
     found
 }
 
 /// A new user namespace, and a network namespace that belongs to it: its root may configure that network.
 pub fn create_with_network(ids: IdRange) -> io::Result<(OwnedFd, OwnedFd)> {
-    let ids = [ids.into()];
-    let [user, network] = make(&ids, &ids, CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET)?;
+    let all = [ids.into()];
+    let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
+    let [user, network] = make(Maker::First(ids), &all, &all, flags)?;
     Ok((user, network))
+}
+
+/// A new network namespace that belongs to this user namespace.
+///
+/// # Errors
+/// Where that can't be entered, or may have no further ones.
+pub fn network_of(users: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let child = Child::born(|| {
+        setns(users, CloneFlags::CLONE_NEWUSER)?;
+        Ok(unshare(CloneFlags::CLONE_NEWNET)?)
+    })?;
+    let network = child.namespace("net");
+    child.end()?;
+    network
+}
+
+/// Whether this user namespace has exactly these ids. One that can't be entered, as the host's own, has others.
+pub fn has(users: BorrowedFd<'_>, ids: IdRange) -> bool {
+    let own = vec![Mapping::from(ids)];
+    mappings_of(users).is_ok_and(|found| found == [own.clone(), own])
 }
 
 /// The user namespace that this namespace belongs to (ioctl_ns(2)).
@@ -157,21 +169,91 @@ pub fn owner_of(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     sys::owning_user_namespace(namespace)
 }
 
-fn make(users: &[Mapping], groups: &[Mapping], flags: CloneFlags) -> io::Result<[OwnedFd; 2]> {
+/// Who the kernel takes for the maker of a user namespace, and counts it and what is in it for (`/proc/sys/user`,
+/// inotify(7)).
+#[derive(Clone, Copy)]
+enum Maker {
+    Caller,
+    /// The first of its own ids: so that each has its own count.
+    First(IdRange),
+}
+
+fn make(maker: Maker, users: &[Mapping], groups: &[Mapping], flags: CloneFlags) -> io::Result<[OwnedFd; 2]> {
     let line = |one: &Mapping| format!("{} {} {}\n", one.inside, one.outside, one.size);
-    // The process waits for the end of this pipe: it ends with its maker, too.
-    let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
-    let Some((pid, pidfd)) = sys::clone_process(flags, None)? else { wait_for_end(&read, &write) };
+    let child = Child::born(|| {
+        lift_limits();
+        if let Maker::First(ids) = maker {
+            become_maker(ids.first)?;
+        }
+        Ok(unshare(flags)?)
+    })?;
     let made = (|| {
         for (file, mappings) in [("uid_map", users), ("gid_map", groups)] {
-            fs::write(format!("/proc/{pid}/{file}"), mappings.iter().map(line).collect::<String>())?;
+            fs::write(format!("/proc/{}/{file}", child.pid), mappings.iter().map(line).collect::<String>())?;
         }
-        let open = |kind: &str| File::open(format!("/proc/{pid}/ns/{kind}")).map(OwnedFd::from);
-        Ok([open("user")?, open("net")?])
+        Ok([child.namespace("user")?, child.namespace("net")?])
     })();
-    drop(write);
-    waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+    child.end()?;
     made
+}
+
+/// A user namespace keeps its maker's limits as the most that all in it may have together; those of the container's
+/// processes are theirs alone. Where they can't be lifted there is that further limit.
+fn lift_limits() {
+    for kind in [libc::RLIMIT_MEMLOCK, libc::RLIMIT_MSGQUEUE, libc::RLIMIT_NPROC, libc::RLIMIT_SIGPENDING] {
+        drop(sys::lift_limit(kind));
+    }
+}
+
+/// Makes the effective user another one, with all that this process may do.
+fn become_maker(user: u32) -> io::Result<()> {
+    let held = credentials::held_capabilities()?;
+    sys::change_effective_user(user)?;
+    credentials::set_capabilities(held)
+}
+
+/// A process that is in namespaces of its own until it is told to end.
+struct Child {
+    pid: i32,
+    pidfd: OwnedFd,
+    /// It waits for the end of this pipe: it ends with its maker, too.
+    write: OwnedFd,
+}
+
+impl Child {
+    /// `enter` is called in the child of a process that may have other threads: only system calls are safe there.
+    fn born(enter: impl FnOnce() -> io::Result<()>) -> io::Result<Self> {
+        let (read, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let (inside, entered) = nix::unistd::pipe2(OFlag::O_CLOEXEC)?;
+        let Some((pid, pidfd)) = sys::clone_process(CloneFlags::empty(), None)? else {
+            let error = enter().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
+            match nix::unistd::write(&entered, &error.to_ne_bytes()) {
+                Ok(_) if error == 0 => wait_for_end(&read, &write),
+                _ => sys::exit_now(1),
+            }
+        };
+        drop((entered, read));
+        let mut word = [0; 4];
+        let heard = File::from(inside).read_exact(&mut word);
+        let child = Self { pid, pidfd, write };
+        match heard.map(|()| i32::from_ne_bytes(word)) {
+            Ok(0) => Ok(child),
+            other => {
+                child.end()?;
+                Err(other.map_or_else(|error| error, io::Error::from_raw_os_error))
+            }
+        }
+    }
+
+    fn namespace(&self, kind: &str) -> io::Result<OwnedFd> {
+        File::open(format!("/proc/{}/ns/{kind}", self.pid)).map(OwnedFd::from)
+    }
+
+    fn end(self) -> io::Result<()> {
+        drop(self.write);
+        waitid(Id::PIDFd(self.pidfd.as_fd()), WaitPidFlag::WEXITED)?;
+        Ok(())
+    }
 }
 
 /// The child of a process that may have had other threads: only system calls are safe here.
@@ -187,15 +269,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges_are_private() {
-        let first = choose("web", &[]).unwrap();
-        assert_eq!(choose("web", &[]), Some(first));
-        assert!(first.first >= FIRST && first.first + (first.size - 1) <= LAST);
-        let second = choose("web", &[first]).unwrap();
-        assert!(!first.overlaps(second));
-        assert_eq!((first.outside(7), first.outside(SIZE)), (Some(first.first + 7), None));
-        let everything = IdRange { first: 0, size: u32::MAX };
-        assert_eq!(choose("web", &[everything]), None);
+    fn ranges_are_apart() {
+        let all: Vec<IdRange> = candidates("web").collect();
+        assert_eq!(candidates("web").next(), all.first().copied());
+        assert!(all.iter().all(|one| one.first >= FIRST && one.first + (one.size - 1) <= LAST));
+        let firsts: std::collections::BTreeSet<u32> = all.iter().map(|one| one.first).collect();
+        assert_eq!(firsts.len(), all.len());
+        assert!(!all[0].overlaps(all[1]) && all[0].overlaps(all[0]));
+        assert_eq!((all[0].outside(7), all[0].outside(SIZE)), (Some(all[0].first + 7), None));
     }
 
     #[test]
@@ -215,7 +296,7 @@ mod tests {
 
     #[test]
     fn the_network_belongs_to_the_users() {
-        let ids = choose("test", &[]).unwrap();
+        let ids = candidates("test").next().unwrap();
         let (user, network) = create_with_network(ids).unwrap();
         let inode = |fd: &OwnedFd| nix::sys::stat::fstat(fd).unwrap().st_ino;
         assert_eq!(inode(&owner_of(network.as_fd()).unwrap()), inode(&user));

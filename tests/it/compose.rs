@@ -47,6 +47,18 @@ impl Applied {
         value.unwrap_or_else(|| panic!("{key}: {text}")).trim().replace('\t', " ")
     }
 
+    /// What the host calls its root.
+    fn first_id(&self, service: &str) -> u32 {
+        self.proc(service, "uid_map").split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// As [`Applied::status`], ids as its own user namespace has them.
+    fn ids(&self, service: &str, key: &str) -> String {
+        let first = self.first_id(service);
+        let inside = |id: &str| (id.parse::<u32>().unwrap() - first).to_string();
+        self.status(service, key).split(' ').map(inside).collect::<Vec<_>>().join(" ")
+    }
+
     /// A file as the container has it, seen from the host.
     fn inside(&self, service: &str, path: &str) -> String {
         format!("/proc/{}/root{path}", self.pid(service))
@@ -161,9 +173,9 @@ services:
     assert_eq!(applied.logs("string"), "a b\n");
     assert_eq!(applied.logs("kept"), "kept\n");
 
-    assert_eq!(applied.status("who", "Uid"), "1000 1000 1000 1000");
-    assert_eq!(applied.status("who", "Gid"), "100 100 100 100");
-    assert_eq!(applied.status("who", "Groups"), "7 100");
+    assert_eq!(applied.ids("who", "Uid"), "1000 1000 1000 1000");
+    assert_eq!(applied.ids("who", "Gid"), "100 100 100 100");
+    assert_eq!(applied.ids("who", "Groups"), "7 100");
     assert_eq!(applied.exec("who", &["pwd"]), "/tmp\n");
     assert_eq!(applied.exec("who", &["hostname"]), "here\n");
     assert_eq!(applied.exec("who", &["cat", "/proc/sys/kernel/domainname"]), "example.org\n");
@@ -271,7 +283,9 @@ volumes:
     assert!(options("borrower", "/data").starts_with("ro"));
 
     let run = applied.mount("temporary", "/run");
-    assert!(run.contains("size=2048k") && run.contains("mode=700") && run.contains("uid=1000"), "{run}");
+    assert!(run.contains("size=2048k") && run.contains("mode=700"), "{run}");
+    let owner = applied.first_id("temporary") + 1000;
+    assert!(run.contains(&format!("uid={owner},")) || run.contains(&format!("uid={owner}\n")), "{run}");
     assert!(
         !run.contains("noexec") && run.contains("nosuid") && applied.mount("temporary", "/scratch").contains("noexec")
     );
@@ -325,7 +339,8 @@ secrets:
     assert_eq!(applied.text("web", "/etc/spoken"), "from the environment");
     let owner = |path: &str| {
         let data = fs::metadata(applied.inside("web", path)).unwrap();
-        (data.uid(), data.gid(), data.mode() & 0o7777)
+        let first = applied.first_id("web");
+        (data.uid() - first, data.gid() - first, data.mode() & 0o7777)
     };
     assert_eq!(owner("/settings"), (0, 0, 0o444));
     assert_eq!(owner("/etc/inline.conf"), (5, 6, 0o440));
@@ -521,7 +536,7 @@ fn groups_rules_and_annotations() {
     let applied = Applied::new(
         &r#"
 services:
-  plain: {image: "builtin:whoami"}
+  plain: {image: "builtin:whoami", userns_mode: host}
   web:
     image: builtin:whoami
     cgroup_parent: /ABOVE/inner

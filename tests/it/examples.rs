@@ -91,10 +91,13 @@ fn a_web_server_a_database_and_a_cache_work_together() {
     let query = |text: &str| world.ok(&["exec", "shop-database-1", "psql", "-U", "shop", "-Atc", text]);
     query("create table visits as select 7 as n");
     // Neither the database nor the cache runs as root.
-    for (container, uid) in [("shop-database-1", "102"), ("shop-cache-1", "101")] {
+    for (container, uid) in [("shop-database-1", 102), ("shop-cache-1", 101)] {
         let pid = world.field(container, "pid");
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        assert!(status.contains(&format!("Uid:\t{uid}\t{uid}")), "{container}: {status}");
+        let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap();
+        let (map, status) = (read("uid_map"), read("status"));
+        // As nobody outside, and that inside.
+        let first: u32 = map.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(first > 0 && status.contains(&format!("Uid:\t{}\t", first + uid)), "{container}: {map} {status}");
     }
     world.ok(&["destroy", "shop"]);
     world.ok(&["apply", "--wait", file.to_str().unwrap()]);

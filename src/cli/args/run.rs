@@ -219,7 +219,7 @@ pub struct RunSecurity {
     /// All capabilities and devices: as much as root on this host
     #[arg(long)]
     pub privileged: bool,
-    /// `private` (or `auto`) for a user namespace of its own: root inside is nobody outside
+    /// `host` for the host's ids, `private` to insist on its own; without it, its own wherever that is possible
     #[arg(long, value_name = "host|private")]
     pub userns: Option<String>,
     /// Whose processes it sees

@@ -62,7 +62,8 @@ pub fn value(roots: &Roots, one: &Container, size: bool) -> Result<Value, Failur
 fn protection(one: &Container) -> Value {
     let request = &one.config.request;
     json!({"NoNewPrivileges": request.no_new_privileges,
-           "UserNamespace": request.users.map(|ids| json!({"First": ids.first, "Size": ids.size}))})
+           "UserNamespace": request.users.map(|ids| json!({"First": ids.first, "Size": ids.size})),
+           "HostIds": one.config.host_ids})
 }
 
 /// Docker's word for a time that has not come.

@@ -217,7 +217,8 @@ fn ulimit(text: &str) -> Result<(String, (i64, i64)), FlagError> {
 
 fn users(text: Option<&str>) -> Result<Option<String>, FlagError> {
     match text {
-        None | Some("" | "host") => Ok(None),
+        None | Some("") => Ok(None),
+        Some("host") => Ok(Some("host".to_owned())),
         Some("private" | "auto") => Ok(Some("private".to_owned())),
         Some(other) => Err(wrong("--userns", other, "expected host, private or auto")),
     }

@@ -4,18 +4,18 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
-use super::{declared, devices, files, hooks, images, names, networks, users, volumes};
+use super::users::{self, Users};
+use super::{declared, devices, files, hooks, images, names, networks, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Lease, Settings, Store};
-use crate::runtime::init::spec::Device;
+use crate::runtime::init::spec::{Device, Namespace};
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
-use crate::runtime::userns::IdRange;
 use crate::runtime::{events, state, volume};
 
 /// What failed with a declared container.
@@ -47,6 +47,8 @@ pub enum Error {
     State(#[from] state::Error),
     #[error("no range of ids is left on this host for another user namespace\n  help: `userns_mode: host` needs none")]
     NoIds,
+    #[error("user namespace: {0}\n  help: `userns_mode: host` needs none")]
+    Namespace(io::Error),
     #[error("the declaration can't be written down: {0}")]
     Declaration(#[from] serde_json::Error),
 }
@@ -78,12 +80,16 @@ pub fn create_leased(
     // The very content that the container will stand on, whoever gave it its name meanwhile.
     Settings::of_host(roots).map_err(image::Error::from)?.policy.check(&store, &image)?;
     store.touch(&image)?;
-    let (users, _held) = users::allocate(roots, wanted)?;
-    let config = last(config(roots, wanted, &image, users)?);
-    Ok((container::create(roots, &config)?, lease))
+    let users = users::allocate(roots, wanted, &image, store.contents(&image)?)?;
+    let ids = users.ids();
+    let made = config(roots, wanted, &image, users).and_then(|config| Ok(container::create(roots, &last(config))?));
+    if let (Err(_), Some(ids)) = (&made, ids) {
+        container::ids::give_back(roots, &wanted.name, ids)?;
+    }
+    Ok((made?, lease))
 }
 
-fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<IdRange>) -> Result<Config, Error> {
+fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Users) -> Result<Config, Error> {
     let facts = facts(roots, wanted, image, users)?;
     let mut config = translate(wanted, image, &facts)?;
     config.declared = Declared::new(&ContainerConfig { image_digest: image.digest.to_string(), ..wanted.clone() })?;
@@ -91,7 +97,7 @@ fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<
 }
 
 /// What the host has to be asked, or to provide, before the container can be described.
-fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<IdRange>) -> Result<Facts, Error> {
+fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Users) -> Result<Facts, Error> {
     let mut volumes = BTreeMap::new();
     for mount in &wanted.mounts {
         match &mount.source {
@@ -118,13 +124,14 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Option<I
         image_volumes.insert(target.clone(), volumes::provide(roots, &name, labels, image, Some(target))?);
     }
     let mut devices: Vec<Device> = wanted.devices.iter().map(device).collect::<Result<_, _>>()?;
-    if wanted.privileged && users.is_none() {
+    if wanted.privileged && users.ids().is_none() {
         let more = devices::of_host().into_iter();
         let given: Vec<PathBuf> = devices.iter().map(|device| device.path.clone()).collect();
         devices.extend(more.filter(|one| !given.contains(&one.path)));
     }
     let contents = Store::open(roots).contents(image)?;
-    Ok(Facts { devices, volumes, files: files::write(roots, wanted, users)?, image_volumes, users, contents })
+    let files = files::write(roots, wanted, users.ids())?;
+    Ok(Facts { devices, volumes, files, image_volumes, users, contents })
 }
 
 pub(super) fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
@@ -208,8 +215,28 @@ fn prepare(roots: &Roots, wanted: &ContainerConfig, config: &Config) -> Result<S
             let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
             Ok(Start { netns: Some(netns), hosts: read(&paths.hosts), resolv_conf: read(&paths.resolv_conf) })
         }
-        NetworkMode::None | NetworkMode::Networks(_) => networks::connect(roots, wanted, config),
+        NetworkMode::None | NetworkMode::Networks(_) => {
+            let shared = joined_users(roots, config)?;
+            let of = |users: &File| sandbox::Owner::Other(format!("/proc/self/fd/{}", users.as_raw_fd()).into());
+            let own = || config.request.users.map_or(sandbox::Owner::Host, sandbox::Owner::New);
+            networks::connect(roots, wanted, config, shared.as_ref().map_or_else(own, of))
+        }
     }
+}
+
+/// The user namespace of the container whose processes or messages this one shares, where it has its ids.
+fn joined_users(roots: &Roots, config: &Config) -> Result<Option<File>, Error> {
+    let request = &config.request;
+    let other = [&request.pid, &request.ipc].into_iter().find_map(|one| match one {
+        Namespace::Container(name) => Some(name),
+        _ => None,
+    });
+    let Some(name) = other.filter(|_| request.users.is_some()) else { return Ok(None) };
+    let found = container::get(roots, name)?;
+    let process = found.status.process;
+    let users = File::open(format!("/proc/{}/ns/user", process.pid)).ok();
+    // Where it does not run the start will say so.
+    Ok(users.filter(|_| found.is_running() && process.is_alive()))
 }
 
 /// The container's files, its volumes among them.
@@ -226,7 +253,7 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     let present = container::get(roots, &wanted.name)?.config;
     let Some(image) = Store::open(roots).get(&present.image)? else { return create(roots, wanted) };
     let digest = declared_digest(&present);
-    let mut config = config(roots, wanted, &image, present.request.users)?;
+    let mut config = config(roots, wanted, &image, Users::of(&present))?;
     config.image_id = present.image_id;
     config.layers = present.layers;
     // As its own image has it, whatever has that name by now.

@@ -81,7 +81,12 @@ pub fn ports(wanted: &ContainerConfig) -> Vec<Port> {
 
 /// Gives the container its namespace, addresses and ports. One without networks gets its namespace when it is born,
 /// unless others hold one that it had.
-pub fn connect(roots: &Roots, wanted: &ContainerConfig, config: &Config) -> Result<Start, Error> {
+pub fn connect(
+    roots: &Roots,
+    wanted: &ContainerConfig,
+    config: &Config,
+    owner: sandbox::Owner,
+) -> Result<Start, Error> {
     let request = &config.request;
     let joins = joins(wanted);
     let lonely = joins.is_empty();
@@ -97,7 +102,7 @@ pub fn connect(roots: &Roots, wanted: &ContainerConfig, config: &Config) -> Resu
         joins,
         ports,
         dns: wanted.dns.clone(),
-        users: request.users,
+        owner,
         transient: config.removal != Removal::Nobody,
     };
     let attachment = connect_and_serve(roots, &connect)?;

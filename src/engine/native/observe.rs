@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{declared, failed, hooks};
 use crate::reconcile::engine::{self, EngineError, Health, Observed, ObservedResource, RunState, StackName};
 use crate::reconcile::resource::{
-    Config, ContainerConfig, ImageConfig, Kind, NetworkConfig, NetworkMode, ResourceId, VolumeConfig, label,
+    CHOSEN, Config, ContainerConfig, ImageConfig, Kind, NetworkConfig, NetworkMode, ResourceId, VolumeConfig, label,
 };
 use crate::runtime::container::{self, Container, Phase, State};
 use crate::runtime::image::Store;
@@ -19,6 +19,7 @@ use crate::runtime::volume;
 pub fn observe(roots: &Roots, stack: Option<&StackName>) -> Result<Observed, EngineError> {
     let mut observed = Observed::default();
     super::containers::sweep(roots).map_err(|error| failed("containers", error))?;
+    container::ids::sweep(roots).map_err(|error| failed("ids of containers", error))?;
     crate::build::sweep(roots).map_err(|error| failed("builds", error))?;
     let of_stack = |labels: &std::collections::BTreeMap<String, String>| {
         let named = labels.get(label::STACK).filter(|_| labels.get(label::ONEOFF).is_none_or(|word| word != "True"));
@@ -40,7 +41,8 @@ pub fn observe(roots: &Roots, stack: Option<&StackName>) -> Result<Observed, Eng
     let containers = container::list(roots).and_then(|all| container::adopt_all(roots, all));
     let containers = containers.map_err(|error| failed("containers", error))?;
     for found in containers.into_iter().filter(|found| of_stack(&found.config.labels)) {
-        let Some(wanted) = declared(&found) else { continue };
+        let Some(mut wanted) = declared(&found) else { continue };
+        wanted.userns.get_or_insert_with(|| chosen_users(&found));
         let mut drift = drift(&seen, &of_this_stack, &found, &wanted);
         if found.is_running() && hooks::are_pending(roots, &wanted) {
             drift.push("post_start has not run to its end".to_owned());
@@ -70,6 +72,11 @@ pub fn observe(roots: &Roots, stack: Option<&StackName>) -> Result<Observed, Eng
         }
     }
     Ok(observed)
+}
+
+/// What this engine chose when the container was made.
+fn chosen_users(found: &Container) -> String {
+    format!("{CHOSEN}{}", if found.config.request.users.is_some() { "private" } else { "host" })
 }
 
 fn read<T: serde::de::DeserializeOwned>(declared: &Value) -> Option<T> {

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use super::users::Users;
 use crate::reconcile::resource::{
     ContainerConfig, Healthcheck, Logging, MountSource, NamespaceMode, NetworkMode, OnUnhealthy, Resources, Restart,
 };
 use crate::runtime::container::{self, Log};
 use crate::runtime::image::{self, Contents, Image};
 use crate::runtime::init::spec::{self, Device, Limits, Namespace, Request};
-use crate::runtime::userns::IdRange;
 use crate::spec::probe::{Place, Probe};
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -26,8 +26,7 @@ pub struct Facts {
     pub files: BTreeMap<String, PathBuf>,
     /// Volumes that only the image asks for, by target.
     pub image_volumes: BTreeMap<String, PathBuf>,
-    /// The ids that its user namespace has, where it has one.
-    pub users: Option<IdRange>,
+    pub users: Users,
     /// What the image's files are.
     pub contents: Contents,
 }
@@ -82,7 +81,7 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         pid: namespace(&wanted.pid),
         ipc: namespace(&wanted.ipc),
         uts_host: wanted.uts_host,
-        users: facts.users,
+        users: facts.users.ids(),
         limits: Limits { oom_kill_disable: wanted.oom_kill_disable, ..limits(&wanted.resources) },
         shm_size: wanted.shm_size,
         oom_score_adj: wanted.oom_score_adj,
@@ -116,11 +115,13 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         stop_grace_ms: wanted.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
         log: log(&wanted.logging)?,
         labels: wanted.labels.clone(),
+        host_ids: facts.users.why().to_owned(),
         ..container::Config::default()
     })
 }
 
-/// Whether the container asks for a user namespace of its own.
+/// Whether the container asks for a user namespace of its own. One that says nothing is decided for in
+/// [`super::users`].
 ///
 /// # Errors
 /// For words that are not known, and where it asks for namespaces of others, too.

@@ -465,9 +465,12 @@ fn namespace(stack: &spec::Stack, mode: Option<&spec::NamespaceMode>) -> Namespa
     }
 }
 
-/// The host's own is what every container has that says nothing.
+/// Where nothing is said the engine chooses.
 fn users(container: &spec::Container) -> Option<String> {
-    (container.userns_mode == Some(spec::UsersMode::Private)).then(|| "private".to_owned())
+    container.userns_mode.map(|mode| match mode {
+        spec::UsersMode::Host => "host".to_owned(),
+        spec::UsersMode::Private => "private".to_owned(),
+    })
 }
 
 fn security_option(option: &spec::SecurityOption) -> String {

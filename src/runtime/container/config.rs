@@ -50,6 +50,9 @@ pub struct Config {
     pub removal: Removal,
     /// A process that it belongs to: killed and removed when that one has ended.
     pub owner: Option<ProcessId>,
+    /// Why it lives on the host's ids; empty where it does not, and where nobody has asked.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub host_ids: String,
     pub declared: Declared,
 }
 

@@ -22,6 +22,7 @@ pub mod aside;
 mod changes;
 pub mod config;
 pub mod exec;
+pub mod ids;
 mod kin;
 pub mod logs;
 mod observe;

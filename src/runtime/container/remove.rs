@@ -53,6 +53,7 @@ fn remove_held(roots: &Roots, config: &Config, held: Lock) -> Result<(), Error> 
         }
         discard(to)?;
     }
+    super::ids::release(roots, config)?;
     events::record(roots, &super::event(config, "destroy"));
     Ok(held.remove()?)
 }

@@ -148,6 +148,7 @@ pub fn rename(roots: &Roots, name: &str, new: &str, netns: Option<PathBuf>) -> R
         return Err(Error::Exists(new.to_owned()));
     }
     super::remove::discard(&to.run)?;
+    super::ids::rename(roots, &container.config, new)?;
     if get(roots, &container.config.name)?.is_running() {
         let request = Request::Rename { name: new.to_owned(), netns };
         client::ask(&from, &container.config.name, &request)?;

@@ -109,7 +109,7 @@ fn try_join(
     };
     at("hide the engine's arguments", sys::hide_arguments())?;
     at("wait for the starter", go(channel))?;
-    at("out-of-memory score", credentials::set_oom_score(&process))?;
+    at("limits and out-of-memory score", credentials::take_from_host(&process))?;
     at("lead a session", session())?;
     let mut all = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWUTS

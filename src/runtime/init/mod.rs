@@ -21,7 +21,7 @@ use super::sys;
 
 mod child;
 mod clocks;
-mod credentials;
+pub(super) mod credentials;
 mod exactly;
 mod files;
 pub mod launcher;
@@ -162,7 +162,7 @@ pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
     let users = users::namespace(launch.spec, launch.users)?;
     let letter = if launch.hold.is_some() { mounts::Letter::Exact } else { mounts::Letter::Own };
     let prepared = mounts::prepare(launch.spec, launch.rootfs, users.as_ref(), launch.mounts, letter)?;
-    let process = launch.spec.process().clone().filter(|_| launch.hold.is_some());
+    let process = launch.spec.process().clone();
     let birth = process::Birth { flags: new_namespaces(launch.spec), join, cgroup: None, users, process };
     let request = LaunchChild {
         spec: launch.spec,

@@ -14,7 +14,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Mount, Spec};
 pub use super::options::{NO_DEV, NO_EXEC, NO_SUID, READ_ONLY};
 use super::{InitError, letter, namespace_path};
 use crate::runtime::cgroup::Cgroup;
-use crate::runtime::sys;
+use crate::runtime::{sys, volume};
 
 /// `PROC_SUPER_MAGIC` of statfs(2).
 const PROC_MAGIC: i64 = 0x9fa0;
@@ -287,10 +287,17 @@ fn bind_source(source: &Path, options: &[&str], users: Option<&OwnedFd>) -> io::
     Ok(copy)
 }
 
-/// Lets the container's ids be those on the disk.
+/// Lets the container's ids be those on the disk. What has been mounted below the source and can't have its ids mapped
+/// stays, and is nobody's in the container.
 pub fn map_ids(mount: &OwnedFd, source: &Path, users: &OwnedFd) -> io::Result<()> {
-    sys::map_mount_ids(mount.as_fd(), users.as_fd(), true).map_err(|error| match error.raw_os_error() {
-        Some(libc::EINVAL) => io::Error::new(
+    let is_impossible = |error: &io::Error| matches!(error.raw_os_error(), Some(libc::EINVAL | libc::EPERM));
+    let map = |one: &OwnedFd, all| sys::map_mount_ids(one.as_fd(), users.as_fd(), all);
+    match map(mount, true) {
+        Err(error) if is_impossible(&error) => {}
+        other => return other,
+    }
+    map(mount, false).map_err(|error| match is_impossible(&error) {
+        true => io::Error::new(
             io::ErrorKind::Unsupported,
             format!(
                 "the file system of {} can't be mounted with mapped ids, as a user namespace needs it \
@@ -298,8 +305,22 @@ pub fn map_ids(mount: &OwnedFd, source: &Path, users: &OwnedFd) -> io::Result<()
                 source.display()
             ),
         ),
-        _ => error,
-    })
+        false => error,
+    })?;
+    let source = source.canonicalize()?;
+    for point in volume::mounts_below(&source)? {
+        let Ok(below) = point.strip_prefix(&source) else { continue };
+        if below.as_os_str().is_empty() {
+            continue;
+        }
+        match sys::open_in_root(mount.as_fd(), below, libc::O_PATH | libc::O_NOFOLLOW, 0)
+            .and_then(|one| map(&one, false))
+        {
+            Err(error) if !is_impossible(&error) && error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// Puts a mount where it belongs: on a file where it is one, else on a directory.

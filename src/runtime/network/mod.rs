@@ -41,7 +41,6 @@ pub use trial::{links_work, tables_work};
 use super::events::{self, Event};
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
-use super::userns::IdRange;
 
 /// What failed with which network.
 #[derive(Debug, thiserror::Error)]
@@ -124,8 +123,8 @@ pub struct Connect {
     pub joins: Vec<Join>,
     pub ports: Vec<Port>,
     pub dns: Vec<String>,
-    /// The ids of the container's user namespace, which its network namespace then belongs to.
-    pub users: Option<IdRange>,
+    /// Whose the network namespace is.
+    pub owner: sandbox::Owner,
     /// It goes with its end: nobody wants its place back after a reboot.
     pub transient: bool,
 }
@@ -430,7 +429,7 @@ fn connect_there(
     } else if attachment != *before {
         state::write_json(&file, &attachment)?;
     }
-    build(roots, &attachment, connect.users)?;
+    build(roots, &attachment, &connect.owner)?;
     apply_rules(roots)?;
     lead_anew(&attachment.container, conntrack::forget_misled(&attachment))?;
     Ok(attachment)
@@ -481,10 +480,10 @@ fn unplug_changed(roots: &Roots, before: &Attachment, after: &Attachment) -> Res
 }
 
 /// Makes what the kernel lacks of this, in networks that are there.
-fn build(roots: &Roots, attachment: &Attachment, users: Option<IdRange>) -> Result<(), Error> {
+fn build(roots: &Roots, attachment: &Attachment, owner: &sandbox::Owner) -> Result<(), Error> {
     let container = &attachment.container;
     let failed = |what: &str| kernel(format!("network of container {container}: {what}"));
-    let namespace = sandbox::ensure(roots, container, users).map_err(failed("make its namespace"))?;
+    let namespace = sandbox::ensure(roots, container, owner).map_err(failed("make its namespace"))?;
     let names = attachment.endpoints.keys();
     let networks = names.map(|name| get(roots, name)).collect::<Result<Vec<Network>, Error>>()?;
     let mut places = Vec::new();
@@ -665,7 +664,7 @@ fn put_back(roots: &Roots) -> Result<(), Error> {
     }
     for attachment in attachments(roots)? {
         if sandbox::exists(roots, &attachment.container) {
-            build(roots, &attachment, None)?;
+            build(roots, &attachment, &sandbox::Owner::Host)?;
         }
     }
     apply_rules(roots)

@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -53,20 +53,32 @@ fn share_directory(directory: &Path) -> io::Result<()> {
     Ok(mount(None::<&str>, directory, None::<&str>, MsFlags::MS_SHARED, None::<&str>)?)
 }
 
-/// Makes the namespace where it is missing, with its loopback up. With `users` it belongs to a new user namespace that
-/// has these ids, and holds that, too.
-pub fn ensure(roots: &Roots, container: &str, users: Option<IdRange>) -> io::Result<PathBuf> {
+/// The user namespace that a container's network namespace belongs to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum Owner {
+    /// That of this process.
+    #[default]
+    Host,
+    /// A new one with these ids, which the network namespace holds, too.
+    New(IdRange),
+    /// The one at this path.
+    Other(PathBuf),
+}
+
+/// Makes the namespace where it is missing, with its loopback up.
+pub fn ensure(roots: &Roots, container: &str, owner: &Owner) -> io::Result<PathBuf> {
     let path = path(roots, container);
     if is_namespace(&path) {
         return Ok(path);
     }
     share_directory(&directory(roots))?;
     File::create(&path)?;
-    let target = path.clone();
+    let (target, owner) = (path.clone(), owner.clone());
     on_thread(move || {
-        match users {
-            None => unshare(CloneFlags::CLONE_NEWNET)?,
-            Some(ids) => setns(userns::create_with_network(ids)?.1, CloneFlags::CLONE_NEWNET)?,
+        match owner {
+            Owner::Host => unshare(CloneFlags::CLONE_NEWNET)?,
+            Owner::New(ids) => setns(userns::create_with_network(ids)?.1, CloneFlags::CLONE_NEWNET)?,
+            Owner::Other(path) => setns(userns::network_of(File::open(path)?.as_fd())?, CloneFlags::CLONE_NEWNET)?,
         }
         furnish()?;
         Ok(mount(Some("/proc/thread-self/ns/net"), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)

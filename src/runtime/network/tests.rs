@@ -64,7 +64,7 @@ fn neighbour(roots: &Roots, link: &str, here: Ipv4Addr, there: Ipv4Addr) -> Path
     let index = links::existing(link).unwrap();
     links::set_up(&mut socket, index).unwrap();
     links::add_address(&mut socket, index, here, 24).unwrap();
-    let namespace = sandbox::ensure(roots, link, None).unwrap();
+    let namespace = sandbox::ensure(roots, link, &sandbox::Owner::Host).unwrap();
     let file = fs::File::open(&namespace).unwrap();
     let peer = links::Peer { namespace: file.as_fd(), name: "eth0", address: records::hardware_address(there) };
     links::make_cable(&mut socket, &format!("c-{link}"), index, &peer, 1500).unwrap();
@@ -136,7 +136,7 @@ fn wish(name: &str, networks: &[&str], ports: &[Port]) -> Connect {
         joins,
         ports: ports.to_vec(),
         dns: Vec::new(),
-        users: None,
+        owner: sandbox::Owner::Host,
         transient: false,
     }
 }

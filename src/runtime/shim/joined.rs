@@ -17,7 +17,7 @@ use crate::runtime::container::{self, ProcessId};
 use crate::runtime::init::InitError;
 use crate::runtime::init::spec::{MountSource, Namespace, Request};
 use crate::runtime::roots::Roots;
-use crate::runtime::{sys, volume};
+use crate::runtime::{sys, userns, volume};
 
 const SHARED_MEMORY: &str = "/dev/shm";
 
@@ -54,6 +54,27 @@ pub fn resolve(roots: &Roots, request: &mut Request) -> Result<Joined, InitError
         }
     }
     Ok(joined)
+}
+
+/// The user namespace of the container whose processes or messages this one shares; `None` where it shares none, or is
+/// on the host's ids.
+///
+/// # Errors
+/// Where the other does not run, or has other ids.
+pub fn users(roots: &Roots, request: &Request) -> Result<Option<OwnedFd>, InitError> {
+    let Some(ids) = request.users else { return Ok(None) };
+    let other = [(&request.pid, "pid"), (&request.ipc, "ipc")].into_iter().find_map(|(one, kind)| match one {
+        Namespace::Container(name) => Some((name, kind)),
+        _ => None,
+    });
+    let Some((name, kind)) = other else { return Ok(None) };
+    let users = at(name, kind, namespace(process(roots, name, kind)?, "user"))?;
+    match userns::has(users.as_fd(), ids) {
+        true => Ok(Some(users)),
+        false => {
+            Err(failed(name, kind, &"it has other ids than this one was made with; remove this one and make it anew"))
+        }
+    }
 }
 
 impl Joined {

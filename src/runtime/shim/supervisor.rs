@@ -185,13 +185,24 @@ impl Supervisor {
         Ok((spec, joined))
     }
 
+    /// That of the container's own stays for as long as this process does. Another's is looked up each time: it may have
+    /// been started again, and have a new one.
+    fn enter_users(&mut self) -> Result<(), InitError> {
+        match joined::users(&self.roots, &self.config.request)? {
+            Some(shared) => self.users = Some(shared),
+            None if self.users.is_none() => {
+                self.users = users(&self.config, &self.start).map_err(|error| step("user namespace", error))?;
+            }
+            None => {}
+        }
+        Ok(())
+    }
+
     /// Once: it stays for as long as this process does.
     fn mount(&mut self) -> Result<(), InitError> {
+        self.enter_users()?;
         if self.mounted {
             return Ok(());
-        }
-        if self.users.is_none() {
-            self.users = users(&self.config, &self.start).map_err(|error| step("user namespace", error))?;
         }
         let mounted = mount_root(&self.config, &self.paths, self.users.as_ref());
         mounted.map_err(|error| step("mount the root file system", error))?;
@@ -703,15 +714,17 @@ impl Supervisor {
     }
 }
 
-/// A network namespace of the container's own belongs to the user namespace that the container shall be in.
+/// A network namespace of the container's own belongs to the user namespace that the container shall be in; so does one
+/// of another container that has the same ids.
 fn users(config: &Config, start: &Start) -> io::Result<Option<OwnedFd>> {
-    match (config.request.users, &start.netns) {
-        (None, _) => Ok(None),
-        (Some(_), Some(netns)) if !config.request.network_shared => {
-            userns::owner_of(File::open(netns)?.as_fd()).map(Some)
+    let Some(ids) = config.request.users else { return Ok(None) };
+    if let Some(netns) = &start.netns {
+        let owner = userns::owner_of(File::open(netns)?.as_fd())?;
+        if !config.request.network_shared || userns::has(owner.as_fd(), ids) {
+            return Ok(Some(owner));
         }
-        (Some(ids), _) => userns::create(ids).map(Some),
     }
+    userns::create(ids).map(Some)
 }
 
 /// The process itself, not a later one of its number.

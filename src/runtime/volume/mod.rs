@@ -34,8 +34,8 @@ mod tests;
 pub mod trash;
 
 pub use copy::{disk_use, tree as copy_tree};
-pub use mounting::{mount, unmount};
-pub use options::{Backing, MountOptions, OptionsError};
+pub use mounting::{mount, mounts_below, unmount};
+pub use options::{Backing, MountOptions, OptionsError, parse as backing};
 pub use populate::{Populated, populate};
 
 /// The format of `volume.json` that this program writes and reads.

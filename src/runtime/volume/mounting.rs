@@ -95,7 +95,7 @@ fn resolve(data: &str) -> io::Result<String> {
 }
 
 /// The mount points at or below the directory, as this process's mount namespace has them.
-pub(super) fn mounts_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
+pub fn mounts_below(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let directory = match fs::canonicalize(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other?,

@@ -63,7 +63,9 @@ fn docker_loads_what_is_saved_here_and_the_other_way_round() {
         let inspect = |text: String| serde_json::from_str::<Value>(&text).unwrap()[0]["Config"].clone();
 
         world.ok(&["import", root.to_str().unwrap(), "own:1"]);
-        let run = ["run", "--name", "one", "--network", "none", "-e", "A=1", "-w", "/tmp", "-l", "mine=yes", "own:1"];
+        let run = ["run", "--name", "one", "--network", "none", "-e", "A=1", "-w", "/tmp", "-l", "mine=yes"];
+        // It gives files to ids that a user namespace has not.
+        let run = [&run[..], &["--userns", "host", "own:1"]].concat();
         world.ok(&[&run[..], &["sh", "-c", CHANGE]].concat());
         world.ok(&["commit", "one", "own:2"]);
         world.ok(&["rm", "one"]);

@@ -71,7 +71,7 @@ fn what_containers_may_do_is_written_down() {
     let of_kind: [(&str, &[&str]); 6] = [
         ("default", &[]),
         ("user", &["--user", "app"]),
-        ("userns", &["--userns", "private"]),
+        ("host", &["--userns", "host"]),
         ("privileged", &["--privileged"]),
         ("admin", &["--cap-add", "SYS_ADMIN", "--cap-add", "NET_RAW"]),
         ("unconfined", &["--security-opt", "seccomp=unconfined", "--security-opt", "systempaths=unconfined"]),

@@ -125,7 +125,7 @@ impl Own {
     }
 }
 
-/// Below the volatile root only locks may stay. Below the durable one nothing of containers and networks, and nothing
+/// Below the volatile root only locks may stay, and what was found out about the host. Below the durable one nothing of containers and networks, and nothing
 /// half made.
 fn files(roots: &Roots) -> Vec<String> {
     let mut left = Vec::new();
@@ -133,9 +133,9 @@ fn files(roots: &Roots) -> Vec<String> {
         left.extend(entries(&roots.run.join(directory)));
     }
     for entry in entries(&roots.run) {
-        left.extend((!entry.is_dir()).then_some(entry));
+        left.extend((!entry.is_dir() && name(&entry) != "users.json").then_some(entry));
     }
-    for directory in ["containers", "endpoints", "networks", "images/tmp"] {
+    for directory in ["containers", "endpoints", "networks", "images/tmp", "ids", "ids.making", ".stack-users"] {
         left.extend(entries(&roots.root.join(directory)));
     }
     half_made(&roots.root, &mut left);

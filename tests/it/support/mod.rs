@@ -278,6 +278,20 @@ pub fn finish(mut child: Child, words: &[&str]) -> Output {
     Output { code, stdout: stdout.join().unwrap(), stderr: stderr.join().unwrap() }
 }
 
+/// Does something with files as who is root in the user namespace of that process: files belong to nobody there whom
+/// others make.
+pub fn as_root_of(pid: i32, action: impl FnOnce()) {
+    let map = fs::read_to_string(format!("/proc/{pid}/uid_map")).unwrap();
+    let root = map.split_whitespace().nth(1).unwrap().parse().unwrap();
+    let become_owner = |id: u32| {
+        nix::unistd::setfsgid(nix::unistd::Gid::from_raw(id));
+        nix::unistd::setfsuid(nix::unistd::Uid::from_raw(id));
+    };
+    become_owner(root);
+    action();
+    become_owner(0);
+}
+
 /// Looks at the world until it is so.
 #[track_caller]
 pub fn eventually(what: &str, mut is: impl FnMut() -> bool) {

@@ -124,10 +124,12 @@ fn become_program(task: &Task<'_>) -> ! {
 /// Forks: the child returns and becomes the program, this process stays as process 1 and never returns.
 fn split(task: &Task<'_>) {
     let mut all: Signals = Signals::default();
-    // SAFETY: the sets outlive the calls. Taken by sigwait later, so that none is lost between fork and the loop.
+    // SAFETY: the sets outlive the calls, the name is NUL-terminated. Signals are taken by sigwait later, so that none is
+    // lost between fork and the loop. The program, which may look at once, sees process 1 by its name.
     unsafe {
         sigfillset(&raw mut all);
         sigprocmask(SIG_SETMASK, &raw const all, std::ptr::null_mut());
+        prctl(PR_SET_NAME, c"init".as_ptr(), null::<c_char>(), null::<c_char>(), null::<c_char>());
     }
     // SAFETY: this process has one thread, so the child may do whatever the parent could.
     match unsafe { fork() } {
@@ -144,9 +146,8 @@ fn split(task: &Task<'_>) {
             }
         }
         child => {
-            // SAFETY: a NUL-terminated name; closes what is not used again, the pipe that the starter waits on among it.
+            // SAFETY: closes what is not used again, the pipe that the starter waits on among it.
             unsafe {
-                prctl(PR_SET_NAME, c"init".as_ptr(), null::<c_char>(), null::<c_char>(), null::<c_char>());
                 close_range(3, c_uint::MAX, 0);
             }
             serve(child, &all)

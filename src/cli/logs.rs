@@ -106,6 +106,7 @@ fn read_into(sender: &SyncSender<Result<Heard, String>>, roots: &Roots, name: &s
 struct Printer {
     prefixes: BTreeMap<String, String>,
     timestamps: bool,
+    details: bool,
     json: bool,
     template: Option<Template>,
 }
@@ -127,7 +128,7 @@ impl Printer {
             Format::Table | Format::Json => None,
         };
         let json = matches!(arguments.format.format, Format::Json);
-        Ok(Self { prefixes, timestamps: arguments.timestamps, json, template })
+        Ok(Self { prefixes, timestamps: arguments.timestamps, details: arguments.details, json, template })
     }
 
     /// To where the container wrote it: standard output or error. As data, always to standard output.
@@ -143,9 +144,26 @@ impl Printer {
         }
         let prefix = self.prefixes.get(name).map(String::as_str);
         let time = if self.timestamps { format!("{} ", line.time) } else { String::new() };
+        let details = if self.details { format!("{} ", details(line)) } else { String::new() };
         let end = if prefix.is_some() && !line.log.ends_with('\n') { "\n" } else { "" };
-        write(line, &format!("{}{time}{}{end}", prefix.unwrap_or(""), line.log))
+        write(line, &format!("{}{time}{details}{}{end}", prefix.unwrap_or(""), line.log))
     }
+}
+
+/// As docker has them: `NAME=VALUE` with commas between, and what could be taken for these by its number.
+fn details(line: &Line) -> String {
+    let pairs = line.attributes.iter().map(|(name, value)| format!("{}={}", escaped(name), escaped(value)));
+    pairs.collect::<Vec<_>>().join(",")
+}
+
+fn escaped(text: &str) -> String {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let letter = |byte: u8| match byte {
+        b' ' => "+".to_owned(),
+        _ if is_plain(byte) => char::from(byte).to_string(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(letter).collect()
 }
 
 /// A line as the container wrote it.

@@ -105,6 +105,11 @@ impl Fields {
         self.ours.finish(cx, &format!("{}.x-stack", self.path));
     }
 
+    /// Where the value of `key` is written.
+    pub fn span_of(&self, key: &str) -> Option<Span> {
+        self.own.entries.iter().find(|entry| entry.key == key).map(|entry| entry.value.span)
+    }
+
     /// Declares `key` known without reading it.
     pub fn skip(&mut self, key: &'static str) {
         self.own.take(key);

@@ -14,6 +14,7 @@ mod fields;
 mod interpolate;
 mod load;
 pub mod lock;
+pub mod logging;
 mod lower;
 mod merge;
 pub mod names;

@@ -434,7 +434,7 @@ services:
   off2: {image: "builtin:whoami", healthcheck: {test: [NONE]}}
   quiet: {image: "builtin:whoami", logging: {driver: none}}
   rotated: {image: "builtin:whoami", command: [lines, "3000"], logging: {driver: json-file, options: {max-size: 10k, max-file: "2"}}}
-  other: {image: "builtin:whoami", logging: {driver: syslog, options: {tag: x}}}
+  other: {image: "builtin:whoami", logging: {driver: gelf, options: {gelf-address: "udp://x:1"}}}
 "#,
     );
     let memory = |service: &str| applied.limit(service, "memory", "memory.limit_in_bytes", "memory.max");
@@ -462,7 +462,7 @@ services:
     let kept = applied.logs("rotated").lines().count();
     assert!(kept < 1000, "{kept} lines are kept of 3000");
     let plan = applied.world.ok(&["plan", "-p", "c", "compose.yaml"]);
-    assert!(plan.contains("services.other.logging.driver: there is no driver `syslog`"), "{plan}");
+    assert!(plan.contains("services.other.logging.driver: there is no driver `gelf`"), "{plan}");
     assert!(applied.logs("other").contains("listens"));
     applied.done();
 }

@@ -20,6 +20,7 @@ mod health;
 mod hooks;
 mod image;
 mod layering;
+mod logging;
 mod lowering;
 mod manual;
 mod native;

@@ -50,6 +50,9 @@ pub struct Logs {
     /// Show the time of each line
     #[arg(short, long)]
     pub timestamps: bool,
+    /// Show the labels and variables that go with each line
+    #[arg(long)]
+    pub details: bool,
     /// Leave out the names before the lines of several containers
     #[arg(long)]
     pub no_log_prefix: bool,

@@ -274,10 +274,10 @@ pub struct RunLife {
     /// No check, whatever the image says
     #[arg(long)]
     pub no_healthcheck: bool,
-    /// json-file, or none
+    /// json-file, local, journald, syslog, or none
     #[arg(long, value_name = "DRIVER")]
     pub log_driver: Option<String>,
-    /// max-size=10m, max-file=3
+    /// What the driver takes, such as max-size=10m
     #[arg(long, value_name = "KEY=VALUE")]
     pub log_opt: Vec<String>,
 }

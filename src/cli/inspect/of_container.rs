@@ -1,5 +1,7 @@
 //! A container as docker describes one.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use crate::cli::failure::Failure;
@@ -7,7 +9,7 @@ use crate::cli::ps::{health_word, state_word};
 use crate::cli::view;
 use crate::engine::native::declared;
 use crate::reconcile::resource::{ContainerConfig, Mount, MountSource, NamespaceMode, NetworkMode, Port, label};
-use crate::runtime::container::{self, Container, Health, Restart, State};
+use crate::runtime::container::{self, Container, Health, Log, LogForm, LogService, Restart, State};
 use crate::runtime::image::{Image, Store};
 use crate::runtime::network::{self, Attachment, Network};
 use crate::runtime::roots::Roots;
@@ -32,7 +34,7 @@ pub fn value(roots: &Roots, one: &Container, size: bool) -> Result<Value, Failur
         "ResolvConfPath": paths.resolv_conf,
         "HostnamePath": paths.hostname,
         "HostsPath": paths.hosts,
-        "LogPath": paths.log,
+        "LogPath": config.log.files.map(|files| files.newest(&paths.logs)).unwrap_or_default(),
         "Name": format!("/{}", config.name),
         "RestartCount": one.status.restarts,
         "Driver": "overlayfs",
@@ -49,6 +51,7 @@ pub fn value(roots: &Roots, one: &Container, size: bool) -> Result<Value, Failur
             "Phase": one.phase,
             "Supervisor": one.status.shim.pid,
             "Protection": protection(one),
+            "LogLoss": {"Lines": one.status.log_loss.lines, "Reason": one.status.log_loss.reason},
             "Declared": config.declared,
         },
     });
@@ -64,6 +67,23 @@ fn protection(one: &Container) -> Value {
     json!({"NoNewPrivileges": request.no_new_privileges,
            "UserNamespace": request.users.map(|ids| json!({"First": ids.first, "Size": ids.size})),
            "HostIds": one.config.host_ids})
+}
+
+/// As it was asked for, and the bounds that hold where none were.
+fn log_config(log: &Log, options: &BTreeMap<String, String>) -> Value {
+    let driver = match (&log.service, log.files.map(|files| files.form)) {
+        (Some(LogService::Journald), _) => "journald",
+        (Some(LogService::Syslog(_)), _) => "syslog",
+        (None, Some(LogForm::Json)) => "json-file",
+        (None, Some(LogForm::Local)) => "local",
+        (None, None) => "none",
+    };
+    let mut shown = options.clone();
+    if let (Some(files), None) = (log.files, &log.service) {
+        shown.entry("max-size".to_owned()).or_insert_with(|| files.max_size.to_string());
+        shown.entry("max-file".to_owned()).or_insert_with(|| files.max_files.to_string());
+    }
+    json!({"Type": driver, "Config": shown})
 }
 
 /// Docker's word for a time that has not come.
@@ -166,9 +186,7 @@ fn host_config(one: &Container, wanted: &ContainerConfig) -> Value {
         })),
         "RestartPolicy": {"Name": policy, "MaximumRetryCount": retries},
         "AutoRemove": config.removal != container::Removal::Nobody,
-        "LogConfig": {"Type": if config.log.keep { "json-file" } else { "none" },
-                      "Config": {"max-size": config.log.max_size.to_string(),
-                                 "max-file": config.log.max_files.to_string()}},
+        "LogConfig": log_config(&config.log, &wanted.logging.options),
         "CapAdd": wanted.cap_add,
         "CapDrop": wanted.cap_drop,
         "SecurityOpt": wanted.security_opt,

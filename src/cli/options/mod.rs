@@ -1,6 +1,7 @@
 //! From the flags of `stack run` to the container that they ask for: pure, one function a flag that has a form of its
 //! own. The words and their forms are docker's.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -9,8 +10,9 @@ use crate::reconcile::resource::{
     ContainerConfig, DeviceMapping, Healthcheck, Logging, NamespaceMode, Resources, Restart, label,
 };
 use crate::runtime::shim::signal_number;
+use crate::spec::logging::At;
 use crate::spec::probe::Probe;
-use crate::spec::units;
+use crate::spec::{self, units};
 
 mod mounts;
 mod network;
@@ -24,11 +26,11 @@ use network::{expose, host, network};
 pub struct FlagError {
     pub flag: &'static str,
     pub value: String,
-    pub expected: &'static str,
+    pub expected: Cow<'static, str>,
 }
 
-fn wrong(flag: &'static str, value: &str, expected: &'static str) -> FlagError {
-    FlagError { flag, value: value.to_owned(), expected }
+fn wrong(flag: &'static str, value: &str, expected: impl Into<Cow<'static, str>>) -> FlagError {
+    FlagError { flag, value: value.to_owned(), expected: expected.into() }
 }
 
 /// What `run`'s flags can only be understood with.
@@ -91,10 +93,7 @@ pub fn container(run: &Run, name: &str, around: &Around) -> Result<ContainerConf
         healthcheck: healthcheck(life)?,
         stop_signal: life.stop_signal.clone().map(|text| signal("--stop-signal", text)).transpose()?,
         stop_grace_ms: life.stop_timeout.map(|seconds| seconds * 1000),
-        logging: Logging {
-            driver: life.log_driver.clone(),
-            options: life.log_opt.iter().map(|text| setting("--log-opt", text)).collect::<Result<_, _>>()?,
-        },
+        logging: logging(life)?,
         resources: resources(&limits.changeable)?,
         shm_size: run.files.shm_size.as_deref().map(|text| bytes("--shm-size", text)).transpose()?,
         oom_score_adj: limits.oom_score_adj,
@@ -164,6 +163,21 @@ pub fn signal(flag: &'static str, text: String) -> Result<String, FlagError> {
         Some(_) => Ok(text),
         None => Err(wrong(flag, &text, "expected a signal such as TERM, SIGHUP or 15")),
     }
+}
+
+fn logging(life: &RunLife) -> Result<Logging, FlagError> {
+    let options: BTreeMap<String, String> =
+        life.log_opt.iter().map(|text| setting("--log-opt", text)).collect::<Result<_, _>>()?;
+    let problems = spec::logging::parse(life.log_driver.as_deref(), &options).err().unwrap_or_default();
+    if let Some(problem) = problems.into_iter().next() {
+        let (flag, value) = match problem.at {
+            At::Driver => ("--log-driver", life.log_driver.clone().unwrap_or_default()),
+            At::Key(key) | At::Value(key) => ("--log-opt", format!("{key}={}", options[&key])),
+        };
+        let help = problem.help.map(|help| format!("\n  help: {help}")).unwrap_or_default();
+        return Err(wrong(flag, &value, problem.message + &help));
+    }
+    Ok(Logging { driver: life.log_driver.clone(), options })
 }
 
 fn healthcheck(life: &RunLife) -> Result<Option<Healthcheck>, FlagError> {
@@ -438,6 +452,8 @@ mod tests {
             "--network host --network a",
             "-v a:/x --tmpfs /x",
             "--log-opt size",
+            "--log-driver pigeon",
+            "--log-driver local --log-opt labels=a",
         ] {
             assert!(container_of(line).is_err(), "{line}");
         }

@@ -6,12 +6,14 @@ use std::path::PathBuf;
 
 use super::users::Users;
 use crate::reconcile::resource::{
-    ContainerConfig, Healthcheck, Logging, MountSource, NamespaceMode, NetworkMode, OnUnhealthy, Resources, Restart,
+    ContainerConfig, Healthcheck, MountSource, NamespaceMode, NetworkMode, OnUnhealthy, Resources, Restart,
 };
-use crate::runtime::container::{self, Log};
+use crate::runtime::container;
 use crate::runtime::image::{self, Contents, Image};
 use crate::runtime::init::spec::{self, Device, Limits, Namespace, Request};
 use crate::spec::probe::{Place, Probe};
+
+mod log;
 
 const DEFAULT_PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 const DEFAULT_GRACE_MS: u64 = 10_000;
@@ -44,8 +46,8 @@ pub enum TranslateError {
     UsersAndShared(&'static str),
     #[error("health check {0:?}: expected CMD, CMD-SHELL or NONE first")]
     Healthcheck(String),
-    #[error("logging {key} {value:?} is not known here\n  help: {help}")]
-    Logging { key: &'static str, value: String, help: &'static str },
+    #[error("logging: {message}{help}")]
+    Logging { message: String, help: String },
 }
 
 /// The runtime's configuration of this container.
@@ -86,6 +88,7 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         shm_size: wanted.shm_size,
         oom_score_adj: wanted.oom_score_adj,
     };
+    let log = log::log(wanted, &request.env)?;
     let stop_signal = wanted.stop_signal.clone().or_else(|| own?.stop_signal().clone());
     Ok(container::Config {
         name: wanted.name.clone(),
@@ -113,7 +116,7 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
             .map(|budget| container::Budget { max: budget.max, within_ms: budget.within_ms }),
         stop_signal: stop_signal.unwrap_or_default(),
         stop_grace_ms: wanted.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
-        log: log(&wanted.logging)?,
+        log,
         labels: wanted.labels.clone(),
         host_ids: facts.users.why().to_owned(),
         ..container::Config::default()
@@ -307,33 +310,6 @@ fn probe(wanted: &Probe) -> container::Probe {
 
 fn shell(image: &image::Healthcheck) -> Vec<String> {
     if image.shell.is_empty() { vec!["/bin/sh".to_owned(), "-c".to_owned()] } else { image.shell.clone() }
-}
-
-fn log(wanted: &Logging) -> Result<Log, TranslateError> {
-    let wrong = |key, value: &str, help| TranslateError::Logging { key, value: value.to_owned(), help };
-    // Other drivers were named by [`super::unsupported`].
-    let mut log = Log { keep: wanted.driver.as_deref() != Some("none"), ..Log::default() };
-    for (key, value) in &wanted.options {
-        match key.as_str() {
-            "max-size" => log.max_size = bytes(value).ok_or_else(|| wrong("max-size", value, "bytes, such as 10m"))?,
-            "max-file" => log.max_files = value.parse().map_err(|_| wrong("max-file", value, "a number of files"))?,
-            _ => {}
-        }
-    }
-    Ok(log)
-}
-
-fn bytes(text: &str) -> Option<u64> {
-    let lower = text.to_ascii_lowercase();
-    let digits = lower.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let shift = match lower[digits.len()..].trim_end_matches('b') {
-        "" => 0,
-        "k" => 10,
-        "m" => 20,
-        "g" => 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use crate::reconcile::engine::Unsupported;
 use crate::reconcile::resource::{Config, ContainerConfig, Logging, MountSource, NetworkConfig, VolumeConfig};
+use crate::spec::logging;
 
 /// The one option of a bridge that has an effect.
 pub const MTU: &str = "com.docker.network.driver.mtu";
@@ -58,18 +59,21 @@ fn of_container(container: &ContainerConfig) -> Vec<Unsupported> {
     found
 }
 
-fn of_logging(logging: &Logging) -> Vec<Unsupported> {
-    let mut found = Vec::new();
-    match logging.driver.as_deref() {
-        None | Some("json-file" | "local" | "none") => {}
-        Some(other) => {
-            found.push(one("logging.driver", format!("there is no driver `{other}`: logs are kept as files")))
+fn of_logging(wanted: &Logging) -> Vec<Unsupported> {
+    match wanted.driver.as_deref() {
+        Some(other) if logging::ELSEWHERE.contains(&other) => {
+            vec![one("logging.driver", format!("there is no driver `{other}`: logs are kept as files"))]
         }
+        Some(service @ ("journald" | "syslog")) => {
+            vec![one("logging.driver", format!("{service} is not given lines yet: logs are kept as files"))]
+        }
+        Some("none") => {
+            let option =
+                |key: &String| one("logging.options", format!("`{key}`: nothing is kept that it could be for"));
+            wanted.options.keys().map(option).collect()
+        }
+        _ => Vec::new(),
     }
-    for key in logging.options.keys().filter(|key| !matches!(key.as_str(), "max-size" | "max-file")) {
-        found.push(one("logging.options", format!("the option `{key}` has no effect")));
-    }
-    found
 }
 
 /// What lifts a protection that is not there needs no doing; a protection that is not given is named.

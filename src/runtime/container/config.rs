@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
+use super::logging::{Log, LogLoss};
 use super::probe::Probe;
 use crate::runtime::init::spec::Request;
 
@@ -151,23 +152,6 @@ pub struct HealthCheck {
     pub retries: u32,
 }
 
-/// Where output is kept. Docker's json-file format, one object a line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Log {
-    /// `false`: output is thrown away.
-    pub keep: bool,
-    /// Bytes of one file before the next is begun.
-    pub max_size: u64,
-    /// How many files at most.
-    pub max_files: u32,
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { keep: true, max_size: 10 << 20, max_files: 3 }
-    }
-}
-
 /// `Creating` is durable before the first effect of a create, `Created` after the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -270,6 +254,8 @@ pub struct Status {
     pub pipes: [u64; 2],
     /// Why the last start failed.
     pub error: Option<String>,
+    /// Output that its log has not got.
+    pub log_loss: LogLoss,
     /// Ended by command.
     pub by_hand: bool,
     /// Its supervisor was told to end, as when the host goes down, or the host went down with it.

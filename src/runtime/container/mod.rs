@@ -24,6 +24,7 @@ pub mod config;
 pub mod exec;
 pub mod ids;
 mod kin;
+mod logging;
 pub mod logs;
 mod observe;
 mod paths;
@@ -37,9 +38,10 @@ mod tree;
 pub use adopt::{adopt, adopt_after_loss, adopt_all, bury};
 pub use changes::{Change, changes};
 pub use config::{
-    Budget, Config, Container, Declared, Health, HealthCheck, Log, OnUnhealthy, Phase, ProcessId, Removal, Restart,
-    Start, State, Status,
+    Budget, Config, Container, Declared, Health, HealthCheck, OnUnhealthy, Phase, ProcessId, Removal, Restart, Start,
+    State, Status,
 };
+pub use logging::{Log, LogFiles, LogForm, LogLoss, LogService, Syslog, SyslogAddress, SyslogForm, tag};
 pub(super) use observe::processes_of;
 pub use observe::{Stats, get, list, processes, stats, wait, wait_completed, wait_healthy, written_bytes};
 pub use paths::Paths;

@@ -33,7 +33,6 @@ pub struct Paths {
     pub upper: PathBuf,
     pub work: PathBuf,
     pub logs: PathBuf,
-    pub log: PathBuf,
     /// The same for all containers: what is below the image's layers.
     pub skeleton: PathBuf,
     /// Everything from here on is gone at reboot.
@@ -80,7 +79,6 @@ impl Paths {
             ended: directory.join("ended.json"),
             upper: directory.join("upper"),
             work: directory.join("work"),
-            log: logs.join("json.log"),
             logs,
             skeleton: roots.durable("skeleton"),
             directory,

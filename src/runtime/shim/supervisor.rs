@@ -117,7 +117,7 @@ impl Supervisor {
             users: None,
             network: None,
             signals: signals().map_err(|error| step("signals", error))?,
-            writer: Writer::new(paths.log.clone(), config.log.clone()),
+            writer: Writer::new(&paths.logs, &config),
             clients: Clients::default(),
             check: Check::new(config.health.clone()),
             roots: roots.clone(),
@@ -300,6 +300,7 @@ impl Supervisor {
             for source in ready {
                 self.handle(source);
             }
+            self.writer.work();
             self.on_time(Instant::now());
         }
         self.keep_end();
@@ -330,6 +331,9 @@ impl Supervisor {
     }
 
     fn timeout(&self, now: Instant) -> PollTimeout {
+        if self.writer.is_busy() {
+            return PollTimeout::ZERO;
+        }
         let next = [self.kill_at, self.restart_at, self.check.next(), self.rest_at(now)].into_iter().flatten().min();
         let left = next.map(|next| next.saturating_duration_since(now) + Duration::from_millis(1));
         left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
@@ -451,9 +455,8 @@ impl Supervisor {
                 piece.truncate(count);
                 self.clients.output(index, &piece);
                 // A full disk costs log lines, never the container.
-                if let Err(error) = self.writer.take(index, &piece) {
-                    self.status.error = Some(format!("log: {error}"));
-                }
+                self.writer.take(index, &piece);
+                self.note_loss();
             }
             Err(nix::Error::EAGAIN | nix::Error::EINTR) => {}
             // The end, or a terminal without a program.
@@ -462,6 +465,19 @@ impl Supervisor {
                     run.output[index] = None;
                 }
             }
+        }
+    }
+
+    /// Once when lines begin to be lost, and once when they no longer are.
+    fn note_loss(&mut self) {
+        let loss = self.writer.loss();
+        if loss.reason.is_some() == self.status.log_loss.reason.is_some() {
+            return;
+        }
+        self.status.log_loss = loss.clone();
+        self.save();
+        if let Some(reason) = &self.status.log_loss.reason {
+            events::record(&self.roots, &container::event(&self.config, "log_loss").with("reason", reason));
         }
     }
 
@@ -478,7 +494,9 @@ impl Supervisor {
         self.kill_at = None;
         self.check.end();
         self.clients.input = None;
-        drop(self.writer.finish());
+        self.writer.finish();
+        self.note_loss();
+        self.status.log_loss = self.writer.loss().clone();
         self.set_exited(code, self.cgroup.oom_kills() > 0);
         if known.is_none() {
             self.status.error = Some(UNSEEN.to_owned());
@@ -664,7 +682,7 @@ impl Supervisor {
         let to = Paths::of(&self.roots, &name);
         self.paths.move_to(&to).map_err(|error| error.to_string())?;
         self.paths = to;
-        self.writer.moved(self.paths.log.clone());
+        self.writer.moved(&self.paths.logs);
         self.config.name = name;
         self.start.netns = netns;
         self.save();

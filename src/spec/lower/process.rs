@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::spec::diagnostics::Span;
+use crate::spec::diagnostics::{Diagnostic, Span};
 use crate::spec::dotenv;
 use crate::spec::fields::Fields;
+use crate::spec::logging;
 use crate::spec::lower::{Context, probe};
 use crate::spec::stack::*;
 use crate::spec::tree::{Node, Value, parse_bool};
@@ -190,27 +191,38 @@ fn health_test(node: Node, cx: &mut Context<'_>) -> Option<HealthTest> {
 
 pub fn logging(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Logging> {
     let mut fields = Fields::open(node, path, cx)?;
+    let driver_span = fields.span_of("driver");
     let driver = fields.word("driver", cx);
     let options = fields.take("options");
-    let span = options.as_ref().map_or(fields.span, |node| node.span);
+    let places = options.as_ref().map(option_spans).unwrap_or_default();
     let options = options.map(|node| cx.pairs(node)).unwrap_or_default().into_iter();
     let options: BTreeMap<String, String> = options.map(|(key, value)| (key, value.unwrap_or_default())).collect();
+    let whole = fields.span;
     fields.finish(cx);
-    let is_size = |text: &str| {
-        let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let unit = text[digits.len()..].to_ascii_lowercase();
-        digits.parse::<u64>().is_ok() && matches!(unit.trim_end_matches('b'), "" | "k" | "m" | "g")
-    };
-    let is_count = |text: &str| text.parse::<u64>().is_ok_and(|count| count > 0);
-    for (key, text) in &options {
-        let what = match key.as_str() {
-            "max-size" if !is_size(text) => "bytes, such as 10m",
-            "max-file" if !is_count(text) => "a number of files, such as 3",
-            _ => continue,
+    for problem in logging::parse(driver.as_deref(), &options).err().unwrap_or_default() {
+        let span = match &problem.at {
+            logging::At::Driver => driver_span,
+            logging::At::Key(key) => places.get(key).map(|(key, _)| *key),
+            logging::At::Value(key) => places.get(key).map(|(_, value)| *value),
         };
-        cx.error(format!("`{key}`: expected {what}, found `{text}`"), span);
+        let diagnostic = Diagnostic::error(problem.message, span.unwrap_or(whole));
+        cx.diagnostics.push(Diagnostic { help: problem.help, ..diagnostic });
     }
     Some(Logging { driver, options })
+}
+
+/// Of each option, where its name and where its value is.
+fn option_spans(node: &Node) -> BTreeMap<String, (Span, Span)> {
+    match &node.value {
+        Value::Mapping(entries) => {
+            entries.iter().map(|entry| (entry.key.clone(), (entry.key_span, entry.value.span))).collect()
+        }
+        Value::Sequence(items) => {
+            let key = |item: &Node| Some(item.text()?.split('=').next().unwrap_or_default().to_owned());
+            items.iter().filter_map(|item| Some((key(item)?, (item.span, item.span)))).collect()
+        }
+        _ => BTreeMap::new(),
+    }
 }
 
 /// `pre_start`, `post_start` and `pre_stop`.

@@ -16,7 +16,7 @@ use crate::runtime::init::{InitError, Launched};
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::check::{self, Check};
 use crate::runtime::shim::clients::{self, Clients};
-use crate::runtime::shim::output::Writer;
+use crate::runtime::shim::output::{self, Writer};
 use crate::runtime::shim::{sleeper, step};
 use crate::runtime::sys;
 
@@ -36,7 +36,7 @@ struct Memory {
     begun_ms: u64,
     check: check::Memory,
     clients: Vec<clients::Memory>,
-    unfinished: [Vec<u8>; 2],
+    writer: output::Memory,
     /// When it went to sleep, by the clock that [`Instant`] has.
     since_ms: u64,
     open: Descriptors,
@@ -79,7 +79,7 @@ fn clock_ms() -> io::Result<u64> {
 impl Supervisor {
     /// When it will have been quiet for long enough; `None` while something is under way.
     pub(super) fn rest_at(&self, now: Instant) -> Option<Instant> {
-        let busy = self.sleepless || self.kill_at.is_some() || self.restart_at.is_some();
+        let busy = self.sleepless || self.kill_at.is_some() || self.restart_at.is_some() || self.writer.is_busy();
         let idle = !busy && self.run.is_some() && self.check.may_rest(now) && self.clients.may_rest();
         idle.then(|| self.active + QUIET)
     }
@@ -136,7 +136,7 @@ impl Supervisor {
             begun_ms: (now - run.begun).as_millis() as u64,
             check: self.check.memory(now),
             clients: self.clients.memory(),
-            unfinished: self.writer.unfinished().clone(),
+            writer: self.writer.memory(),
             since_ms: clock_ms()?,
             open,
         };
@@ -162,8 +162,8 @@ impl Supervisor {
         let process = Launched { pid: memory.status.process.pid, pidfd, terminal: some(open.terminal)? };
         let output = [some(open.output[0])?, some(open.output[1])?];
         let paths = Paths::of(roots, &memory.config.name);
-        let mut writer = Writer::new(paths.log.clone(), memory.config.log.clone());
-        writer.resume(memory.unfinished);
+        let mut writer = Writer::new(&paths.logs, &memory.config);
+        writer.resume(memory.writer);
         let check = Check::resume(memory.config.health.clone(), &memory.status, memory.check, ago, slept);
         Ok(Self {
             roots: roots.clone(),

@@ -1,6 +1,7 @@
 //! Black-box tests: the built binary and the library against real kernels, disks and servers.
 mod applying;
 mod attributes;
+mod back_pressure;
 mod beside_docker;
 mod building;
 mod command_line;
@@ -11,6 +12,7 @@ mod convergence;
 mod copying;
 mod day_two;
 mod doctor;
+mod ends;
 mod events;
 mod examples;
 mod executing;
@@ -20,6 +22,7 @@ mod health;
 mod hooks;
 mod image;
 mod layering;
+mod log_services;
 mod logging;
 mod lowering;
 mod manual;

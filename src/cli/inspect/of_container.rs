@@ -51,7 +51,8 @@ pub fn value(roots: &Roots, one: &Container, size: bool) -> Result<Value, Failur
             "Phase": one.phase,
             "Supervisor": one.status.shim.pid,
             "Protection": protection(one),
-            "LogLoss": {"Lines": one.status.log_loss.lines, "Reason": one.status.log_loss.reason},
+            "LogLoss": {"Lines": one.status.log_loss.lines, "Unsent": one.status.log_loss.unsent,
+                        "Reason": one.status.log_loss.reason},
             "Declared": config.declared,
         },
     });

@@ -64,9 +64,6 @@ fn of_logging(wanted: &Logging) -> Vec<Unsupported> {
         Some(other) if logging::ELSEWHERE.contains(&other) => {
             vec![one("logging.driver", format!("there is no driver `{other}`: logs are kept as files"))]
         }
-        Some(service @ ("journald" | "syslog")) => {
-            vec![one("logging.driver", format!("{service} is not given lines yet: logs are kept as files"))]
-        }
         Some("none") => {
             let option =
                 |key: &String| one("logging.options", format!("`{key}`: nothing is kept that it could be for"));

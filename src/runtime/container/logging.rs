@@ -109,8 +109,10 @@ pub enum SyslogForm {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LogLoss {
-    /// Since the supervisor began.
+    /// That the files have not got, since the supervisor began.
     pub lines: u64,
+    /// That the service was not given.
+    pub unsent: u64,
     /// Why lines are lost at the moment.
     pub reason: Option<String>,
 }

@@ -8,9 +8,9 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ const LONGEST_REQUEST: usize = 64 << 10;
 const MOST: usize = 64;
 /// With more of them the supervisor does not sleep.
 const MOST_ASLEEP: usize = 16;
-/// How long a client may take to hear that the container has ended.
+/// How long clients may take to hear that the container has ended, all of them together.
 const FAREWELL: Duration = Duration::from_secs(5);
 
 /// What a client wants of the supervisor.
@@ -69,8 +69,6 @@ struct Client {
     kind: Kind,
     inbox: Vec<u8>,
     outbox: Vec<u8>,
-    /// Closed once the outbox is empty.
-    leaving: bool,
 }
 
 #[derive(Default)]
@@ -86,7 +84,7 @@ pub struct Clients {
 impl Clients {
     /// Whether nothing is on its way, and there are not too many.
     pub fn may_rest(&self) -> bool {
-        let is_quiet = |client: &Client| client.inbox.is_empty() && client.outbox.is_empty() && !client.leaving;
+        let is_quiet = |client: &Client| client.inbox.is_empty() && client.outbox.is_empty();
         self.pending.is_empty() && self.clients.len() <= MOST_ASLEEP && self.clients.values().all(is_quiet)
     }
 
@@ -99,7 +97,7 @@ impl Clients {
     pub fn resume(memory: Vec<Memory>, input: Option<OwnedFd>) -> io::Result<Self> {
         let client = |(index, one): (usize, Memory)| {
             let stream = UnixStream::from(sys::adopt(one.descriptor)?);
-            Ok((index, Client { stream, kind: one.kind, inbox: vec![], outbox: vec![], leaving: false }))
+            Ok((index, Client { stream, kind: one.kind, inbox: vec![], outbox: vec![] }))
         };
         let clients = memory.into_iter().enumerate().map(client).collect::<io::Result<BTreeMap<_, _>>>()?;
         Ok(Self { next: clients.len(), clients, input, ..Self::default() })
@@ -114,7 +112,7 @@ impl Clients {
             if !allowed || self.clients.len() >= MOST || stream.set_nonblocking(true).is_err() {
                 continue;
             }
-            let client = Client { stream, kind: Kind::Asking, inbox: vec![], outbox: vec![], leaving: false };
+            let client = Client { stream, kind: Kind::Asking, inbox: vec![], outbox: vec![] };
             self.clients.insert(self.next, client);
             self.next += 1;
         }
@@ -314,14 +312,25 @@ impl Clients {
         for index in waiting {
             self.answer(index, Ok(()));
         }
-        for client in self.clients.values_mut() {
-            client.leaving = true;
-            let blocking =
-                client.stream.set_nonblocking(false).and_then(|()| client.stream.set_write_timeout(Some(FAREWELL)));
-            // A client that does not listen any more is told nothing.
-            drop(blocking.and_then(|()| client.stream.write_all(&client.outbox)));
-        }
+        self.take_leave(Instant::now() + FAREWELL);
         self.clients.clear();
+    }
+
+    /// Whoever does not listen any more is told nothing.
+    fn take_leave(&mut self, until: Instant) {
+        loop {
+            self.clients.retain(|_, client| client.flush() && !client.outbox.is_empty());
+            let left = until.saturating_duration_since(Instant::now());
+            if self.clients.is_empty() || left.is_zero() {
+                return;
+            }
+            let streams = self.clients.values().map(|client| client.stream.as_fd());
+            let mut waited: Vec<_> = streams.map(|stream| PollFd::new(stream, PollFlags::POLLOUT)).collect();
+            match poll(&mut waited, PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO)) {
+                Ok(_) | Err(nix::Error::EINTR) => {}
+                Err(_) => return,
+            }
+        }
     }
 }
 
@@ -335,7 +344,7 @@ impl Client {
                 Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
             }
         }
-        !self.leaving
+        true
     }
 
     /// Reads what the client has sent. `false` when it has closed.

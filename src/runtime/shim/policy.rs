@@ -11,7 +11,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
 /// How long to pause before the next start, or `None` when there is none. `failures` counts starts in a row that
-/// ended too early; the pause is the one that is asked for, else docker's back-off: 100 ms, doubled each time, a minute
+/// ended too early, before the last one; the pause is the one that is asked for, else docker's back-off: 100 ms, doubled each time, a minute
 /// at most.
 pub fn restart_after(config: &Config, code: i32, by_hand: bool, restarts: u32, failures: u32) -> Option<Duration> {
     let again = match &config.restart {
@@ -23,10 +23,11 @@ pub fn restart_after(config: &Config, code: i32, by_hand: bool, restarts: u32, f
     (again && !by_hand).then_some(config.restart_delay_ms.map_or(back_off, Duration::from_millis))
 }
 
-/// How many starts in a row have failed, after one that ran this long.
+/// How many pauses there have been in a row, with the one that comes now, after a start that ran this long. After a good
+/// run it is the first again.
 pub fn failures_after(config: &Config, failures: u32, ran: Duration) -> u32 {
     let good = config.restart_window_ms.map_or(GOOD_RUN, Duration::from_millis);
-    if ran >= good { 0 } else { failures + 1 }
+    if ran >= good { 1 } else { failures + 1 }
 }
 
 /// What is known of a container's health.
@@ -100,8 +101,21 @@ mod tests {
         let config = Config { restart: Restart::Always, ..Config::default() };
         let pause = |failures| restart_after(&config, 1, false, 0, failures).unwrap().as_millis();
         assert_eq!([0, 1, 2, 9, 10, 40].map(pause), [100, 200, 400, 51_200, 60_000, 60_000]);
-        assert_eq!(failures_after(&config, 5, Duration::from_secs(10)), 0);
+        assert_eq!(failures_after(&config, 5, Duration::from_secs(10)), 1);
         assert_eq!(failures_after(&config, 5, Duration::from_secs(1)), 6);
+    }
+
+    /// As docker has it: the pause after a good run is the first, and the one after that the second.
+    #[test]
+    fn a_good_run_begins_a_new_row() {
+        let config = Config { restart: Restart::Always, ..Config::default() };
+        let mut failures = 0;
+        let mut pauses = Vec::new();
+        for ran in [0, 1, 2, 10, 1, 9, 60, 3] {
+            failures = failures_after(&config, failures, Duration::from_secs(ran));
+            pauses.push(restart_after(&config, 1, false, 0, failures - 1).unwrap().as_millis());
+        }
+        assert_eq!(pauses, [100, 200, 400, 100, 200, 400, 100, 200]);
     }
 
     #[test]
@@ -113,7 +127,7 @@ mod tests {
             ..Config::default()
         };
         assert_eq!(restart_after(&config, 1, false, 0, 9), Some(Duration::from_secs(5)));
-        assert_eq!(failures_after(&config, 5, Duration::from_secs(1)), 0);
+        assert_eq!(failures_after(&config, 5, Duration::from_secs(1)), 1);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub use adopt::{UNKNOWN, UNSEEN};
 
 /// How much is read from a container at once, in bytes.
 const PIECE: usize = 64 << 10;
+/// How much of what an ended program wrote may wait, in bytes: the largest size of a pipe (`fs.pipe-max-size`).
+const MOST_WAITING: usize = 1 << 20;
 
 /// What the loop waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ enum Source {
     /// 0 standard output or the terminal, 1 standard error.
     Output(usize),
     Input,
+    /// Who is given the container's lines.
+    Log,
     Check,
     Listener,
     /// The process that the container belongs to has ended.
@@ -143,7 +147,8 @@ impl Supervisor {
     /// With its program started.
     pub fn launched(roots: &Roots, name: &str, host: OwnedFd) -> Result<Self, InitError> {
         let mut own = Self::new(roots, name, host)?;
-        match own.launch() {
+        let served = own.writer.is_served().map_err(|reason| step("logging", io::Error::other(reason)));
+        match served.and_then(|()| own.launch()) {
             Ok(()) => Ok(own),
             Err(error) => {
                 own.start_failed(&error);
@@ -318,7 +323,7 @@ impl Supervisor {
         ];
         if let Some(run) = &self.run {
             sources.push((Source::Process, run.process.pidfd.as_fd(), PollFlags::POLLIN));
-            if !self.clients.are_full() {
+            if !self.clients.are_full() && !self.writer.is_full(Instant::now()) {
                 let open = run.output.iter().enumerate().filter_map(|(index, fd)| Some((index, fd.as_ref()?)));
                 sources.extend(open.map(|(index, fd)| (Source::Output(index), fd.as_fd(), PollFlags::POLLIN)));
             }
@@ -326,15 +331,17 @@ impl Supervisor {
         sources.extend(self.owner.as_ref().map(|fd| (Source::Owner, fd.as_fd(), PollFlags::POLLIN)));
         sources.extend(self.check.sources().into_iter().map(|fd| (Source::Check, fd, PollFlags::POLLIN)));
         sources.extend(self.clients.waiting_input().map(|fd| (Source::Input, fd, PollFlags::POLLOUT)));
+        sources.extend(self.writer.source().map(|(fd, flags)| (Source::Log, fd, flags)));
         sources.extend(self.clients.sources().into_iter().map(|(index, fd, flags)| (Source::Client(index), fd, flags)));
         ready(&sources, self.timeout(Instant::now()))
     }
 
     fn timeout(&self, now: Instant) -> PollTimeout {
-        if self.writer.is_busy() {
+        if self.writer.has_work() {
             return PollTimeout::ZERO;
         }
-        let next = [self.kill_at, self.restart_at, self.check.next(), self.rest_at(now)].into_iter().flatten().min();
+        let next = [self.kill_at, self.restart_at, self.check.next(), self.writer.next(), self.rest_at(now)];
+        let next = next.into_iter().flatten().min();
         let left = next.map(|next| next.saturating_duration_since(now) + Duration::from_millis(1));
         left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX))
     }
@@ -345,6 +352,7 @@ impl Supervisor {
             Source::Process => self.ended(),
             Source::Output(index) => self.read_output(index),
             Source::Input => self.clients.flush_input(),
+            Source::Log => self.log_proceeds(Instant::now()),
             Source::Check => self.checked(),
             Source::Listener => self.clients.accept(&self.listener),
             Source::Owner => self.abandoned(),
@@ -388,6 +396,9 @@ impl Supervisor {
         if self.kill_at.is_some_and(|at| at <= now) {
             self.kill_at = None;
             self.signal(libc::SIGKILL);
+        }
+        if self.writer.next().is_some_and(|at| at <= now) {
+            self.log_proceeds(now);
         }
         if self.restart_at.is_some_and(|at| at <= now) {
             self.restart_at = None;
@@ -468,13 +479,18 @@ impl Supervisor {
         }
     }
 
+    fn log_proceeds(&mut self, now: Instant) {
+        self.writer.proceed(now);
+        self.note_loss();
+    }
+
     /// Once when lines begin to be lost, and once when they no longer are.
     fn note_loss(&mut self) {
         let loss = self.writer.loss();
-        if loss.reason.is_some() == self.status.log_loss.reason.is_some() {
+        if loss == self.status.log_loss || loss.reason.is_some() == self.status.log_loss.reason.is_some() {
             return;
         }
-        self.status.log_loss = loss.clone();
+        self.status.log_loss = loss;
         self.save();
         if let Some(reason) = &self.status.log_loss.reason {
             events::record(&self.roots, &container::event(&self.config, "log_loss").with("reason", reason));
@@ -496,7 +512,7 @@ impl Supervisor {
         self.clients.input = None;
         self.writer.finish();
         self.note_loss();
-        self.status.log_loss = self.writer.loss().clone();
+        self.status.log_loss = self.writer.loss();
         self.set_exited(code, self.cgroup.oom_kills() > 0);
         if known.is_none() {
             self.status.error = Some(UNSEEN.to_owned());
@@ -525,7 +541,11 @@ impl Supervisor {
             matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
                 && fds[0].revents().is_some_and(|flags| flags.contains(PollFlags::POLLIN))
         };
-        while self.run.as_ref().and_then(|run| run.output[index].as_ref()).is_some_and(|fd| has(fd.as_fd())) {
+        // As much as a pipe holds: where it shares process ids with others, some of them may go on writing to it.
+        for _ in 0..MOST_WAITING / PIECE {
+            if !self.run.as_ref().and_then(|run| run.output[index].as_ref()).is_some_and(|fd| has(fd.as_fd())) {
+                return;
+            }
             self.read_output(index);
         }
     }
@@ -549,9 +569,16 @@ impl Supervisor {
                 self.status.state = State::Restarting;
                 self.restart_at = Some(Instant::now() + pause);
             }
-            None => self.leaving = true,
+            None => self.leave(),
         }
         self.save();
+    }
+
+    /// Before the end is known: who waits for it may remove the container at once.
+    fn leave(&mut self) {
+        self.writer.close();
+        self.status.log_loss = self.writer.loss();
+        self.leaving = true;
     }
 
     fn again(&mut self) {
@@ -560,7 +587,8 @@ impl Supervisor {
             self.start_failed(&error);
             self.failures += 1;
             let code = i32::from(error.exit_code());
-            let pause = policy::restart_after(&self.config, code, false, self.status.restarts, self.failures);
+            let failures = self.failures.saturating_sub(1);
+            let pause = policy::restart_after(&self.config, code, false, self.status.restarts, failures);
             self.next(pause);
         }
     }
@@ -600,7 +628,7 @@ impl Supervisor {
     fn end(&mut self, signal: Option<&str>, grace_ms: u64) {
         if self.restart_at.take().is_some() {
             self.status.state = State::Exited;
-            self.leaving = true;
+            self.leave();
             self.save();
         } else {
             self.ask_to_end(signal, grace_ms);
@@ -682,8 +710,8 @@ impl Supervisor {
         let to = Paths::of(&self.roots, &name);
         self.paths.move_to(&to).map_err(|error| error.to_string())?;
         self.paths = to;
-        self.writer.moved(&self.paths.logs);
         self.config.name = name;
+        self.writer.renamed(&self.paths.logs, &self.config);
         self.start.netns = netns;
         self.save();
         state::write_json_volatile(&self.paths.start, &self.start).map_err(|error| error.to_string())

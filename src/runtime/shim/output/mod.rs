@@ -3,17 +3,24 @@
 //! The container is never stopped because a line could not be kept: lines that were lost are counted, and said in the log
 //! itself when it goes on.
 
-use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::time::Instant;
 
+use nix::poll::PollFlags;
 use serde::{Deserialize, Serialize};
 
+use self::delivery::Delivery;
 use self::files::{Batch, Files};
 use crate::runtime::container::logs::form::{Encoder, Piece};
-use crate::runtime::container::{Config, LogLoss, tag};
+use crate::runtime::container::{Config, LogForm, LogLoss, tag};
 
+mod delivery;
 mod files;
+mod link;
+mod lookup;
+mod message;
 
 /// A line is cut here, as docker does.
 const LONGEST_LINE: usize = 16 << 10;
@@ -21,16 +28,26 @@ const LONGEST_LINE: usize = 16 << 10;
 /// Where all output goes.
 pub struct Writer {
     kept: Option<Kept>,
+    delivery: Option<Delivery>,
     /// The beginnings of lines that have no end yet: of standard output and error.
     partial: [Vec<u8>; 2],
-    loss: LogLoss,
 }
 
 /// What is kept of it while the supervisor sleeps.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Memory {
     unfinished: [Vec<u8>; 2],
-    loss: LogLoss,
+    kept: Option<Loss>,
+    delivery: Option<delivery::Loss>,
+}
+
+/// What the files have not got.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Loss {
+    /// Since the supervisor began.
+    lines: u64,
+    /// Why lines are lost at the moment.
+    reason: Option<String>,
     gap: Option<Gap>,
 }
 
@@ -45,47 +62,54 @@ struct Gap {
 struct Kept {
     files: Files,
     encoder: Encoder,
-    gap: Option<Gap>,
+    loss: Loss,
 }
 
 impl Writer {
     /// Of this container, to files in this directory.
     pub fn new(directory: &Path, config: &Config) -> Self {
-        let log = &config.log;
-        let tag = log.tag.as_ref().map(|template| ("tag".to_owned(), tag(template, config)));
-        let attributes: BTreeMap<_, _> = log.attributes.clone().into_iter().chain(tag).collect();
-        let kept = log.files.map(|files| Kept {
+        let kept = config.log.files.map(|files| Kept {
             files: Files::new(directory, files),
-            encoder: Encoder::new(files.form, attributes),
-            gap: None,
+            encoder: encoder(files.form, config),
+            loss: Loss::default(),
         });
-        Self { kept, partial: [Vec::new(), Vec::new()], loss: LogLoss::default() }
+        let delivery = config.log.service.as_ref().map(|service| Delivery::new(service, config));
+        Self { kept, delivery, partial: [Vec::new(), Vec::new()] }
     }
 
     /// Goes on as it was before a sleep.
     pub fn resume(&mut self, memory: Memory) {
         self.partial = memory.unfinished;
-        self.loss = memory.loss;
-        if let Some(kept) = &mut self.kept {
-            kept.gap = memory.gap;
+        if let (Some(kept), Some(loss)) = (&mut self.kept, memory.kept) {
+            kept.loss = loss;
+        }
+        if let (Some(delivery), Some(loss)) = (&mut self.delivery, memory.delivery) {
+            delivery.resume(loss);
         }
     }
 
     pub fn memory(&self) -> Memory {
-        let gap = self.kept.as_ref().and_then(|kept| kept.gap.clone());
-        Memory { unfinished: self.partial.clone(), loss: self.loss.clone(), gap }
+        Memory {
+            unfinished: self.partial.clone(),
+            kept: self.kept.as_ref().map(|kept| kept.loss.clone()),
+            delivery: self.delivery.as_ref().map(|delivery| delivery.loss().clone()),
+        }
     }
 
-    /// The log has another directory from now on; files that are open are those.
-    pub fn moved(&mut self, directory: &Path) {
-        if let Some(kept) = &mut self.kept {
+    /// The container has another name from now on, and its log another directory; files that are open are those.
+    pub fn renamed(&mut self, directory: &Path, config: &Config) {
+        if let (Some(kept), Some(files)) = (&mut self.kept, config.log.files) {
             kept.files.moved(directory);
+            kept.encoder = encoder(files.form, config);
+        }
+        if let (Some(delivery), Some(service)) = (&mut self.delivery, &config.log.service) {
+            delivery.renamed(service, config);
         }
     }
 
     /// Takes a piece of output. `stream` is 0 for standard output, 1 for error.
     pub fn take(&mut self, stream: usize, bytes: &[u8]) {
-        if self.kept.is_none() {
+        if self.kept.is_none() && self.delivery.is_none() {
             return;
         }
         let mut text = std::mem::take(&mut self.partial[stream]);
@@ -112,12 +136,28 @@ impl Writer {
     }
 
     /// What has been lost, and why.
-    pub fn loss(&self) -> &LogLoss {
-        &self.loss
+    pub fn loss(&self) -> LogLoss {
+        let kept = self.kept.as_ref().map(|kept| &kept.loss);
+        let sent = self.delivery.as_ref().map(Delivery::loss);
+        LogLoss {
+            lines: kept.map_or(0, |loss| loss.lines),
+            unsent: sent.map_or(0, |loss| loss.lines),
+            reason: kept.and_then(|loss| loss.reason.clone()).or_else(|| sent?.reason.clone()),
+        }
+    }
+
+    /// Whether the service that it is for is where it is looked for; else what is missing.
+    pub fn is_served(&self) -> Result<(), String> {
+        self.delivery.as_ref().map_or(Ok(()), Delivery::is_served)
+    }
+
+    /// Whether the container must wait before more is taken.
+    pub fn is_full(&self, now: Instant) -> bool {
+        self.delivery.as_ref().is_some_and(|delivery| delivery.is_full(now))
     }
 
     /// Whether there is something to do when nothing else is.
-    pub fn is_busy(&self) -> bool {
+    pub fn has_work(&self) -> bool {
         self.kept.as_ref().is_some_and(|kept| kept.files.is_compressing())
     }
 
@@ -128,22 +168,63 @@ impl Writer {
         }
     }
 
+    /// Whether nothing is on its way.
+    pub fn may_rest(&self) -> bool {
+        !self.has_work() && self.delivery.as_ref().is_none_or(Delivery::is_idle)
+    }
+
+    /// What to wait for.
+    pub fn source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        self.delivery.as_ref()?.source()
+    }
+
+    /// When something has to be done next.
+    pub fn next(&self) -> Option<Instant> {
+        self.delivery.as_ref()?.next()
+    }
+
+    /// Something has happened with that, or it is time.
+    pub fn proceed(&mut self, now: Instant) {
+        if let Some(delivery) = &mut self.delivery {
+            delivery.proceed(now);
+        }
+    }
+
+    /// There is nothing more to come: what can be sent is.
+    pub fn close(&mut self) {
+        if let Some(delivery) = &mut self.delivery {
+            delivery.finish();
+        }
+    }
+
     fn write(&mut self, pieces: &[Piece<'_>]) {
         if pieces.is_empty() {
             return;
         }
         if let Some(kept) = &mut self.kept {
-            let (lost, result) = kept.write(pieces);
-            self.loss.lines += lost;
-            self.loss.reason = result.err().map(|error| error.to_string());
+            kept.write(pieces);
+        }
+        if let Some(delivery) = &mut self.delivery {
+            delivery.take(pieces, Instant::now());
         }
     }
 }
 
+fn encoder(form: LogForm, config: &Config) -> Encoder {
+    let tag = config.log.tag.as_ref().map(|template| ("tag".to_owned(), tag(template, config)));
+    Encoder::new(form, config.log.attributes.clone().into_iter().chain(tag).collect())
+}
+
 impl Kept {
+    fn write(&mut self, pieces: &[Piece<'_>]) {
+        let (lost, result) = self.try_write(pieces);
+        self.loss.lines += lost;
+        self.loss.reason = result.err().map(|error| error.to_string());
+    }
+
     /// How many of these were lost, and why.
-    fn write(&mut self, pieces: &[Piece<'_>]) -> (u64, io::Result<()>) {
-        let said = self.gap.as_ref().map(Gap::text);
+    fn try_write(&mut self, pieces: &[Piece<'_>]) -> (u64, io::Result<()>) {
+        let said = self.loss.gap.as_ref().map(Gap::text);
         let first = pieces.first().map(|first| first.time).unwrap_or_default();
         let notice = said.as_ref().map(|text| Piece { stream: 1, text: text.as_bytes(), time: first });
         let mut batch = Batch::default();
@@ -155,12 +236,11 @@ impl Kept {
         }
         let result = self.files.append(&mut batch);
         let left = batch.ends.len();
-        let is_said = left <= pieces.len();
         let lost = left.min(pieces.len()) as u64;
-        let before = self.gap.take().filter(|_| !is_said);
+        let before = self.loss.gap.take().filter(|_| left > pieces.len());
         if lost > 0 {
             let before = before.unwrap_or_else(|| Gap { lines: 0, since: format!("{first:.9}") });
-            self.gap = Some(Gap { lines: before.lines + lost, ..before });
+            self.loss.gap = Some(Gap { lines: before.lines + lost, ..before });
         }
         (lost, result)
     }
@@ -199,7 +279,7 @@ mod tests {
     use crate::runtime::container::logs::Line;
     use crate::runtime::container::logs::files::{Growing, all, older};
     use crate::runtime::container::logs::form::Decoder;
-    use crate::runtime::container::{Log, LogFiles, LogForm};
+    use crate::runtime::container::{Log, LogFiles};
 
     fn directory(name: &str) -> PathBuf {
         let directory = std::env::temp_dir().join(format!("stack-log-{name}-{}", std::process::id()));
@@ -256,7 +336,7 @@ mod tests {
             let sizes = fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().metadata().unwrap().len());
             let sizes: Vec<u64> = sizes.collect();
             assert!(sizes.len() == 2 && sizes.iter().all(|size| *size <= 300), "{sizes:?}");
-            assert_eq!(writer.loss(), &LogLoss::default());
+            assert_eq!(writer.loss(), LogLoss::default());
             fs::remove_dir_all(directory).unwrap();
         }
     }
@@ -270,7 +350,7 @@ mod tests {
             writer.take(0, format!("line {number}\n").as_bytes());
             writer.work();
         }
-        while writer.is_busy() {
+        while writer.has_work() {
             writer.work();
         }
         let mut names: Vec<String> =
@@ -307,7 +387,7 @@ mod tests {
         assert!(writer.loss().reason.as_ref().unwrap().contains("No such file"));
         fs::create_dir(directory.join("later")).unwrap();
         writer.take(1, b"four\n");
-        assert_eq!(*writer.loss(), LogLoss { lines: 3, reason: None });
+        assert_eq!(writer.loss(), LogLoss { lines: 3, ..LogLoss::default() });
         writer.take(0, b"five\n");
         let kept: Vec<String> = lines(&directory.join("later"), &log).into_iter().map(|line| line.log).collect();
         assert_eq!(kept.len(), 3);

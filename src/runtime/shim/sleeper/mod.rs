@@ -56,7 +56,7 @@ fn try_sleep(
 }
 
 /// A file that is nowhere, and that nobody can change any more.
-fn in_memory(name: &std::ffi::CStr, content: &[u8], executable: bool) -> io::Result<OwnedFd> {
+pub fn in_memory(name: &std::ffi::CStr, content: &[u8], executable: bool) -> io::Result<OwnedFd> {
     /// linux/memfd.h, since Linux 6.3.
     const EXECUTABLE: MFdFlags = MFdFlags::from_bits_retain(0x10);
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;

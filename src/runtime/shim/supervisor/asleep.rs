@@ -79,7 +79,7 @@ fn clock_ms() -> io::Result<u64> {
 impl Supervisor {
     /// When it will have been quiet for long enough; `None` while something is under way.
     pub(super) fn rest_at(&self, now: Instant) -> Option<Instant> {
-        let busy = self.sleepless || self.kill_at.is_some() || self.restart_at.is_some() || self.writer.is_busy();
+        let busy = self.sleepless || self.kill_at.is_some() || self.restart_at.is_some() || !self.writer.may_rest();
         let idle = !busy && self.run.is_some() && self.check.may_rest(now) && self.clients.may_rest();
         idle.then(|| self.active + QUIET)
     }

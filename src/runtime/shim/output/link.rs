@@ -1,0 +1,309 @@
+//! The way to a service that takes messages: connected to without waiting, and again when it was lost.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::PollFlags;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, getsockopt, recv,
+    send, sendmsg, socket, sockopt,
+};
+
+use super::lookup::Lookup;
+use crate::runtime::container::{LogService, SyslogAddress};
+use crate::runtime::shim::sleeper;
+
+const JOURNAL: &str = "/run/systemd/journal/socket";
+/// Where log servers of this host usually are.
+const USUAL: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
+
+/// How long a server may take to accept.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Who is spoken to.
+enum Server {
+    /// `HOST:PORT`.
+    Host(String, SockType),
+    /// The first of these that is there.
+    Places(Vec<Place>),
+}
+
+#[derive(Clone)]
+enum Place {
+    Address(SocketAddr, SockType),
+    Path(PathBuf, SockType),
+}
+
+enum State {
+    Down,
+    LookingUp(Lookup),
+    Connecting { socket: OwnedFd, kind: SockType, until: Instant, others: Vec<Place> },
+    Up { socket: OwnedFd, kind: SockType },
+}
+
+pub struct Link {
+    server: Server,
+    /// What is too large for a datagram may come as a file.
+    takes_files: bool,
+    state: State,
+}
+
+/// What became of a message.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// So many bytes of it; of a datagram it is all.
+    Bytes(usize),
+    /// Not now.
+    Later,
+    /// It is one that can't be sent, for this reason.
+    Never(Errno),
+}
+
+impl Server {
+    fn of(service: &LogService) -> Self {
+        let LogService::Syslog(syslog) = service else {
+            return Self::Places(vec![Place::Path(JOURNAL.into(), SockType::Datagram)]);
+        };
+        match &syslog.address {
+            SyslogAddress::Udp(server) => Self::Host(server.clone(), SockType::Datagram),
+            SyslogAddress::Tcp(server) => Self::Host(server.clone(), SockType::Stream),
+            SyslogAddress::Unix(path) => Self::Places(vec![Place::Path(path.clone(), SockType::Stream)]),
+            SyslogAddress::UnixDatagram(path) => Self::Places(vec![Place::Path(path.clone(), SockType::Datagram)]),
+            SyslogAddress::Local => {
+                let of = |kind| USUAL.iter().map(move |path| Place::Path(path.into(), kind));
+                Self::Places(of(SockType::Datagram).chain(of(SockType::Stream)).collect())
+            }
+        }
+    }
+}
+
+impl Link {
+    pub fn to(service: &LogService) -> Self {
+        let takes_files = matches!(service, LogService::Journald);
+        Self { server: Server::of(service), takes_files, state: State::Down }
+    }
+
+    /// Whether anything is where it is looked for first; of a server on the network nobody knows.
+    pub fn is_there(&self) -> Result<(), String> {
+        let Server::Places(places) = &self.server else { return Ok(()) };
+        let paths = places.iter().filter_map(|place| match place {
+            Place::Path(path, _) => Some(path),
+            Place::Address(..) => None,
+        });
+        if paths.clone().any(|path| path.exists()) {
+            return Ok(());
+        }
+        let mut shown: Vec<String> = paths.map(|path| path.display().to_string()).collect();
+        shown.dedup();
+        shown.truncate(USUAL.len());
+        Err(format!(
+            "no service listens at {} of this host\n  help: choose another logging driver or address",
+            shown.join(", ")
+        ))
+    }
+
+    pub fn is_down(&self) -> bool {
+        matches!(self.state, State::Down)
+    }
+
+    pub fn is_up(&self) -> bool {
+        matches!(self.state, State::Up { .. })
+    }
+
+    /// Begins to connect.
+    pub fn begin(&mut self, now: Instant) -> io::Result<()> {
+        match &self.server {
+            Server::Places(places) => self.try_places(places.clone(), now),
+            Server::Host(server, kind) => match server.parse() {
+                Ok(address) => self.try_places(vec![Place::Address(address, *kind)], now),
+                Err(_) => {
+                    self.state = State::LookingUp(Lookup::begin(server, now)?);
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Something has happened with what is waited for.
+    pub fn proceed(&mut self, now: Instant) -> io::Result<()> {
+        match std::mem::replace(&mut self.state, State::Down) {
+            State::LookingUp(mut lookup) => match lookup.read()? {
+                None if lookup.until <= now => Err(io::ErrorKind::TimedOut.into()),
+                None => {
+                    self.state = State::LookingUp(lookup);
+                    Ok(())
+                }
+                Some(addresses) => {
+                    let kind = match &self.server {
+                        Server::Host(_, kind) => *kind,
+                        Server::Places(_) => SockType::Datagram,
+                    };
+                    let places = addresses.into_iter().map(|address| Place::Address(address, kind));
+                    self.try_places(places.collect(), now)
+                }
+            },
+            State::Connecting { socket, kind, until, others } => match getsockopt(&socket, sockopt::SocketError)? {
+                0 if is_connected(&socket) => {
+                    self.state = State::Up { socket, kind };
+                    Ok(())
+                }
+                0 if now < until => {
+                    self.state = State::Connecting { socket, kind, until, others };
+                    Ok(())
+                }
+                0 => self.try_places_after(others, io::ErrorKind::TimedOut.into(), now),
+                error => self.try_places_after(others, io::Error::from_raw_os_error(error), now),
+            },
+            State::Up { socket, kind } => {
+                if has_ended(&socket, kind) {
+                    return Ok(());
+                }
+                self.state = State::Up { socket, kind };
+                Ok(())
+            }
+            State::Down => Ok(()),
+        }
+    }
+
+    fn try_places(&mut self, places: Vec<Place>, now: Instant) -> io::Result<()> {
+        self.try_places_after(places, io::ErrorKind::NotFound.into(), now)
+    }
+
+    /// `error` is what the one before has failed with.
+    fn try_places_after(&mut self, places: Vec<Place>, mut error: io::Error, now: Instant) -> io::Result<()> {
+        let mut others = places.into_iter();
+        while let Some(place) = others.next() {
+            let kind = place.kind();
+            match place.connect() {
+                Ok((socket, true)) => {
+                    self.state = State::Up { socket, kind };
+                    return Ok(());
+                }
+                Ok((socket, false)) => {
+                    self.state = State::Connecting { socket, kind, until: now + PATIENCE, others: others.collect() };
+                    return Ok(());
+                }
+                Err(failed) => error = failed,
+            }
+        }
+        Err(error)
+    }
+
+    pub fn close(&mut self) {
+        self.state = State::Down;
+    }
+
+    /// What to wait for. `has_more`: something is to be sent.
+    pub fn source(&self, has_more: bool) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        match &self.state {
+            State::Down => None,
+            State::LookingUp(lookup) => Some((lookup.source(), PollFlags::POLLIN)),
+            State::Connecting { socket, .. } => Some((socket.as_fd(), PollFlags::POLLOUT)),
+            State::Up { socket, .. } => {
+                let more = if has_more { PollFlags::POLLOUT } else { PollFlags::empty() };
+                Some((socket.as_fd(), PollFlags::POLLIN | more))
+            }
+        }
+    }
+
+    /// When it has taken too long.
+    pub fn until(&self) -> Option<Instant> {
+        match &self.state {
+            State::LookingUp(lookup) => Some(lookup.until),
+            State::Connecting { until, .. } => Some(*until),
+            State::Down | State::Up { .. } => None,
+        }
+    }
+
+    /// As much of the message as the service takes now.
+    ///
+    /// # Errors
+    /// Where there is no connection any more.
+    pub fn send(&mut self, message: &[u8]) -> io::Result<Sent> {
+        let State::Up { socket, kind } = &self.state else { return Ok(Sent::Later) };
+        let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+        let mut sent = send(socket.as_raw_fd(), message, flags);
+        let is_datagram = *kind == SockType::Datagram;
+        let is_lossy = is_datagram && matches!(self.server, Server::Host(..));
+        if is_lossy && sent.is_err() {
+            // What is wrong may be the one before: somebody has said that nobody listens. That is no reason to wait.
+            sent = send(socket.as_raw_fd(), message, flags);
+        }
+        let error = match sent {
+            Ok(count) => return Ok(Sent::Bytes(count)),
+            Err(error) => error,
+        };
+        match error {
+            Errno::EAGAIN | Errno::EINTR => Ok(Sent::Later),
+            Errno::EMSGSIZE | Errno::ENOBUFS if self.takes_files => {
+                Ok(send_file(socket, message).map_or_else(Sent::Never, |()| Sent::Bytes(message.len())))
+            }
+            Errno::EMSGSIZE | Errno::ENOBUFS if is_datagram => Ok(Sent::Never(error)),
+            _ if is_lossy => Ok(Sent::Never(error)),
+            other => {
+                self.state = State::Down;
+                Err(other.into())
+            }
+        }
+    }
+}
+
+impl Place {
+    fn kind(&self) -> SockType {
+        match self {
+            Self::Address(_, kind) | Self::Path(_, kind) => *kind,
+        }
+    }
+
+    /// The socket, and whether it is connected already.
+    fn connect(&self) -> io::Result<(OwnedFd, bool)> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let (family, kind) = match self {
+            Self::Address(SocketAddr::V4(_), kind) => (AddressFamily::Inet, *kind),
+            Self::Address(SocketAddr::V6(_), kind) => (AddressFamily::Inet6, *kind),
+            Self::Path(_, kind) => (AddressFamily::Unix, *kind),
+        };
+        let socket = socket(family, kind, flags, None)?;
+        let connected = match self {
+            Self::Address(address, _) => connect(socket.as_raw_fd(), &SockaddrStorage::from(*address)),
+            Self::Path(path, _) => connect(socket.as_raw_fd(), &UnixAddr::new(path)?),
+        };
+        match connected {
+            Ok(()) => Ok((socket, true)),
+            Err(Errno::EINPROGRESS) => Ok((socket, false)),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn is_connected(socket: &OwnedFd) -> bool {
+    nix::sys::socket::getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok()
+}
+
+/// Reads what a server says, which is nothing, until it says that it goes.
+fn has_ended(socket: &OwnedFd, kind: SockType) -> bool {
+    let mut piece = [0; 1024];
+    loop {
+        match recv(socket.as_raw_fd(), &mut piece, MsgFlags::MSG_DONTWAIT) {
+            Ok(0) if kind == SockType::Stream => return true,
+            // Nobody listens where it was sent to, at the moment.
+            Ok(_) | Err(Errno::EINTR | Errno::ECONNREFUSED) => {}
+            Err(Errno::EAGAIN) => return false,
+            Err(_) => return true,
+        }
+    }
+}
+
+/// As a file that nobody can change, where the message is too large for a datagram (systemd, JOURNAL_NATIVE_PROTOCOL).
+fn send_file(socket: &OwnedFd, message: &[u8]) -> Result<(), Errno> {
+    let file = sleeper::in_memory(c"message", message, false);
+    let file = file.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
+    let descriptors = [file.as_raw_fd()];
+    let control = [ControlMessage::ScmRights(&descriptors)];
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&[])], &control, flags, None).map(drop)
+}

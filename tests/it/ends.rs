@@ -21,9 +21,13 @@ fn state(world: &World, name: &str) -> serde_json::Value {
 /// What happened to it, in order, with the exit code where there is one.
 fn events(world: &World, name: &str) -> Vec<String> {
     let filter = format!("container={name}");
-    let format = "{{.Action}} {{.Actor.Attributes.exitCode}}";
-    let text = world.ok(&["events", "--since", "1h", "--until", "0s", "--filter", &filter, "--format", format]);
-    text.lines().map(|line| line.replace("<no value>", "").trim().to_owned()).collect()
+    let text = world.ok(&["events", "--since", "1h", "--until", "0s", "--filter", &filter, "--format", "json"]);
+    let events = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+    let words = events.map(|event| {
+        let code = event["attributes"]["exitCode"].as_str().map(str::to_owned);
+        [event["action"].as_str().map(str::to_owned), code].into_iter().flatten().collect::<Vec<_>>().join(" ")
+    });
+    words.collect()
 }
 
 /// Memory that ran out is told from a kill, of each run anew.
@@ -73,16 +77,16 @@ fn a_policy_starts_again_who_ran_out_of_memory() {
 
 /// Process ids in the container that are zombies, and those that are not.
 fn processes(world: &World, name: &str) -> (usize, usize) {
-    let first = world.field(name, "pid");
+    let first = world.field(name, "pid").to_string();
     let namespace = |pid: &str| fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
-    let own = namespace(&first.to_string());
+    let own = namespace(&first);
     // Of a zombie the namespace can't be read; its parent is process 1, as for all that are orphaned.
     let stat = |pid: &str| fs::read_to_string(format!("/proc/{pid}/stat")).ok();
     let parent = |stat: &str| stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap().to_owned();
     let all = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.unwrap().file_name().into_string().ok());
     let (mut dead, mut alive) = (0, 0);
     for (pid, stat) in all.filter_map(|pid| stat(&pid).map(|stat| (pid, stat))) {
-        if stat.contains(") Z ") && parent(&stat) == first.to_string() {
+        if stat.contains(") Z ") && parent(&stat) == first {
             dead += 1;
         } else if own.is_some() && namespace(&pid) == own {
             alive += 1;

@@ -256,7 +256,8 @@ fn log_servers_are_spoken_to_as_docker_does() {
     let host = nix::unistd::gethostname().unwrap().into_string().unwrap();
     // By name, too.
     let tcp_address = format!("tcp://localhost:{}", tcp.local_addr().unwrap().port());
-    let table: [(String, &[&str], &dyn Fn() -> String, &str, String); 4] = [
+    type Heard<'a> = &'a dyn Fn() -> String;
+    let table: [(String, &[&str], Heard<'_>, &str, String); 4] = [
         (format!("udp://{}", udp.local_addr().unwrap()), &[], &heard_udp, "<30>", "one[".to_owned()),
         (tcp_address, &["syslog-format=rfc5424"], &heard_tcp, "<30>1 2", format!(" {host} one ")),
         (

@@ -484,15 +484,17 @@ impl Supervisor {
         self.note_loss();
     }
 
-    /// Once when lines begin to be lost, and once when they no longer are.
+    /// Written down when lines begin to be lost, when they no longer are, and when twice as many are gone.
     fn note_loss(&mut self) {
-        let loss = self.writer.loss();
-        if loss == self.status.log_loss || loss.reason.is_some() == self.status.log_loss.reason.is_some() {
+        let (loss, known) = (self.writer.loss(), &self.status.log_loss);
+        let begins = loss.reason.is_some() && known.reason.is_none();
+        let ends = loss.reason.is_none() && known.reason.is_some();
+        if !begins && !ends && loss.lines + loss.unsent <= 2 * (known.lines + known.unsent) {
             return;
         }
         self.status.log_loss = loss;
         self.save();
-        if let Some(reason) = &self.status.log_loss.reason {
+        if let Some(reason) = self.status.log_loss.reason.as_ref().filter(|_| begins) {
             events::record(&self.roots, &container::event(&self.config, "log_loss").with("reason", reason));
         }
     }

@@ -37,7 +37,7 @@ pub fn with_end(path: &Path, end: &str) -> PathBuf {
 /// A file, and what it is read through.
 pub enum Old {
     Plain(File),
-    Compressed(MultiGzDecoder<File>),
+    Compressed(Box<MultiGzDecoder<File>>),
 }
 
 impl Read for Old {
@@ -59,7 +59,7 @@ pub fn older(newest: &Path, max_files: u32, known: Option<u64>) -> io::Result<Ve
         let found = match open(&plain)? {
             Some(file) => Some((file.metadata()?.ino(), Old::Plain(file))),
             None => match open(&compressed(&plain))? {
-                Some(file) => Some((file.metadata()?.ino(), Old::Compressed(MultiGzDecoder::new(file)))),
+                Some(file) => Some((file.metadata()?.ino(), Old::Compressed(Box::new(MultiGzDecoder::new(file))))),
                 None => None,
             },
         };

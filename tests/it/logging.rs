@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -26,6 +26,12 @@ impl Talker {
 
     pub fn say(&mut self, text: &str) {
         std::io::Write::write_all(self.input.as_mut().unwrap(), text.as_bytes()).unwrap();
+    }
+
+    /// For one whose container has been ended.
+    pub fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     pub fn end(mut self) {
@@ -212,4 +218,84 @@ fn a_full_disk_costs_lines_and_nothing_else() {
         world.ok(&["rm", "talk"]);
     }
     drop(world);
+}
+
+/// A disk that can be made to hang: whoever writes to it waits for as long.
+struct Hanging {
+    place: PathBuf,
+}
+
+impl Hanging {
+    fn mount(around: &World) -> Self {
+        let (image, place) = (around.directory.join("image"), around.directory.join("hanging"));
+        fs::File::create(&image).unwrap().set_len(96 << 20).unwrap();
+        fs::create_dir_all(&place).unwrap();
+        let (image, shown) = (image.to_str().unwrap(), place.to_str().unwrap());
+        sh(&["mkfs.ext4", "-q", "-E", "nodiscard", image]);
+        sh(&["mount", "-o", "loop", image, shown]);
+        Self { place }
+    }
+
+    fn hang(&self) {
+        sh(&["fsfreeze", "--freeze", self.place.to_str().unwrap()]);
+    }
+
+    fn go_on(&self) {
+        sh(&["fsfreeze", "--unfreeze", self.place.to_str().unwrap()]);
+    }
+}
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        // It may not hang at all.
+        Command::new("fsfreeze").arg("--unfreeze").arg(&self.place).stderr(Stdio::null()).status().ok();
+        umount2(&self.place, MntFlags::MNT_DETACH).ok();
+    }
+}
+
+fn sh(words: &[&str]) {
+    let output = Command::new(words[0]).args(&words[1..]).output().unwrap();
+    assert!(output.status.success(), "{words:?}: {output:?}");
+}
+
+/// `mode: non-blocking`: the container, its supervisor and whoever asks go on; what does not wait is counted and said.
+#[test]
+fn a_disk_that_hangs_holds_up_nobody_where_that_is_asked_for() {
+    let around = World::new();
+    let disk = Hanging::mount(&around);
+    let mut world = World::at(disk.place.clone());
+    world.roots.run = around.directory.join("n");
+    let flags =
+        ["--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=64k", "--log-opt", "labels=a", "-l", "a=b"];
+    let mut talker = Talker::start(&world, "talk", &flags);
+    talker.say("before\n");
+    eventually("it is written", || world.ok(&["logs", "talk"]) == "before\n");
+    let lost = || -> u64 {
+        let text = world.ok(&["inspect", "--format", "{{.Stack.LogLoss.Lines}}", "talk"]);
+        text.trim().parse().unwrap()
+    };
+    disk.hang();
+    let count = 30_000;
+    talker.say(&(0..count).map(|number| format!("line {number} {}\n", "x".repeat(60))).collect::<String>());
+    eventually("lines are dropped", || lost() > 0);
+    world.ok(&["exec", "talk", "/whoami", "true"]);
+    disk.go_on();
+    eventually("it is said", || world.run(&["logs", "--tail", "1", "talk"]).stderr.contains("dropped before this"));
+    talker.say("after\n");
+    eventually("it goes on", || world.ok(&["logs", "--tail", "1", "talk"]) == "after\n");
+    let output = world.run(&["logs", "talk"]);
+    let missing: usize = output.stderr.split(' ').nth(1).unwrap().parse().unwrap();
+    let kept = output.stdout.lines().filter(|line| line.starts_with("line ")).count();
+    assert!(kept + missing == count && missing > 10_000, "{kept} {missing} {}", output.stderr);
+    eventually("it is counted", || lost() == missing as u64);
+    assert!(world.ok(&["logs", "--details", "--tail", "1", "talk"]).starts_with("a=b after"));
+    // Nor does an end wait for it.
+    disk.hang();
+    talker.say("the end\n");
+    world.ok(&["kill", "talk"]);
+    eventually("it has ended", || world.field("talk", "state") == "exited");
+    disk.go_on();
+    eventually("the last line is kept", || world.ok(&["logs", "--tail", "1", "talk"]) == "the end\n");
+    talker.kill();
+    world.ok(&["rm", "talk"]);
 }

@@ -1,7 +1,8 @@
 //! The supervisor of one container: this program, started by [`super::container::start`] with the first word `shim`.
 //!
 //! One thread, no timer without cause. It holds the container's first process by a descriptor, its input and output,
-//! writes the log, runs the health check, restarts by policy, answers on a socket and writes `status.json` at each
+//! writes the log (or has it written by a process that may wait for the disk, where the container shall not), runs the
+//! health check, restarts by policy, answers on a socket and writes `status.json` at each
 //! change. The container's root is mounted in a mount namespace of the supervisor's own, so that the mount ends with
 //! it. After a moment without anything to do it becomes a program of one page that only waits (`sleeper`), and wakes
 //! up as this one again. When it is killed, the container goes on, what it writes waits, and the next command gives it

@@ -331,7 +331,7 @@ impl Supervisor {
         sources.extend(self.owner.as_ref().map(|fd| (Source::Owner, fd.as_fd(), PollFlags::POLLIN)));
         sources.extend(self.check.sources().into_iter().map(|fd| (Source::Check, fd, PollFlags::POLLIN)));
         sources.extend(self.clients.waiting_input().map(|fd| (Source::Input, fd, PollFlags::POLLOUT)));
-        sources.extend(self.writer.source().map(|(fd, flags)| (Source::Log, fd, flags)));
+        sources.extend(self.writer.sources().map(|(fd, flags)| (Source::Log, fd, flags)));
         sources.extend(self.clients.sources().into_iter().map(|(index, fd, flags)| (Source::Client(index), fd, flags)));
         ready(&sources, self.timeout(Instant::now()))
     }

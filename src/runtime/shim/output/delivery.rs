@@ -7,15 +7,17 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
-use super::link::{Link, Sent};
+use super::kept;
+use super::link::{Link, Receiver, Sent};
 use super::message::Form;
+use crate::runtime::container::Config;
 use crate::runtime::container::logs::form::Piece;
-use crate::runtime::container::{Config, LogService};
 
 /// Bytes that wait where nothing else is asked for.
 const QUEUE: u64 = 1_000_000;
@@ -28,6 +30,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const FAREWELL: Duration = Duration::from_secs(2);
 
 pub struct Delivery {
+    receiver: Receiver,
     form: Form,
     link: Link,
     queue: VecDeque<Vec<u8>>,
@@ -47,6 +50,8 @@ pub struct Delivery {
     loss: Loss,
     /// When a line was dropped last.
     lost_at: Option<Instant>,
+    /// So many lines who writes the files has lost since it began.
+    reported: u64,
 }
 
 /// What the service was not given.
@@ -58,14 +63,17 @@ pub struct Loss {
     pub reason: Option<String>,
     /// Those that the service has not been told of.
     untold: u64,
+    /// Why who writes the files loses lines at the moment; they are counted above.
+    full: Option<String>,
 }
 
 impl Delivery {
-    pub fn new(service: &LogService, config: &Config) -> Self {
+    pub fn new(receiver: Receiver, config: &Config) -> Self {
         let most = config.log.buffer.unwrap_or(QUEUE);
         Self {
-            form: form(service, config),
-            link: Link::to(service),
+            form: form(&receiver, config),
+            link: Link::to(&receiver, config),
+            receiver,
             queue: VecDeque::new(),
             begun: 0,
             bytes: 0,
@@ -77,6 +85,7 @@ impl Delivery {
             trouble: None,
             loss: Loss::default(),
             lost_at: None,
+            reported: 0,
         }
     }
 
@@ -94,9 +103,23 @@ impl Delivery {
         &self.loss
     }
 
-    /// The container goes by another name from now on.
-    pub fn renamed(&mut self, service: &LogService, config: &Config) {
-        self.form = form(service, config);
+    pub fn is_for_files(&self) -> bool {
+        matches!(self.receiver, Receiver::Files(_))
+    }
+
+    /// Why lines are lost at the moment.
+    pub fn reason(&self) -> Option<String> {
+        self.loss.reason.clone().or_else(|| self.loss.full.clone())
+    }
+
+    /// The container goes by another name from now on, and its log is in this directory.
+    pub fn renamed(&mut self, directory: &Path, config: &Config) {
+        if let Receiver::Files(place) = &mut self.receiver {
+            directory.clone_into(place);
+            self.link = Link::to(&self.receiver, config);
+            self.begun = 0;
+        }
+        self.form = form(&self.receiver, config);
     }
 
     /// Whether there is nothing to send.
@@ -183,7 +206,7 @@ impl Delivery {
         if self.queue.is_empty() && self.loss.untold > 0 && is_over && self.link.is_up() {
             let lines = std::mem::take(&mut self.loss.untold);
             let reason = self.loss.reason.take().unwrap_or_default();
-            let text = format!("stack: {lines} line(s) of this container could not be sent before this: {reason}\n");
+            let text = format!("stack: {lines} line(s) were dropped before this: {reason}\n");
             let piece = Piece { stream: 1, text: text.as_bytes(), time: jiff::Timestamp::now() };
             self.push(self.form.message(piece));
         }
@@ -198,6 +221,7 @@ impl Delivery {
         if self.retry_at.take().is_none() {
             self.patience = Some(now + MOMENT);
         }
+        self.reported = 0;
         if let Err(error) = self.link.begin(now) {
             self.failed(&error, now);
             return false;
@@ -236,7 +260,9 @@ impl Delivery {
     /// Something has happened with the connection, or it is time.
     pub fn proceed(&mut self, now: Instant) {
         let was_up = self.link.is_up();
-        match self.link.proceed(now) {
+        let proceeded = self.link.proceed(now);
+        self.listen();
+        match proceeded {
             Err(error) => self.failed(&error, now),
             Ok(()) if was_up && self.link.is_down() && !self.queue.is_empty() => {
                 self.lost(&io::ErrorKind::ConnectionAborted.into(), now);
@@ -249,7 +275,18 @@ impl Delivery {
         self.pump(now);
     }
 
-    /// Sends the rest, while the service takes it.
+    /// Who writes the files says what it has lost: the last line counts.
+    fn listen(&mut self) {
+        let heard = self.link.listen();
+        let mut lines = heard.split(|byte| *byte == b'\n').rev();
+        if let Some(report) = lines.find_map(|line| serde_json::from_slice::<kept::Loss>(line).ok()) {
+            self.loss.lines += report.lines.saturating_sub(self.reported);
+            self.reported = report.lines;
+            self.loss.full = report.reason;
+        }
+    }
+
+    /// Sends the rest, while it is taken, and waits until it is written.
     pub fn finish(&mut self) {
         let begun = Instant::now();
         let mut now = begun;
@@ -265,6 +302,9 @@ impl Delivery {
             now = Instant::now();
             self.proceed(now);
         }
+        if self.queue.is_empty() && self.link.shut() {
+            self.wait_until(begun + FAREWELL);
+        }
         let left = self.queue.len() as u64;
         if left > 0 {
             self.lose(left, None, now);
@@ -272,9 +312,24 @@ impl Delivery {
             self.bytes = 0;
         }
     }
+
+    /// For the end of who is spoken to.
+    fn wait_until(&mut self, until: Instant) {
+        while let Some((descriptor, _)) = self.link.source(false) {
+            let left = until.saturating_duration_since(Instant::now());
+            let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            if !matches!(poll(&mut [PollFd::new(descriptor, PollFlags::POLLIN)], left), Ok(1..)) {
+                return;
+            }
+            if self.link.proceed(Instant::now()).is_err() {
+                return;
+            }
+            self.listen();
+        }
+    }
 }
 
-fn form(service: &LogService, config: &Config) -> Form {
+fn form(receiver: &Receiver, config: &Config) -> Form {
     let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    Form::of(service, config, host.unwrap_or_else(|| "-".to_owned()), std::process::id())
+    Form::of(receiver, config, host.unwrap_or_else(|| "-".to_owned()), std::process::id())
 }

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::PollFlags;
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, SockaddrStorage, UnixAddr, connect, getsockopt, recv,
-    send, sendmsg, socket, sockopt,
+    AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, connect,
+    getsockopt, recv, send, sendmsg, shutdown, socket, sockopt,
 };
 
 use super::lookup::Lookup;
-use crate::runtime::container::{LogService, SyslogAddress};
+use super::scribe::{self, Desk};
+use crate::runtime::container::{Config, LogService, SyslogAddress};
 use crate::runtime::shim::sleeper;
 
 const JOURNAL: &str = "/run/systemd/journal/socket";
@@ -23,6 +24,14 @@ const USUAL: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 
 /// How long a server may take to accept.
 const PATIENCE: Duration = Duration::from_secs(10);
+const MOST_HEARD: usize = 64 << 10;
+
+/// Who is given lines.
+pub enum Receiver {
+    /// Who writes the files in this directory.
+    Files(PathBuf),
+    Service(LogService),
+}
 
 /// Who is spoken to.
 enum Server {
@@ -30,6 +39,7 @@ enum Server {
     Host(String, SockType),
     /// The first of these that is there.
     Places(Vec<Place>),
+    Scribe(Box<Desk>),
 }
 
 #[derive(Clone)]
@@ -50,6 +60,8 @@ pub struct Link {
     /// What is too large for a datagram may come as a file.
     takes_files: bool,
     state: State,
+    /// What it has said, and nobody has listened to yet.
+    heard: Vec<u8>,
 }
 
 /// What became of a message.
@@ -82,9 +94,16 @@ impl Server {
 }
 
 impl Link {
-    pub fn to(service: &LogService) -> Self {
-        let takes_files = matches!(service, LogService::Journald);
-        Self { server: Server::of(service), takes_files, state: State::Down }
+    /// For this container's lines.
+    pub fn to(receiver: &Receiver, config: &Config) -> Self {
+        let takes_files = matches!(receiver, Receiver::Service(LogService::Journald));
+        let server = match receiver {
+            Receiver::Files(directory) => {
+                Server::Scribe(Box::new(Desk { directory: directory.clone(), config: config.clone() }))
+            }
+            Receiver::Service(service) => Server::of(service),
+        };
+        Self { server, takes_files, state: State::Down, heard: Vec::new() }
     }
 
     /// Whether anything is where it is looked for first; of a server on the network nobody knows.
@@ -117,6 +136,10 @@ impl Link {
     /// Begins to connect.
     pub fn begin(&mut self, now: Instant) -> io::Result<()> {
         match &self.server {
+            Server::Scribe(desk) => {
+                self.state = State::Up { socket: scribe::begin(desk)?, kind: SockType::Stream };
+                Ok(())
+            }
             Server::Places(places) => self.try_places(places.clone(), now),
             Server::Host(server, kind) => match server.parse() {
                 Ok(address) => self.try_places(vec![Place::Address(address, *kind)], now),
@@ -140,7 +163,7 @@ impl Link {
                 Some(addresses) => {
                     let kind = match &self.server {
                         Server::Host(_, kind) => *kind,
-                        Server::Places(_) => SockType::Datagram,
+                        Server::Places(_) | Server::Scribe(_) => SockType::Datagram,
                     };
                     let places = addresses.into_iter().map(|address| Place::Address(address, kind));
                     self.try_places(places.collect(), now)
@@ -159,7 +182,7 @@ impl Link {
                 error => self.try_places_after(others, io::Error::from_raw_os_error(error), now),
             },
             State::Up { socket, kind } => {
-                if has_ended(&socket, kind) {
+                if self.has_ended(&socket, kind) {
                     return Ok(());
                 }
                 self.state = State::Up { socket, kind };
@@ -195,6 +218,39 @@ impl Link {
 
     pub fn close(&mut self) {
         self.state = State::Down;
+    }
+
+    /// There is nothing more to send. Says whether an answer is to be waited for.
+    pub fn shut(&mut self) -> bool {
+        match (&self.server, &self.state) {
+            (Server::Scribe(_), State::Up { socket, .. }) => shutdown(socket.as_raw_fd(), Shutdown::Write).is_ok(),
+            _ => false,
+        }
+    }
+
+    /// What it has said since this was asked last.
+    pub fn listen(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.heard)
+    }
+
+    /// Reads what it says, until it says that it goes.
+    fn has_ended(&mut self, socket: &OwnedFd, kind: SockType) -> bool {
+        let mut piece = [0; 1024];
+        loop {
+            match recv(socket.as_raw_fd(), &mut piece, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) if kind == SockType::Stream => return true,
+                Ok(count) => {
+                    // A server on the network has nothing to say.
+                    if self.heard.len() < MOST_HEARD && matches!(self.server, Server::Scribe(_)) {
+                        self.heard.extend_from_slice(&piece[..count]);
+                    }
+                }
+                // Nobody listens where it was sent to, at the moment.
+                Err(Errno::EINTR | Errno::ECONNREFUSED) => {}
+                Err(Errno::EAGAIN) => return false,
+                Err(_) => return true,
+            }
+        }
     }
 
     /// What to wait for. `has_more`: something is to be sent.
@@ -282,20 +338,6 @@ impl Place {
 
 fn is_connected(socket: &OwnedFd) -> bool {
     nix::sys::socket::getpeername::<SockaddrStorage>(socket.as_raw_fd()).is_ok()
-}
-
-/// Reads what a server says, which is nothing, until it says that it goes.
-fn has_ended(socket: &OwnedFd, kind: SockType) -> bool {
-    let mut piece = [0; 1024];
-    loop {
-        match recv(socket.as_raw_fd(), &mut piece, MsgFlags::MSG_DONTWAIT) {
-            Ok(0) if kind == SockType::Stream => return true,
-            // Nobody listens where it was sent to, at the moment.
-            Ok(_) | Err(Errno::EINTR | Errno::ECONNREFUSED) => {}
-            Err(Errno::EAGAIN) => return false,
-            Err(_) => return true,
-        }
-    }
 }
 
 /// As a file that nobody can change, where the message is too large for a datagram (systemd, JOURNAL_NATIVE_PROTOCOL).

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
+use super::link::Receiver;
+use super::scribe;
 use crate::runtime::container::logs::form::Piece;
 use crate::runtime::container::{Config, LogService, Syslog, SyslogForm, tag};
 
@@ -16,6 +18,8 @@ pub enum Form {
     /// The fields that are the same in all of them.
     Journald(Vec<u8>),
     Syslog(Header),
+    /// For who writes the files.
+    Frames,
 }
 
 /// What messages to a log server begin with.
@@ -28,11 +32,14 @@ pub struct Header {
 
 impl Form {
     /// `host` is this host's name, `process` who speaks.
-    pub fn of(service: &LogService, config: &Config, host: String, process: u32) -> Self {
+    pub fn of(receiver: &Receiver, config: &Config, host: String, process: u32) -> Self {
         let tag = tag(config.log.tag.as_deref().unwrap_or(DEFAULT_TAG), config);
-        match service {
-            LogService::Journald => Self::Journald(fields(config, &tag)),
-            LogService::Syslog(syslog) => Self::Syslog(Header { syslog: syslog.clone(), tag, host, process }),
+        match receiver {
+            Receiver::Files(_) => Self::Frames,
+            Receiver::Service(LogService::Journald) => Self::Journald(fields(config, &tag)),
+            Receiver::Service(LogService::Syslog(syslog)) => {
+                Self::Syslog(Header { syslog: syslog.clone(), tag, host, process })
+            }
         }
     }
 
@@ -40,6 +47,7 @@ impl Form {
         match self {
             Self::Journald(fields) => journald(fields, piece),
             Self::Syslog(header) => header.message(piece, &TimeZone::system()),
+            Self::Frames => scribe::frame(piece),
         }
     }
 }
@@ -145,7 +153,7 @@ mod tests {
 
     #[test]
     fn the_journal_gets_dockers_fields() {
-        let form = Form::of(&LogService::Journald, &config(), "host".into(), 7);
+        let form = Form::of(&Receiver::Service(LogService::Journald), &config(), "host".into(), 7);
         let expected = b"COM_EXAMPLE_A\n\x09\0\0\0\0\0\0\0two\nlines\nCONTAINER_ID=0123456789ab\n\
             CONTAINER_ID_FULL=0123456789abcdef\nCONTAINER_NAME=web\nCONTAINER_TAG=t/web\nIMAGE_NAME=nginx\n\
             SYSLOG_IDENTIFIER=t/web\nX=1\nPRIORITY=3\nSYSLOG_TIMESTAMP=2024-05-06T07:08:09.000123456Z\nMESSAGE=oh\n";

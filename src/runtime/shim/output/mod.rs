@@ -3,7 +3,6 @@
 //! The container is never stopped because a line could not be kept: lines that were lost are counted, and said in the log
 //! itself when it goes on.
 
-use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Instant;
@@ -12,23 +11,28 @@ use nix::poll::PollFlags;
 use serde::{Deserialize, Serialize};
 
 use self::delivery::Delivery;
-use self::files::{Batch, Files};
-use crate::runtime::container::logs::form::{Encoder, Piece};
-use crate::runtime::container::{Config, LogForm, LogLoss, tag};
+use self::kept::Kept;
+use self::link::Receiver;
+use crate::runtime::container::logs::form::Piece;
+use crate::runtime::container::{Config, LogLoss};
 
 mod delivery;
 mod files;
+mod kept;
 mod link;
 mod lookup;
 mod message;
+mod scribe;
 
 /// A line is cut here, as docker does.
 const LONGEST_LINE: usize = 16 << 10;
 
 /// Where all output goes.
 pub struct Writer {
+    /// Files that are written by this process itself.
     kept: Option<Kept>,
-    delivery: Option<Delivery>,
+    /// Who is sent each line: a service, and who writes the files where nobody is to wait for a disk.
+    deliveries: Vec<Delivery>,
     /// The beginnings of lines that have no end yet: of standard output and error.
     partial: [Vec<u8>; 2],
 }
@@ -37,53 +41,28 @@ pub struct Writer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Memory {
     unfinished: [Vec<u8>; 2],
-    kept: Option<Loss>,
-    delivery: Option<delivery::Loss>,
-}
-
-/// What the files have not got.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-struct Loss {
-    /// Since the supervisor began.
-    lines: u64,
-    /// Why lines are lost at the moment.
-    reason: Option<String>,
-    gap: Option<Gap>,
-}
-
-/// Lines that are missing in the files from some time on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct Gap {
-    lines: u64,
-    /// RFC 3339.
-    since: String,
-}
-
-struct Kept {
-    files: Files,
-    encoder: Encoder,
-    loss: Loss,
+    kept: Option<kept::Loss>,
+    deliveries: Vec<delivery::Loss>,
 }
 
 impl Writer {
     /// Of this container, to files in this directory.
     pub fn new(directory: &Path, config: &Config) -> Self {
-        let kept = config.log.files.map(|files| Kept {
-            files: Files::new(directory, files),
-            encoder: encoder(files.form, config),
-            loss: Loss::default(),
-        });
-        let delivery = config.log.service.as_ref().map(|service| Delivery::new(service, config));
-        Self { kept, delivery, partial: [Vec::new(), Vec::new()] }
+        let log = &config.log;
+        let kept = if log.buffer.is_none() { Kept::new(directory, config) } else { None };
+        let scribe = (log.files.is_some() && kept.is_none()).then(|| Receiver::Files(directory.to_owned()));
+        let receivers = scribe.into_iter().chain(log.service.clone().map(Receiver::Service));
+        let deliveries = receivers.map(|receiver| Delivery::new(receiver, config)).collect();
+        Self { kept, deliveries, partial: [Vec::new(), Vec::new()] }
     }
 
     /// Goes on as it was before a sleep.
     pub fn resume(&mut self, memory: Memory) {
         self.partial = memory.unfinished;
         if let (Some(kept), Some(loss)) = (&mut self.kept, memory.kept) {
-            kept.loss = loss;
+            kept.resume(loss);
         }
-        if let (Some(delivery), Some(loss)) = (&mut self.delivery, memory.delivery) {
+        for (delivery, loss) in self.deliveries.iter_mut().zip(memory.deliveries) {
             delivery.resume(loss);
         }
     }
@@ -91,25 +70,24 @@ impl Writer {
     pub fn memory(&self) -> Memory {
         Memory {
             unfinished: self.partial.clone(),
-            kept: self.kept.as_ref().map(|kept| kept.loss.clone()),
-            delivery: self.delivery.as_ref().map(|delivery| delivery.loss().clone()),
+            kept: self.kept.as_ref().map(|kept| kept.loss().clone()),
+            deliveries: self.deliveries.iter().map(|delivery| delivery.loss().clone()).collect(),
         }
     }
 
     /// The container has another name from now on, and its log another directory; files that are open are those.
     pub fn renamed(&mut self, directory: &Path, config: &Config) {
-        if let (Some(kept), Some(files)) = (&mut self.kept, config.log.files) {
-            kept.files.moved(directory);
-            kept.encoder = encoder(files.form, config);
+        if let Some(kept) = &mut self.kept {
+            kept.renamed(directory, config);
         }
-        if let (Some(delivery), Some(service)) = (&mut self.delivery, &config.log.service) {
-            delivery.renamed(service, config);
+        for delivery in &mut self.deliveries {
+            delivery.renamed(directory, config);
         }
     }
 
     /// Takes a piece of output. `stream` is 0 for standard output, 1 for error.
     pub fn take(&mut self, stream: usize, bytes: &[u8]) {
-        if self.kept.is_none() && self.delivery.is_none() {
+        if self.kept.is_none() && self.deliveries.is_empty() {
             return;
         }
         let mut text = std::mem::take(&mut self.partial[stream]);
@@ -137,64 +115,65 @@ impl Writer {
 
     /// What has been lost, and why.
     pub fn loss(&self) -> LogLoss {
-        let kept = self.kept.as_ref().map(|kept| &kept.loss);
-        let sent = self.delivery.as_ref().map(Delivery::loss);
-        LogLoss {
+        let kept = self.kept.as_ref().map(Kept::loss);
+        let mut all = LogLoss {
             lines: kept.map_or(0, |loss| loss.lines),
-            unsent: sent.map_or(0, |loss| loss.lines),
-            reason: kept.and_then(|loss| loss.reason.clone()).or_else(|| sent?.reason.clone()),
+            unsent: 0,
+            reason: kept.and_then(|loss| loss.reason.clone()),
+        };
+        for delivery in &self.deliveries {
+            let lines = if delivery.is_for_files() { &mut all.lines } else { &mut all.unsent };
+            *lines += delivery.loss().lines;
+            all.reason = all.reason.or_else(|| delivery.reason());
         }
+        all
     }
 
     /// Whether the service that it is for is where it is looked for; else what is missing.
     pub fn is_served(&self) -> Result<(), String> {
-        self.delivery.as_ref().map_or(Ok(()), Delivery::is_served)
+        self.deliveries.iter().try_for_each(Delivery::is_served)
     }
 
     /// Whether the container must wait before more is taken.
     pub fn is_full(&self, now: Instant) -> bool {
-        self.delivery.as_ref().is_some_and(|delivery| delivery.is_full(now))
+        self.deliveries.iter().any(|delivery| delivery.is_full(now))
     }
 
     /// Whether there is something to do when nothing else is.
     pub fn has_work(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.files.is_compressing())
+        self.kept.as_ref().is_some_and(Kept::has_work)
     }
 
     /// Does a piece of that.
     pub fn work(&mut self) {
         if let Some(kept) = &mut self.kept {
-            kept.files.compress();
+            kept.work();
         }
     }
 
     /// Whether nothing is on its way.
     pub fn may_rest(&self) -> bool {
-        !self.has_work() && self.delivery.as_ref().is_none_or(Delivery::is_idle)
+        !self.has_work() && self.deliveries.iter().all(Delivery::is_idle)
     }
 
     /// What to wait for.
-    pub fn source(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
-        self.delivery.as_ref()?.source()
+    pub fn sources(&self) -> impl Iterator<Item = (BorrowedFd<'_>, PollFlags)> {
+        self.deliveries.iter().filter_map(Delivery::source)
     }
 
     /// When something has to be done next.
     pub fn next(&self) -> Option<Instant> {
-        self.delivery.as_ref()?.next()
+        self.deliveries.iter().filter_map(Delivery::next).min()
     }
 
-    /// Something has happened with that, or it is time.
+    /// Something has happened with those, or it is time.
     pub fn proceed(&mut self, now: Instant) {
-        if let Some(delivery) = &mut self.delivery {
-            delivery.proceed(now);
-        }
+        self.deliveries.iter_mut().for_each(|delivery| delivery.proceed(now));
     }
 
     /// There is nothing more to come: what can be sent is.
     pub fn close(&mut self) {
-        if let Some(delivery) = &mut self.delivery {
-            delivery.finish();
-        }
+        self.deliveries.iter_mut().for_each(Delivery::finish);
     }
 
     fn write(&mut self, pieces: &[Piece<'_>]) {
@@ -204,52 +183,9 @@ impl Writer {
         if let Some(kept) = &mut self.kept {
             kept.write(pieces);
         }
-        if let Some(delivery) = &mut self.delivery {
+        for delivery in &mut self.deliveries {
             delivery.take(pieces, Instant::now());
         }
-    }
-}
-
-fn encoder(form: LogForm, config: &Config) -> Encoder {
-    let tag = config.log.tag.as_ref().map(|template| ("tag".to_owned(), tag(template, config)));
-    Encoder::new(form, config.log.attributes.clone().into_iter().chain(tag).collect())
-}
-
-impl Kept {
-    fn write(&mut self, pieces: &[Piece<'_>]) {
-        let (lost, result) = self.try_write(pieces);
-        self.loss.lines += lost;
-        self.loss.reason = result.err().map(|error| error.to_string());
-    }
-
-    /// How many of these were lost, and why.
-    fn try_write(&mut self, pieces: &[Piece<'_>]) -> (u64, io::Result<()>) {
-        let said = self.loss.gap.as_ref().map(Gap::text);
-        let first = pieces.first().map(|first| first.time).unwrap_or_default();
-        let notice = said.as_ref().map(|text| Piece { stream: 1, text: text.as_bytes(), time: first });
-        let mut batch = Batch::default();
-        for piece in notice.iter().chain(pieces) {
-            if let Err(error) = self.encoder.encode(&mut batch.bytes, *piece) {
-                return (pieces.len() as u64, Err(error));
-            }
-            batch.ends.push(batch.bytes.len());
-        }
-        let result = self.files.append(&mut batch);
-        let left = batch.ends.len();
-        let lost = left.min(pieces.len()) as u64;
-        let before = self.loss.gap.take().filter(|_| left > pieces.len());
-        if lost > 0 {
-            let before = before.unwrap_or_else(|| Gap { lines: 0, since: format!("{first:.9}") });
-            self.loss.gap = Some(Gap { lines: before.lines + lost, ..before });
-        }
-        (lost, result)
-    }
-}
-
-impl Gap {
-    fn text(&self) -> String {
-        let lines = if self.lines == 1 { "1 line is".to_owned() } else { format!("{} lines are", self.lines) };
-        format!("stack: {lines} missing here, since {}: the log could not be written\n", self.since)
     }
 }
 
@@ -279,7 +215,7 @@ mod tests {
     use crate::runtime::container::logs::Line;
     use crate::runtime::container::logs::files::{Growing, all, older};
     use crate::runtime::container::logs::form::Decoder;
-    use crate::runtime::container::{Log, LogFiles};
+    use crate::runtime::container::{Log, LogFiles, LogForm};
 
     fn directory(name: &str) -> PathBuf {
         let directory = std::env::temp_dir().join(format!("stack-log-{name}-{}", std::process::id()));

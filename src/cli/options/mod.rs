@@ -166,6 +166,14 @@ pub fn signal(flag: &'static str, text: String) -> Result<String, FlagError> {
 }
 
 fn logging(life: &RunLife) -> Result<Logging, FlagError> {
+    // A file is told of it in its plan, and applied all the same.
+    if let Some(driver) = life.log_driver.as_deref().filter(|driver| spec::logging::ELSEWHERE.contains(driver)) {
+        return Err(wrong(
+            "--log-driver",
+            driver,
+            "there is no such driver here: json-file, local, journald, syslog, none",
+        ));
+    }
     let options: BTreeMap<String, String> =
         life.log_opt.iter().map(|text| setting("--log-opt", text)).collect::<Result<_, _>>()?;
     let problems = spec::logging::parse(life.log_driver.as_deref(), &options).err().unwrap_or_default();
@@ -453,6 +461,7 @@ mod tests {
             "-v a:/x --tmpfs /x",
             "--log-opt size",
             "--log-driver pigeon",
+            "--log-driver fluentd",
             "--log-driver local --log-opt labels=a",
         ] {
             assert!(container_of(line).is_err(), "{line}");

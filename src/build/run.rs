@@ -139,12 +139,12 @@ fn connect(workshop: &Workshop, program: &Program, name: &str) -> Result<Start, 
         Network::Host => {
             let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
             let hosts = read("/etc/hosts") + &hosts("127.0.0.1");
-            Ok(Start { netns: None, hosts, resolv_conf: read("/etc/resolv.conf") })
+            Ok(Start { hosts, resolv_conf: read("/etc/resolv.conf"), ..Start::default() })
         }
         Network::None => {
             network::connect(roots, &connect)?;
             let netns = Some(sandbox::path(roots, name));
-            Ok(Start { netns, hosts: local.to_owned() + &hosts("127.0.0.1"), resolv_conf: String::new() })
+            Ok(Start { netns, hosts: local.to_owned() + &hosts("127.0.0.1"), ..Start::default() })
         }
         Network::Default => {
             ensure_default(workshop)?;
@@ -157,6 +157,7 @@ fn connect(workshop: &Workshop, program: &Program, name: &str) -> Result<Start, 
                 netns: Some(sandbox::path(roots, name)),
                 hosts: local.to_owned() + &hosts(&gateway),
                 resolv_conf,
+                ..Start::default()
             })
         }
     }

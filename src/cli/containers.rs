@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::args::{Diff, Kill, Names, PortArguments, Rename, Rm, Start, Stop, Top, Update};
+use super::args::{Diff, Kill, Names, PortArguments, Rename, Rm, Start, Stop, Update};
 use super::failure::Failure;
 use super::format::{Column, Format, Listing, Row};
 use super::names::Here;
@@ -154,11 +154,15 @@ fn with(present: Resources, asked: Resources) -> Resources {
     // Another limit of memory takes its own share of swap with it, unless that is asked for, too.
     let memory_swap =
         if asked.memory.is_some() { asked.memory_swap } else { asked.memory_swap.or(present.memory_swap) };
+    // Two words for the same limit: the later one counts.
+    let by_period = asked.cpu_quota_us.is_some() || asked.cpu_period_us.is_some();
     Resources {
         memory: asked.memory.or(present.memory),
         memory_reservation: asked.memory_reservation.or(present.memory_reservation),
         memory_swap,
-        nano_cpus: asked.nano_cpus.or(present.nano_cpus),
+        nano_cpus: asked.nano_cpus.or(present.nano_cpus.filter(|_| !by_period)),
+        cpu_quota_us: asked.cpu_quota_us.or(present.cpu_quota_us.filter(|_| asked.nano_cpus.is_none())),
+        cpu_period_us: asked.cpu_period_us.or(present.cpu_period_us.filter(|_| asked.nano_cpus.is_none())),
         cpu_shares: asked.cpu_shares.or(present.cpu_shares),
         cpuset: asked.cpuset.or(present.cpuset),
         pids: asked.pids.or(present.pids),
@@ -180,55 +184,6 @@ pub fn wait(roots: &Roots, here: &Here, arguments: &Names) -> Result<ExitCode, F
         }
     }
     Failure::of_all(failures)
-}
-
-const PROCESS: &[Column] =
-    &[("PID", "PID"), ("PPID", "PPID"), ("UID", "UID"), ("Time", "TIME"), ("Command", "COMMAND")];
-
-pub fn top(roots: &Roots, here: &Here, arguments: &Top) -> Result<ExitCode, Failure> {
-    let found = names::one_or_service(roots, here, &arguments.name)?;
-    if !found.is_running() {
-        return Err(container::Error::NotRunning(found.config.name).into());
-    }
-    let mut listing = Listing::new(PROCESS, &["PID", "PPID", "UID", "Time", "Command"]);
-    for pid in container::processes(roots, &found.config.name)? {
-        listing.push(process(pid));
-    }
-    listing.print(&arguments.format.format)?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// One that has just ended has empty cells.
-fn process(pid: i32) -> Row {
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
-    let status = read("status");
-    let field = |key: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(key));
-        line.and_then(|line| line.split_whitespace().next()).unwrap_or("").to_owned()
-    };
-    let command = read("cmdline").trim_end_matches('\0').replace('\0', " ");
-    // A process of the kernel, or one that is ending, has no arguments.
-    let command = if command.is_empty() { format!("[{}]", field("Name:")) } else { command };
-    let ticks = ticks(&read("stat"));
-    let seconds = ticks / 100;
-    let time = format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let number = |key: &str| field(key).parse::<u64>().ok();
-    let value = json!({"pid": pid, "ppid": number("PPid:"), "uid": number("Uid:"), "cpu_ms": ticks * 10,
-                       "command": command});
-    let cells = [
-        ("PID", pid.to_string()),
-        ("PPID", field("PPid:")),
-        ("UID", field("Uid:")),
-        ("Time", time),
-        ("Command", command),
-    ];
-    Row::new(cells, value)
-}
-
-/// Hundredths of a second that it has run, on all kernels of this platform: fields 14 and 15 of its stat.
-fn ticks(stat: &str) -> u64 {
-    let after_name = stat.rfind(')').map_or("", |at| &stat[at + 1..]);
-    after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum()
 }
 
 const CHANGE: &[Column] = &[("Kind", "KIND"), ("Path", "PATH")];

@@ -101,5 +101,12 @@ fn in_dockers_words(event: &Event) -> Value {
         "Actor": {"ID": event.id, "Attributes": attributes},
         "Time": event.time_ns / 1_000_000_000,
         "TimeNano": event.time_ns,
+        // As `{{json .}}` has them in docker.
+        "id": event.id,
+        "status": event.action,
+        "from": event.attributes.get("image"),
+        "scope": "local",
+        "time": event.time_ns / 1_000_000_000,
+        "timeNano": event.time_ns,
     })
 }

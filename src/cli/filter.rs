@@ -58,6 +58,17 @@ impl Filters {
         self.values.get(key)?.first().map(String::as_str)
     }
 
+    /// Looks at the values of a key.
+    ///
+    /// # Errors
+    /// Where a value of this key is none of those that there are.
+    pub fn each(&self, key: &str, expected: &str, is_known: impl Fn(&str) -> bool) -> Result<(), Failure> {
+        match self.values.get(key).into_iter().flatten().find(|value| !is_known(value)) {
+            Some(odd) => Err(Failure::new(format!("--filter {key}={odd}: {expected}"))),
+            None => Ok(()),
+        }
+    }
+
     /// A key whose value is a truth.
     ///
     /// # Errors

@@ -75,6 +75,8 @@ fn paused<T>(roots: &Roots, users: &[String], act: impl FnOnce() -> Result<T, Fa
     for user in users {
         match container::pause(roots, user) {
             Ok(()) => suspended.push(user),
+            // Somebody else has suspended it, and lets it go on.
+            Err(container::Error::Paused(_)) => {}
             Err(error) => failures.push(Failure::from(error)),
         }
     }

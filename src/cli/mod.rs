@@ -45,6 +45,7 @@ mod stack_file;
 mod stats;
 mod system;
 mod terminal;
+mod top;
 mod validate;
 mod view;
 mod volumes;
@@ -84,7 +85,7 @@ pub fn words() -> clap::Command {
     Arguments::command().mut_subcommand("oci-runtime", |_| oci_runtime::words().name("oci-runtime"))
 }
 
-/// Wrong usage of `run` and `exec` exits 125 as docker's does, so that 1 is always the container's own.
+/// Wrong usage of `run`, `create` and `exec` exits 125 as docker's does, so that 1 is always the container's own.
 fn usage(words: &[OsString], error: &clap::Error) -> ExitCode {
     let typed = typed(words).unwrap_or_default();
     if typed == "compose" {
@@ -94,7 +95,7 @@ fn usage(words: &[OsString], error: &clap::Error) -> ExitCode {
     let printed = error.print();
     match (printed.is_ok(), error.use_stderr()) {
         (_, false) => ExitCode::SUCCESS,
-        _ if typed == "run" || typed == "exec" => ExitCode::from(125),
+        _ if ["run", "create", "exec"].contains(&typed.as_str()) => ExitCode::from(125),
         _ => ExitCode::FAILURE,
     }
 }
@@ -133,6 +134,7 @@ fn role(words: &[OsString]) -> Option<ExitCode> {
     let word = words.get(1)?.to_str()?;
     let roots = || Some(Roots::new(words.get(3)?, words.get(5)?));
     match word {
+        run::READER if words.len() == 2 => Some(run::read_to_end()),
         "netd" => Some(netd::main(&roots()?, words.get(6).and_then(|word| word.to_str()?.parse().ok()))),
         "aside" => Some(aside::main(&roots()?, words.get(6)?.to_str()?)),
         "shim" => {
@@ -211,12 +213,13 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Config(arguments) => config::config(arguments),
         Command::Schema => config::schema(),
         Command::Run(arguments) => run::run(roots, arguments),
+        Command::Create(arguments) => run::create(roots, arguments),
         Command::Exec(arguments) => run::exec(roots, here, arguments),
         Command::Attach(arguments) => run::attach(roots, here, arguments),
         Command::Ps(arguments) => ps::ps(roots, arguments),
         Command::Logs(arguments) => logs::logs(roots, here, arguments),
         Command::Stats(arguments) => stats::stats(roots, here, arguments),
-        Command::Top(arguments) => containers::top(roots, here, arguments),
+        Command::Top(arguments) => top::top(roots, here, arguments),
         Command::Port(arguments) => containers::port(roots, here, arguments),
         Command::Inspect(arguments) => inspect::inspect(roots, arguments),
         Command::Events(arguments) => events::events(roots, arguments),
@@ -265,11 +268,12 @@ fn container(roots: &Roots, here: &Here, command: &ContainerCommand) -> Result<E
     match command {
         ContainerCommand::Ls(arguments) => ps::ps(roots, arguments),
         ContainerCommand::Run(arguments) => run::run(roots, arguments),
+        ContainerCommand::Create(arguments) => run::create(roots, arguments),
         ContainerCommand::Exec(arguments) => run::exec(roots, here, arguments),
         ContainerCommand::Attach(arguments) => run::attach(roots, here, arguments),
         ContainerCommand::Logs(arguments) => logs::logs(roots, here, arguments),
         ContainerCommand::Stats(arguments) => stats::stats(roots, here, arguments),
-        ContainerCommand::Top(arguments) => containers::top(roots, here, arguments),
+        ContainerCommand::Top(arguments) => top::top(roots, here, arguments),
         ContainerCommand::Port(arguments) => containers::port(roots, here, arguments),
         ContainerCommand::Inspect(arguments) => inspect::one_kind(roots, arguments, inspect::Kind::Container),
         ContainerCommand::Start(arguments) => containers::start(roots, here, arguments),

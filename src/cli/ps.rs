@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::args::Ps;
 use super::failure::Failure;
 use super::filter::{Filters, name_matches};
-use super::format::{Column, Listing, Row};
+use super::format::{Column, Format, Listing, Row};
 use super::{names, view};
 use crate::engine::native::declared;
 use crate::reconcile::resource::{MountSource, label};
@@ -55,7 +55,7 @@ struct Found {
 pub fn ps(roots: &Roots, arguments: &Ps) -> Result<ExitCode, Failure> {
     let all = find(roots, arguments)?;
     let mut listing = Listing::new(COLUMNS, &table(arguments));
-    if arguments.list.quiet {
+    if arguments.list.quiet && matches!(arguments.list.format.format, Format::Table) {
         let ids = all.iter().map(|one| id(&one.container, arguments.no_trunc) + "\n");
         view::out(&ids.collect::<String>())?;
         return Ok(ExitCode::SUCCESS);
@@ -86,6 +86,10 @@ fn find(roots: &Roots, arguments: &Ps) -> Result<Vec<Found>, Failure> {
         filters.first(key).map(|name| Ok(names::one(roots, name)?.config.created_ms)).transpose()
     };
     let (before, since) = (bound("before")?, bound("since")?);
+    filters.each("status", "expected created, running, paused, restarting or exited", |text| {
+        ["created", "running", "paused", "restarting", "exited", "removing", "dead"].contains(&text)
+    })?;
+    filters.each("exited", "expected an exit code", |text| text.parse::<i32>().is_ok())?;
     let attachments = network::attachments(roots)?;
     let last = if arguments.latest { Some(1) } else { arguments.last };
     let everything = arguments.all || last.is_some() || filters.is_given("status") || filters.is_given("exited");

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,9 +17,9 @@ use super::names::Here;
 use super::options::{self, Around};
 use super::terminal::{self, Attached, DetachKeys, End, Pipes};
 use super::{containers as verbs, names, stack_file, view};
-use crate::engine::native::{DEFAULT_NETWORK, containers, ensure_default_network, ensure_image};
-use crate::reconcile::resource::{ContainerConfig, ImageConfig, ImageSource, NetworkMode, PullPolicy};
-use crate::runtime::container::{self, Container, Removal, Supervision, exec, logs};
+use crate::engine::native::{DEFAULT_NETWORK, containers, ensure_default_network, ensure_image, unsupported};
+use crate::reconcile::resource::{Config, ContainerConfig, ImageConfig, ImageSource, Mount, NetworkMode, PullPolicy};
+use crate::runtime::container::{self, Container, Removal, State, Supervision, exec, logs};
 use crate::runtime::image::{self, Image, Lease};
 use crate::runtime::init::{self, Stdio, spec};
 use crate::runtime::roots::Roots;
@@ -42,10 +42,15 @@ fn start_failure(error: containers::Error) -> Failure {
 
 pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
     let keys = options::detach_keys(arguments.detach_keys.as_deref()).map_err(|error| before_program(error.into()))?;
-    let wanted = wanted(arguments).map_err(before_program)?;
+    let wanted = wanted(arguments).and_then(|wanted| lent(roots, arguments, wanted)).map_err(before_program)?;
     let id_file = arguments.cidfile.as_deref().map(new_file).transpose().map_err(before_program)?;
     containers::sweep(roots).map_err(|error| before_program(error.into()))?;
-    let (made, lease) = prepare(roots, arguments, wanted).map_err(before_program)?;
+    let removal = match (arguments.rm, arguments.detach) {
+        (false, _) => Removal::Nobody,
+        (true, false) => Removal::Maker,
+        (true, true) => Removal::Supervisor,
+    };
+    let (made, lease) = prepare(roots, arguments, wanted, removal).map_err(before_program)?;
     let (name, id) = (made.config.name.as_str(), made.config.id.as_str());
     if let Some(mut file) = id_file {
         file.write_all(id.as_bytes())?;
@@ -65,7 +70,7 @@ pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
         interactive: arguments.interactive,
         terminal: arguments.tty,
         keys,
-        signals: true,
+        signals: arguments.sig_proxy,
         replay_since: Some(String::new()),
     };
     let code = foreground(roots, name, how)?;
@@ -77,12 +82,26 @@ pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
             Ok(ExitCode::from(code as u8))
         }
         // It was to live no longer than this command.
-        Code::Ended(number) if arguments.rm && !arguments.tty => {
+        Code::Ended(number) if arguments.rm && !arguments.tty && arguments.sig_proxy => {
             verbs::remove(roots, name, true, true)?;
             Ok(ExitCode::from(128 + number as u8))
         }
         other => Ok(left(other)),
     }
+}
+
+/// As [`run`] makes it, without a start.
+pub fn create(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
+    let wanted = wanted(arguments).and_then(|wanted| lent(roots, arguments, wanted))?;
+    let id_file = arguments.cidfile.as_deref().map(new_file).transpose()?;
+    // Who starts it is not known yet; it lives until somebody has.
+    let removal = if arguments.rm { Removal::Supervisor } else { Removal::Nobody };
+    let (made, _lease) = prepare(roots, arguments, wanted, removal)?;
+    if let Some(mut file) = id_file {
+        file.write_all(made.config.id.as_bytes())?;
+    }
+    view::out(&format!("{}\n", made.config.id))?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn wanted(arguments: &Run) -> Result<ContainerConfig, Failure> {
@@ -97,10 +116,38 @@ fn wanted(arguments: &Run) -> Result<ContainerConfig, Failure> {
     let around = Around {
         here: std::env::current_dir()?,
         environment: stack_file::environment(),
-        variables: lines(&arguments.program.env_file)?,
+        variables: variables_of(&arguments.program.env_file)?,
         labels: lines(&arguments.program.label_file)?,
     };
-    Ok(options::container(arguments, &name, &around)?)
+    let wanted = options::container(arguments, &name, &around)?;
+    match unsupported(&Config::Container(Box::new(wanted.clone()))).first() {
+        None => Ok(wanted),
+        Some(odd) => Err(Failure::new(format!("{}: {}\n  help: leave it out", odd.key, odd.reason))),
+    }
+}
+
+fn variables_of(files: &[std::path::PathBuf]) -> Result<Vec<String>, Failure> {
+    let mut all = Vec::new();
+    for file in files {
+        all.extend(options::variables(&read(file)?)?);
+    }
+    Ok(all)
+}
+
+/// The mounts of other containers that it shares, where it has nothing of its own in their places.
+fn lent(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Result<ContainerConfig, Failure> {
+    for text in &arguments.files.volumes_from {
+        let (name, mode) = text.split_once(':').unwrap_or((text, "rw"));
+        if !matches!(mode, "ro" | "rw") {
+            return Err(Failure::new(format!("--volumes-from {text:?}: expected CONTAINER or CONTAINER:ro")));
+        }
+        for mount in containers::lent(roots, &names::one(roots, name)?)? {
+            if wanted.mounts.iter().all(|own| own.target != mount.target) {
+                wanted.mounts.push(Mount { read_only: mount.read_only || mode == "ro", ..mount });
+            }
+        }
+    }
+    Ok(wanted)
 }
 
 fn read(file: &Path) -> Result<String, Failure> {
@@ -127,7 +174,12 @@ fn random_name(image: &str) -> Result<String, Failure> {
 }
 
 /// Makes the container, and what it needs.
-fn prepare(roots: &Roots, arguments: &Run, wanted: ContainerConfig) -> Result<(Container, Lease), Failure> {
+fn prepare(
+    roots: &Roots,
+    arguments: &Run,
+    wanted: ContainerConfig,
+    removal: Removal,
+) -> Result<(Container, Lease), Failure> {
     let pull_policy = match arguments.pull {
         Some(PullWhen::Always) => PullPolicy::Always,
         Some(PullWhen::Never) => PullPolicy::Never,
@@ -137,11 +189,12 @@ fn prepare(roots: &Roots, arguments: &Run, wanted: ContainerConfig) -> Result<(C
     let platform = arguments.platform.clone();
     let wanted_image = ImageConfig { reference: wanted.image.clone(), source, pull_policy, platform };
     let bars = Bars::new(if arguments.quiet { Show::Nothing } else { Show::People });
-    let removal = match (arguments.rm, arguments.detach) {
-        (false, _) => Removal::Nobody,
-        (true, false) => Removal::Maker,
-        (true, true) => Removal::Supervisor,
-    };
+    if let Some(name) = &arguments.name
+        && container::get(roots, name).is_ok_and(|found| found.config.name == *name)
+    {
+        return Err(container::Error::Exists(name.clone()).into());
+    }
+    let stdin_once = arguments.interactive && !arguments.detach;
     let mut rounds = 0;
     loop {
         let image = ensure_image(roots, &wanted_image, &bars)?;
@@ -156,7 +209,7 @@ fn prepare(roots: &Roots, arguments: &Run, wanted: ContainerConfig) -> Result<(C
             wanted.ports.extend(more);
         }
         rounds += 1;
-        match containers::create_leased(roots, &wanted, |config| container::Config { removal, ..config }) {
+        match containers::create_leased(roots, &wanted, |config| container::Config { removal, stdin_once, ..config }) {
             // Somebody removed the image between its coming and the container.
             Err(containers::Error::Image(image::Error::NotFound(_))) if rounds < MOST_ROUNDS => {}
             made => return Ok(made?),
@@ -201,13 +254,12 @@ fn foreground(roots: &Roots, name: &str, how: Foreground) -> Result<Code, Failur
     while let Ok(stream) = client::attach(&paths, name, replay_since) {
         let signal = |number: i32| {
             // It may have ended by itself meanwhile.
-            if how.signals {
-                drop(container::kill(roots, name, &number.to_string()));
-            }
+            drop(container::kill(roots, name, &number.to_string()));
         };
+        let signal: Option<&dyn Fn(i32)> = if how.signals { Some(&signal) } else { None };
         let (interactive, terminal) = (how.interactive, how.terminal);
         let detach_keys = DetachKeys::new(how.keys.clone());
-        match terminal::relay(Attached { stream, interactive, terminal, detach_keys, signal: &signal })? {
+        match terminal::relay(Attached { stream, interactive, terminal, detach_keys, signal })? {
             End::Exited(code) => return Ok(Code::Exited(code)),
             End::Detached => {
                 view::note(&format!("\r\n{name} runs on; `stack attach {name}` joins it again"));
@@ -242,6 +294,9 @@ pub fn attach(roots: &Roots, here: &Here, arguments: &Attach) -> Result<ExitCode
     if !found.is_running() {
         return Err(container::Error::NotRunning(found.config.name).into());
     }
+    if found.status.state == State::Paused {
+        return Err(container::Error::Paused(found.config.name).into());
+    }
     let how = Foreground {
         interactive: found.config.stdin_open && !arguments.no_stdin,
         terminal: found.config.request.terminal,
@@ -267,7 +322,7 @@ pub fn start_attached(roots: &Roots, here: &Here, arguments: &Start) -> Result<E
         interactive: arguments.interactive && found.config.stdin_open,
         terminal: found.config.request.terminal,
         keys,
-        signals: true,
+        signals: arguments.sig_proxy,
         replay_since: Some(format!("{now:.9}")),
     };
     Ok(left(foreground(roots, &found.config.name, how)?))
@@ -275,6 +330,7 @@ pub fn start_attached(roots: &Roots, here: &Here, arguments: &Start) -> Result<E
 
 pub fn exec(roots: &Roots, here: &Here, arguments: &Exec) -> Result<ExitCode, Failure> {
     let found = names::one_or_service(roots, here, arguments.container())?;
+    let keys = options::detach_keys(arguments.detach_keys.as_deref()).map_err(|error| before_program(error.into()))?;
     let request = exec::Exec {
         args: arguments.command().to_vec(),
         env: variables(arguments, &found)?,
@@ -287,7 +343,8 @@ pub fn exec(roots: &Roots, here: &Here, arguments: &Exec) -> Result<ExitCode, Fa
     }
     let (stdio, pipes) = stdio(arguments)?;
     let process = exec::exec(roots, &found.config.name, &request, stdio).map_err(|error| {
-        let code = if let container::Error::Start { source, .. } = &error { source.exit_code() } else { 1 };
+        // The engine itself did what it could: docker has no 125 here.
+        let code = if let container::Error::Start { source, .. } = &error { source.exit_code().max(126) } else { 1 };
         Failure::from(error).with_code(code)
     })?;
     if arguments.detach {
@@ -296,14 +353,42 @@ pub fn exec(roots: &Roots, here: &Here, arguments: &Exec) -> Result<ExitCode, Fa
     match (&process.terminal, pipes) {
         (Some(terminal), _) => {
             let terminal = terminal.try_clone()?;
-            if let End::Interrupted(number) = terminal::relay_terminal(&process, terminal, arguments.interactive)? {
-                return Ok(ExitCode::from(128 + number as u8));
+            let again = terminal.try_clone()?;
+            match terminal::relay_terminal(&process, terminal, arguments.interactive, DetachKeys::new(keys))? {
+                End::Interrupted(number) => return Ok(ExitCode::from(128 + number as u8)),
+                End::Detached => return leave(roots, again),
+                End::Exited(_) | End::Lost { .. } => {}
             }
         }
         (None, Some(pipes)) => terminal::relay_pipes(&process, pipes)?,
         (None, None) => {}
     }
     Ok(ExitCode::from(exec::wait(&process)? as u8))
+}
+
+/// The program runs on. Its terminal is there for as long as somebody holds this side of it, and reads what it writes.
+fn leave(roots: &Roots, terminal: OwnedFd) -> Result<ExitCode, Failure> {
+    let null = || std::process::Stdio::null();
+    std::process::Command::new(&roots.program)
+        .arg(READER)
+        .stdin(terminal)
+        .stdout(null())
+        .stderr(null())
+        .process_group(0)
+        .spawn()?;
+    view::note("\r\nit runs on, and nobody sees what it writes");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The first word of the one that reads a terminal that was left.
+pub const READER: &str = "terminal-reader";
+
+/// Reads standard input to its end, which a terminal is at when its last program has closed it.
+pub fn read_to_end() -> ExitCode {
+    match std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
 }
 
 /// A container that may look into the process that joins it could keep this program's file open, and write to it one day:
@@ -322,9 +407,8 @@ fn seal() -> Result<(), Failure> {
 
 fn variables(arguments: &Exec, found: &Container) -> Result<Vec<String>, Failure> {
     let environment = stack_file::environment();
-    let texts = arguments.env_file.iter().map(|file| read(file)).collect::<Result<Vec<_>, _>>()?;
-    let from_files = texts.iter().flat_map(|text| options::lines(text));
-    let lines: Vec<String> = from_files.chain(arguments.env.iter().cloned()).collect();
+    let from_files = variables_of(&arguments.env_file)?;
+    let lines: Vec<String> = from_files.into_iter().chain(arguments.env.iter().cloned()).collect();
     let own = lines.iter().filter_map(|line| options::variable(line, &environment));
     let terminal = arguments.tty && !found.config.request.env.iter().any(|entry| entry.starts_with("TERM="));
     let term = terminal.then(|| "TERM=xterm".to_owned());
@@ -338,7 +422,7 @@ fn stdio(arguments: &Exec) -> Result<(Stdio, Option<Pipes>), Failure> {
         return Ok((Stdio::Terminal { rows: rows.max(1), columns: columns.max(1) }, None));
     }
     if arguments.detach {
-        let null = || File::options().read(true).write(true).open("/dev/null").map(std::os::fd::OwnedFd::from);
+        let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
         return Ok((Stdio::Pipes { stdin: None, stdout: null()?, stderr: null()? }, None));
     }
     let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);

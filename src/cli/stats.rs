@@ -31,7 +31,7 @@ const COLUMNS: &[Column] = &[
     ("BlockIO", "BLOCK I/O"),
     ("PIDs", "PIDS"),
 ];
-const TABLE: [&str; 7] = ["Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"];
+const TABLE: [&str; 8] = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"];
 
 /// What was seen at one moment, by container.
 struct Look {

@@ -202,8 +202,8 @@ pub struct Attached<'a> {
     pub interactive: bool,
     pub terminal: bool,
     pub detach_keys: DetachKeys,
-    /// Sends a signal to the container.
-    pub signal: &'a dyn Fn(i32),
+    /// Sends a signal to the container; without it signals are this program's own affair.
+    pub signal: Option<&'a dyn Fn(i32)>,
 }
 
 /// Between the user and the container's supervisor, until one of them has enough.
@@ -231,14 +231,16 @@ pub fn relay(attached: Attached<'_>) -> io::Result<End> {
             match info.ssi_signo as i32 {
                 libc::SIGWINCH if attached.terminal => outbox.bytes.extend(size_frame()),
                 libc::SIGWINCH => {}
-                // In raw mode keys are not signals: whoever sends one means this program.
-                number if raw.is_some() => return Ok(End::Interrupted(number)),
                 number => {
+                    // In raw mode keys are not signals: whoever sends one means this program.
+                    let Some(pass_on) = attached.signal.filter(|_| raw.is_none()) else {
+                        return Ok(End::Interrupted(number));
+                    };
                     asked += usize::from(matches!(number, libc::SIGINT | libc::SIGTERM));
                     if asked == PATIENCE {
                         return Ok(End::Interrupted(number));
                     }
-                    (attached.signal)(number);
+                    pass_on(number);
                 }
             }
         }
@@ -388,7 +390,12 @@ fn pass_output(output: &mut Option<File>, index: usize) -> io::Result<()> {
 
 /// Passes bytes on between the user's terminal and the process's own. `Exited` here only says that it has ended; its
 /// code is for the caller to ask for.
-pub fn relay_terminal(process: &Launched, terminal: OwnedFd, interactive: bool) -> io::Result<End> {
+pub fn relay_terminal(
+    process: &Launched,
+    terminal: OwnedFd,
+    interactive: bool,
+    mut keys: DetachKeys,
+) -> io::Result<End> {
     let raw = if interactive { RawMode::begin()? } else { None };
     let signals = signals()?;
     let stdin = io::stdin();
@@ -430,7 +437,11 @@ pub fn relay_terminal(process: &Launched, terminal: OwnedFd, interactive: bool) 
         if ready.get(3).is_some_and(|flags| readable(*flags)) {
             let typed = read_input()?;
             open = !typed.is_empty();
-            outbox.bytes = if open { typed } else { vec![END_OF_INPUT] };
+            let (passed, detached) = if raw.is_some() { keys.take(&typed) } else { (typed, false) };
+            if detached {
+                return Ok(End::Detached);
+            }
+            outbox.bytes = if open { passed } else { vec![END_OF_INPUT] };
         }
         if !outbox.flush(&mut file) {
             outbox.bytes.clear();

@@ -90,24 +90,21 @@ pub fn json(value: &impl Serialize) -> io::Result<()> {
 
 /// `1.5GB` as docker prints sizes: powers of 1000, three figures.
 pub fn size(bytes: u64) -> String {
-    scaled(bytes, 1000.0, &["B", "kB", "MB", "GB", "TB", "PB"])
+    scaled(bytes, 1000.0, 3, &["B", "kB", "MB", "GB", "TB", "PB"])
 }
 
-fn scaled(bytes: u64, step: f64, units: &[&str]) -> String {
+/// Go's `%.3g`: so many figures at most, and no zeros at the end.
+fn scaled(bytes: u64, step: f64, figures: usize, units: &[&str]) -> String {
     let mut value = bytes as f64;
     let mut unit = 0;
     while value >= step && unit < units.len() - 1 {
         value /= step;
         unit += 1;
     }
-    let digits = if unit == 0 || value >= 100.0 {
-        0
-    } else if value >= 10.0 {
-        1
-    } else {
-        2
-    };
-    format!("{value:.digits$}{}", units[unit])
+    let whole = format!("{value:.0}").len();
+    let text = format!("{value:.*}", figures.saturating_sub(whole));
+    let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    format!("{text}{}", units[unit])
 }
 
 /// RFC 3339 with milliseconds, UTC; nothing for 0, which is never.
@@ -132,7 +129,7 @@ pub fn cut(text: &str, columns: usize) -> String {
 
 /// `1.5 MiB` as docker prints memory: powers of 1024, four figures at most.
 pub fn binary_size(bytes: u64) -> String {
-    scaled(bytes, 1024.0, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"])
+    scaled(bytes, 1024.0, 4, &["B", "KiB", "MiB", "GiB", "TiB", "PiB"])
 }
 
 /// `5 minutes` as docker tells ages; `seconds` is the age.
@@ -166,9 +163,12 @@ mod tests {
     #[test]
     fn sizes_and_ages_read_as_dockers() {
         for (bytes, text) in
-            [(0, "0B"), (999, "999B"), (1500, "1.50kB"), (12_300_000, "12.3MB"), (450_000_000_000, "450GB")]
+            [(0, "0B"), (999, "999B"), (1500, "1.5kB"), (12_300_000, "12.3MB"), (450_000_000_000, "450GB")]
         {
             assert_eq!(size(bytes), text);
+        }
+        for (bytes, text) in [(64 << 20, "64MiB"), (1_234_567, "1.177MiB"), (1023, "1023B")] {
+            assert_eq!(binary_size(bytes), text);
         }
         for (seconds, text) in
             [(0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (7200, "2 hours"), (200_000, "2 days")]

@@ -507,6 +507,8 @@ pub struct Resources {
 
 /// The labels that make a resource ours. Compose's own are written too: other tools key on them.
 pub mod label {
+    /// What all of them begin with.
+    pub const PREFIX: &str = "com.docker.compose.";
     pub const STACK: &str = "com.docker.compose.project";
     pub const SERVICE: &str = "com.docker.compose.service";
     pub const NUMBER: &str = "com.docker.compose.container-number";

@@ -42,6 +42,7 @@ mod rootless;
 mod running;
 mod schema;
 mod sharing;
+mod side_by_side;
 mod sources;
 mod stacks;
 mod supervising;

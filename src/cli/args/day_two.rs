@@ -97,11 +97,14 @@ pub struct Stats {
 
 #[derive(Clone, Debug, Args)]
 pub struct Top {
+    #[command(flatten)]
+    pub format: FormatArgument,
     /// The container, or a service that has one
     #[arg(value_name = "CONTAINER")]
     pub name: String,
-    #[command(flatten)]
-    pub format: FormatArgument,
+    /// Which columns, in the words of ps(1): -ef, aux, or -o with a list such as pid,user,rss,args
+    #[arg(value_name = "PS OPTIONS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub options: Vec<String>,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -127,6 +130,9 @@ pub struct Start {
     /// Pass standard input on to it
     #[arg(short, long)]
     pub interactive: bool,
+    /// Pass signals on; not with `--sig-proxy=false`
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub sig_proxy: bool,
     /// The keys that leave a terminal without ending what runs there
     #[arg(long, value_name = "KEYS")]
     pub detach_keys: Option<String>,
@@ -226,6 +232,8 @@ pub enum ContainerCommand {
     Ls(Ps),
     /// Make a container from an image and run it
     Run(Box<super::Run>),
+    /// Make a container from an image, and don't start it
+    Create(Box<super::Run>),
     /// Run a further command in a running container
     Exec(super::Exec),
     /// Join the input and output of a running container

@@ -61,6 +61,12 @@ Examples:
 Exit codes: the program's own; 125 the engine failed, 126 the program can't be run, 127 there is no such program,
 128+N it was ended by signal N.";
 
+pub const CREATE: &str = "\
+Examples:
+  stack create --name web nginx          as `stack run` makes it; `stack start web` starts it
+  stack cp site.conf web:/etc/nginx/conf.d/
+  stack start -a web";
+
 pub const EXEC: &str = "\
 Examples:
   stack exec -it web sh                  a shell in the container
@@ -133,7 +139,10 @@ Examples:
 
 pub const TOP: &str = "\
 Examples:
-  stack top web";
+  stack top web
+  stack top web -o pid,user,rss,args     other columns, as ps(1) names them
+  stack top web aux
+  stack top --format json web";
 
 pub const PORT: &str = "\
 Examples:

@@ -124,6 +124,9 @@ pub enum Command {
     /// Make a container from an image and run it
     #[command(after_long_help = examples::RUN)]
     Run(Box<Run>),
+    /// Make a container from an image, and don't start it
+    #[command(after_long_help = examples::CREATE)]
+    Create(Box<Run>),
     /// Run a further command in a running container
     #[command(after_long_help = examples::EXEC)]
     Exec(Exec),

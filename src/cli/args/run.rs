@@ -7,7 +7,7 @@ use clap::Args;
 use super::PullWhen;
 
 #[derive(Clone, Debug, Default, Args)]
-#[command(disable_help_flag = true, override_usage = "stack run [OPTIONS] IMAGE [COMMAND] [ARG]...")]
+#[command(disable_help_flag = true, override_usage = "stack run|create [OPTIONS] IMAGE [COMMAND] [ARG]...")]
 pub struct Run {
     /// Remove the container, and the volumes that only it has, when it ends
     #[arg(long)]
@@ -24,6 +24,9 @@ pub struct Run {
     /// The keys that leave a terminal without ending what runs there
     #[arg(long, value_name = "KEYS")]
     pub detach_keys: Option<String>,
+    /// Pass signals on; not with `--sig-proxy=false`
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub sig_proxy: bool,
     /// Its name; one that nothing else has when absent
     #[arg(long)]
     pub name: Option<String>,
@@ -100,6 +103,9 @@ pub struct RunProgram {
     /// Labels from a file, one a line
     #[arg(long, value_name = "FILE")]
     pub label_file: Vec<PathBuf>,
+    /// An annotation of its bundle
+    #[arg(long, value_name = "KEY[=VALUE]")]
+    pub annotation: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Args)]
@@ -110,6 +116,9 @@ pub struct RunFiles {
     /// A mount: `type=bind|volume|tmpfs,source=…,target=…[,readonly]`
     #[arg(long, value_name = "KEY=VALUE,…")]
     pub mount: Vec<String>,
+    /// All volumes and bind mounts of another container
+    #[arg(long, value_name = "CONTAINER[:ro]")]
+    pub volumes_from: Vec<String>,
     /// A directory in memory
     #[arg(long, value_name = "TARGET[:OPTIONS]")]
     pub tmpfs: Vec<String>,
@@ -122,6 +131,9 @@ pub struct RunFiles {
     /// A device of this host
     #[arg(long, value_name = "SOURCE[:TARGET[:rwm]]")]
     pub device: Vec<String>,
+    /// Devices that may be opened, such as `c 42:* rmw`
+    #[arg(long, value_name = "RULE")]
+    pub device_cgroup_rule: Vec<String>,
 }
 
 #[derive(Clone, Debug, Default, Args)]
@@ -191,6 +203,12 @@ pub struct Limits {
     /// Processes and threads; -1 for no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pids_limit: Option<i64>,
+    /// How much of each period it may use of the processors, in microseconds; -1 for no limit
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// That period, in microseconds
+    #[arg(long, value_name = "N")]
+    pub cpu_period: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, Args)]
@@ -203,6 +221,15 @@ pub struct RunLimits {
     /// How readily the kernel kills it for want of memory, -1000 to 1000
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub oom_score_adj: Option<i32>,
+    /// Let it wait for memory, instead of killing something in it (control groups of version 1)
+    #[arg(long)]
+    pub oom_kill_disable: bool,
+    /// How readily its memory goes to the swap, 0 to 100 (control groups of version 1)
+    #[arg(long, value_name = "N")]
+    pub memory_swappiness: Option<u8>,
+    /// The control group that its own is below
+    #[arg(long, value_name = "PATH")]
+    pub cgroup_parent: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, Args)]
@@ -294,6 +321,9 @@ pub struct Exec {
     /// Return once it runs
     #[arg(short, long)]
     pub detach: bool,
+    /// The keys that leave a terminal without ending what runs there
+    #[arg(long, value_name = "KEYS")]
+    pub detach_keys: Option<String>,
     /// A variable; without a value, the caller's own
     #[arg(short, long, value_name = "KEY[=VALUE]")]
     pub env: Vec<String>,
@@ -338,7 +368,7 @@ pub struct Attach {
     /// Don't pass standard input on
     #[arg(long)]
     pub no_stdin: bool,
-    /// Don't pass signals on
+    /// Pass signals on; not with `--sig-proxy=false`
     #[arg(long, num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true")]
     pub sig_proxy: bool,
     /// The keys that leave a terminal without ending what runs there

@@ -149,12 +149,18 @@ impl Run<'_> {
     }
 }
 
+/// Fields that hold what users name: what is not there has no value, and is no slip.
+const OPEN: [&str; 7] = ["Annotations", "Attributes", "Labels", "Networks", "Options", "Ports", "Sysctls"];
+
 fn fields(value: &Value, path: &[String]) -> Result<Value, String> {
     let mut value = value;
     for (at, name) in path.iter().enumerate() {
         let place = || path[..at].iter().map(|name| format!(".{name}")).collect::<String>();
         value = match value {
-            Value::Object(map) => map.get(name).ok_or_else(|| absent(map, name, &place()))?,
+            Value::Object(map) => match map.get(name) {
+                None if at.checked_sub(1).is_some_and(|above| OPEN.contains(&path[above].as_str())) => &Value::Null,
+                found => found.ok_or_else(|| absent(map, name, &place()))?,
+            },
             Value::Null => return Err(format!("`{}` is nothing, so it has no `{name}`", place())),
             _ => return Err(format!("`{}` has no fields, so no `{name}`", place())),
         };
@@ -219,6 +225,7 @@ mod tests {
             ("{{index .Labels \"a.b\"}}{{index .Labels \"x\"}}", "c"),
             ("{{index .List 1}}", "b"),
             ("{{.Label \"a.b\"}}", "c"),
+            ("{{.Labels.x}}{{if .Labels.x}}y{{end}}", "<no value>"),
             ("{{(index .Nets \"back\").IP}}", "10.0.0.2"),
             ("{{range .Nets}}{{.IP}} {{end}}", "10.0.0.2 10.0.1.2 "),
             ("{{range $k, $v := .Nets}}{{$k}}={{$v.IP}} {{end}}", "back=10.0.0.2 front=10.0.1.2 "),

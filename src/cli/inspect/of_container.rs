@@ -106,10 +106,15 @@ fn state(one: &Container) -> Value {
         "Error": status.error.clone().unwrap_or_default(),
         "StartedAt": time(status.started_ms),
         "FinishedAt": time(status.finished_ms),
+        "Health": null,
     });
     if status.health != Health::None {
+        let log = status.health_log.iter().map(|check| {
+            json!({"Start": time(check.begun_ms), "End": time(check.ended_ms), "ExitCode": check.code,
+                   "Output": check.output})
+        });
         value["Health"] = json!({"Status": health_word(status.health), "FailingStreak": status.failing_streak,
-                                 "Log": [{"Output": status.health_output}],
+                                 "Log": log.collect::<Vec<_>>(),
                                  "Cures": status.cured_ms.len(), "BudgetSpent": status.budget_spent});
     }
     value
@@ -153,6 +158,9 @@ fn own_config(one: &Container, wanted: &ContainerConfig, image: Option<&Image>) 
         "StopSignal": if config.stop_signal.is_empty() { "SIGTERM" } else { &config.stop_signal },
         "StopTimeout": config.stop_grace_ms / 1000,
         "ExposedPorts": exposed,
+        "Volumes": image.and_then(|image| image.config.config().as_ref()?.volumes().clone()).map(|all| {
+            all.into_iter().map(|target| (target, json!({}))).collect::<Map<String, Value>>()
+        }),
         "Healthcheck": check,
     })
 }
@@ -181,6 +189,7 @@ fn host_config(one: &Container, wanted: &ContainerConfig) -> Value {
     };
     json!({
         "Binds": binds,
+        "Tmpfs": wanted.mounts.iter().filter_map(in_memory).collect::<Map<String, Value>>(),
         "NetworkMode": network,
         "PortBindings": bindings(wanted.ports.iter().map(|port| {
             (port_key(port), port.host_ip.clone().unwrap_or_default(), port.published)
@@ -199,7 +208,7 @@ fn host_config(one: &Container, wanted: &ContainerConfig) -> Value {
         "Privileged": wanted.privileged,
         "ReadonlyRootfs": wanted.read_only,
         "Init": wanted.init,
-        "PidMode": namespace(&wanted.pid),
+        "PidMode": if wanted.pid == NamespaceMode::Private { String::new() } else { namespace(&wanted.pid) },
         "IpcMode": namespace(&wanted.ipc),
         "UTSMode": if wanted.uts_host { "host" } else { "" },
         "CgroupnsMode": if wanted.cgroup_host { "host" } else { "private" },
@@ -208,8 +217,10 @@ fn host_config(one: &Container, wanted: &ContainerConfig) -> Value {
         "Devices": wanted.devices.iter().map(device).collect::<Vec<_>>(),
         "Memory": limits.memory.unwrap_or(0),
         "MemoryReservation": limits.memory_reservation.unwrap_or(0),
-        "MemorySwap": limits.memory_swap.unwrap_or(0),
+        "MemorySwap": limits.memory_swap.or(limits.memory.map(|bytes| 2 * bytes as i64)).unwrap_or(0),
         "NanoCpus": limits.nano_cpus.unwrap_or(0),
+        "CpuQuota": limits.cpu_quota_us.unwrap_or(0),
+        "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "CpusetCpus": limits.cpuset.clone().unwrap_or_default(),
         "PidsLimit": limits.pids,
@@ -242,6 +253,15 @@ fn bind(mount: &Mount) -> Option<String> {
         MountSource::Volume { volume: Some(name), .. } => Some(format!("{name}:{}{end}", mount.target)),
         _ => None,
     }
+}
+
+/// A directory in memory by its target, with its options in mount(8)'s words.
+fn in_memory(mount: &Mount) -> Option<(String, Value)> {
+    let MountSource::Tmpfs { size, mode, options } = &mount.source else { return None };
+    let size = size.map(|size| format!("size={size}"));
+    let mode = mode.map(|mode| format!("mode={mode:o}"));
+    let all: Vec<String> = size.into_iter().chain(mode).chain(options.iter().cloned()).collect();
+    Some((mount.target.clone(), json!(all.join(","))))
 }
 
 /// `{"80/tcp": [{"HostIp": …, "HostPort": …}]}`.

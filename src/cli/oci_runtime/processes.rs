@@ -159,7 +159,7 @@ pub fn run(room: &Room, wanted: &args::Run, systemd: bool) -> Done {
 /// Until its end, with its terminal in this one.
 fn follow(launched: &mut Launched) -> Done {
     if let Some(master) = launched.terminal.take() {
-        terminal::relay_terminal(launched, master, true)?;
+        terminal::relay_terminal(launched, master, true, terminal::DetachKeys::new(Vec::new()))?;
     }
     Ok(ExitCode::from(exec::wait(launched)? as u8))
 }

@@ -94,7 +94,11 @@ pub fn container(run: &Run, name: &str, around: &Around) -> Result<ContainerConf
         stop_signal: life.stop_signal.clone().map(|text| signal("--stop-signal", text)).transpose()?,
         stop_grace_ms: life.stop_timeout.map(|seconds| seconds * 1000),
         logging: logging(life)?,
-        resources: resources(&limits.changeable)?,
+        resources: Resources { memory_swappiness: limits.memory_swappiness, ..resources(&limits.changeable)? },
+        oom_kill_disable: limits.oom_kill_disable,
+        cgroup_parent: limits.cgroup_parent.clone(),
+        annotations: program.annotation.iter().map(|text| pair(text)).collect(),
+        device_cgroup_rules: run.files.device_cgroup_rule.clone(),
         shm_size: run.files.shm_size.as_deref().map(|text| bytes("--shm-size", text)).transpose()?,
         oom_score_adj: limits.oom_score_adj,
         ..ContainerConfig::default()
@@ -128,6 +132,22 @@ pub fn lines(text: &str) -> Vec<String> {
     lines.map(str::to_owned).collect()
 }
 
+/// The lines of an `--env-file`.
+///
+/// # Errors
+/// Where one names no variable: docker takes no spaces in names either.
+pub fn variables(text: &str) -> Result<Vec<String>, FlagError> {
+    let is_named = |line: &String| {
+        let name = line.split('=').next().unwrap_or_default();
+        !name.is_empty() && !name.contains(char::is_whitespace)
+    };
+    let lines = lines(text);
+    match lines.iter().find(|line| !is_named(line)) {
+        Some(line) => Err(wrong("--env-file", line, "expected NAME=VALUE or NAME, without spaces in the name")),
+        None => Ok(lines),
+    }
+}
+
 /// The limits that flags ask for.
 pub fn resources(limits: &Limits) -> Result<Resources, FlagError> {
     let amount = |flag, text: &Option<String>| text.as_deref().map(|text| bytes(flag, text)).transpose();
@@ -136,7 +156,7 @@ pub fn resources(limits: &Limits) -> Result<Resources, FlagError> {
         text => bytes("--memory-swap", text).map(|bytes| i64::try_from(bytes).unwrap_or(i64::MAX)),
     };
     let cpus = |text: &str| units::nanos(text).ok_or_else(|| wrong("--cpus", text, "expected a number such as 1.5"));
-    Ok(Resources {
+    let resources = Resources {
         memory: amount("--memory", &limits.memory)?,
         memory_reservation: amount("--memory-reservation", &limits.memory_reservation)?,
         memory_swap: limits.memory_swap.as_deref().map(swap).transpose()?,
@@ -144,8 +164,34 @@ pub fn resources(limits: &Limits) -> Result<Resources, FlagError> {
         cpu_shares: limits.cpu_shares,
         cpuset: limits.cpuset_cpus.clone(),
         pids: limits.pids_limit,
+        cpu_period_us: limits.cpu_period,
+        cpu_quota_us: limits.cpu_quota,
         ..Resources::default()
-    })
+    };
+    agreed(limits, &resources)?;
+    Ok(resources)
+}
+
+/// What the kernel would refuse, in words.
+fn agreed(limits: &Limits, asked: &Resources) -> Result<(), FlagError> {
+    let Some(memory) = asked.memory else { return Ok(()) };
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    if asked.memory_reservation.is_some_and(|reserved| reserved > memory) {
+        let reserved = text(&limits.memory_reservation);
+        return Err(wrong("--memory-reservation", &reserved, "expected at most what --memory allows"));
+    }
+    if asked.memory_swap.is_some_and(|swap| u64::try_from(swap).is_ok_and(|swap| swap < memory)) {
+        let swap = text(&limits.memory_swap);
+        return Err(wrong("--memory-swap", &swap, "it is memory and swap together: at least --memory, or -1"));
+    }
+    if limits.cpus.is_some() && (asked.cpu_quota_us.is_some() || asked.cpu_period_us.is_some()) {
+        return Err(wrong(
+            "--cpus",
+            &text(&limits.cpus),
+            "it sets --cpu-quota and --cpu-period: give one or the others",
+        ));
+    }
+    Ok(())
 }
 
 /// `512`, `64k`, `1.5g`: bytes in powers of 1024.

@@ -19,6 +19,9 @@ pub fn mounts(run: &Run, here: &Path) -> Result<Vec<Mount>, FlagError> {
     }
     let mut targets: Vec<&str> = mounts.iter().map(|mount| mount.target.trim_end_matches('/')).collect();
     targets.sort_unstable();
+    if targets.contains(&"") {
+        return Err(wrong("--volume", "/", "nothing can be mounted over the root of a container"));
+    }
     match targets.windows(2).find(|pair| pair[0] == pair[1]) {
         Some(pair) => Err(wrong("--volume", pair[0], "something is mounted there already by another flag")),
         None => Ok(mounts),
@@ -42,6 +45,14 @@ fn mount(text: &str, here: &Path) -> Result<Mount, FlagError> {
     let known = ["ro", "rw", "z", "Z", "nocopy", "rprivate", "private", "rshared", "shared", "rslave", "slave"];
     if options.iter().any(|option| !known.contains(option)) {
         return Err(error());
+    }
+    // A slip more often than not; and what is not there would be made.
+    if source.is_some_and(|path| path.contains('/') && !path.starts_with(['/', '.'])) {
+        return Err(wrong(
+            "--volume",
+            text,
+            "a path of this host begins with `/`, `./` or `../`; a volume's name has no `/`",
+        ));
     }
     let propagation = options.iter().find(|option| option.ends_with("shared") || option.ends_with("slave"));
     let source = match source {

@@ -36,11 +36,29 @@ pub fn network(run: &Run) -> Result<NetworkMode, FlagError> {
             NetworkMode::Networks(all)
         }
     };
+    if let (NetworkMode::Container(_), Some(flag)) = (&mode, of_network(run)) {
+        let message = "the network of another container has its names and ports, too: name them where that one is made";
+        return Err(wrong(flag, names[0], message));
+    }
     let placed = first != Endpoint::default();
     if placed && !matches!(mode, NetworkMode::Networks(_)) {
         return Err(wrong("--network", names[0], "without a network there is no address, alias or hardware address"));
     }
     Ok(mode)
+}
+
+/// A flag that says something of the network that only its owner can.
+fn of_network(run: &Run) -> Option<&'static str> {
+    let flags = &run.networking;
+    let given = [
+        ("--publish", !flags.publish.is_empty()),
+        ("--publish-all", flags.publish_all),
+        ("--expose", !flags.expose.is_empty()),
+        ("--hostname", flags.hostname.is_some()),
+        ("--add-host", !flags.add_host.is_empty()),
+        ("--dns", !flags.dns.is_empty()),
+    ];
+    given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
 }
 
 fn ipv4(flag: &'static str, text: &str) -> Result<String, FlagError> {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use super::translate::{Facts, TranslateError, translate};
 use super::users::{self, Users};
 use super::{declared, devices, files, hooks, images, names, networks, volumes};
-use crate::reconcile::resource::{ContainerConfig, DeviceMapping, MountSource, NetworkMode, RETIRED_SUFFIX};
+use crate::reconcile::resource::{ContainerConfig, DeviceMapping, Mount, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Lease, Settings, Store};
 use crate::runtime::init::spec::{Device, Namespace};
@@ -213,7 +213,8 @@ fn prepare(roots: &Roots, wanted: &ContainerConfig, config: &Config) -> Result<S
             let netns = network::hold(roots, &other.config.name, namespace.as_fd())?;
             let paths = container::Paths::of(roots, &other.config.name);
             let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-            Ok(Start { netns: Some(netns), hosts: read(&paths.hosts), resolv_conf: read(&paths.resolv_conf) })
+            let (hosts, resolv_conf) = (read(&paths.hosts), read(&paths.resolv_conf));
+            Ok(Start { netns: Some(netns), hostname: Some(other.config.request.hostname), hosts, resolv_conf })
         }
         NetworkMode::None | NetworkMode::Networks(_) => {
             let shared = joined_users(roots, config)?;
@@ -239,6 +240,22 @@ fn joined_users(roots: &Roots, config: &Config) -> Result<Option<File>, Error> {
     Ok(users.filter(|_| found.is_running() && process.is_alive()))
 }
 
+/// The mounts of a container that others may share: its volumes by name, those that only it asks for among them, and what
+/// is bound from the host.
+pub fn lent(roots: &Roots, found: &Container) -> Result<Vec<Mount>, Error> {
+    let name = &found.config.name;
+    let wanted = declared(found).ok_or_else(|| Error::Undeclared(name.clone()))?;
+    let more = hooks::of_image(roots, &wanted)?;
+    let named = wanted.mounts.into_iter().chain(more).map(|mount| match mount.source {
+        MountSource::Volume { volume: None, nocopy, subpath } => {
+            let volume = Some(names::anonymous_volume(name, &mount.target));
+            Mount { source: MountSource::Volume { volume, nocopy, subpath }, ..mount }
+        }
+        _ => mount,
+    });
+    Ok(named.filter(|mount| !matches!(mount.source, MountSource::Tmpfs { .. })).collect())
+}
+
 /// The container's files, its volumes among them.
 pub fn files_of(roots: &Roots, name: &str) -> Result<Tree, Error> {
     let found = container::get(roots, name)?;
@@ -259,6 +276,7 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     // As its own image has it, whatever has that name by now.
     config.request.no_new_privileges = present.request.no_new_privileges;
     config.removal = present.removal;
+    config.stdin_once = present.stdin_once;
     config.declared = Declared::new(&ContainerConfig { image_digest: digest, ..wanted.clone() })?;
     container::update(roots, &config)?;
     events::record(roots, &container::event(&config, "update"));

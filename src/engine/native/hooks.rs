@@ -67,7 +67,7 @@ fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
 }
 
 /// Mounts of the container that only its image asks for.
-fn of_image(roots: &Roots, wanted: &ContainerConfig) -> Result<Vec<Mount>, Error> {
+pub fn of_image(roots: &Roots, wanted: &ContainerConfig) -> Result<Vec<Mount>, Error> {
     let found = container::get(roots, &wanted.name)?;
     let targets = found.config.request.mounts.iter().map(|mount| mount.target.to_string_lossy().into_owned());
     let mut mounts = Vec::new();

@@ -51,6 +51,7 @@ pub use networks::{
     DEFAULT_NETWORK, create as create_network, ensure_default as ensure_default_network, remove as remove_network,
 };
 pub use policy::Admitted;
+pub use unsupported::unsupported;
 pub use volumes::{
     anonymous as anonymous_volumes, create as create_volume, is_anonymous as is_anonymous_volume, users as volume_users,
 };

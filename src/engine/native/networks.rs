@@ -92,7 +92,8 @@ pub fn connect(
     let lonely = joins.is_empty();
     if lonely && !sandbox::exists(roots, &wanted.name) {
         let hosts = naming::hosts(wanted, &request.hostname, &[], None);
-        return Ok(Start { netns: None, hosts, resolv_conf: String::new() });
+        let resolv_conf = naming::resolv_conf_of_host(wanted, "");
+        return Ok(Start { hosts, resolv_conf, ..Start::default() });
     }
     reclaim(roots, config)?;
     let ports = if lonely { Vec::new() } else { ports(wanted) };
@@ -107,10 +108,14 @@ pub fn connect(
     };
     let attachment = connect_and_serve(roots, &connect)?;
     let gateway = first_gateway(roots, &attachment);
-    let resolv_conf = if lonely { String::new() } else { naming::resolv_conf(wanted, &host_file("/etc/resolv.conf")) };
+    let resolv_conf = match lonely {
+        true => naming::resolv_conf_of_host(wanted, ""),
+        false => naming::resolv_conf(wanted, &host_file("/etc/resolv.conf")),
+    };
     let netns = Some(sandbox::path(roots, &wanted.name));
     let addresses: Vec<IpAddr> = attachment.endpoints.values().map(|endpoint| endpoint.address.into()).collect();
-    Ok(Start { netns, hosts: naming::hosts(wanted, &request.hostname, &addresses, gateway), resolv_conf })
+    let hosts = naming::hosts(wanted, &request.hostname, &addresses, gateway);
+    Ok(Start { netns, hosts, resolv_conf, ..Start::default() })
 }
 
 /// The server of names takes as long to start as the links take to make: both at once.
@@ -184,7 +189,8 @@ fn first_gateway(roots: &Roots, attachment: &Attachment) -> Option<IpAddr> {
 /// A container in the host's network: with the host's names, and its own words on them.
 pub fn of_host(wanted: &ContainerConfig) -> Start {
     let hosts = host_file("/etc/hosts") + &naming::extra_hosts(wanted, None);
-    Start { netns: None, hosts, resolv_conf: naming::resolv_conf_of_host(wanted, &host_file("/etc/resolv.conf")) }
+    let resolv_conf = naming::resolv_conf_of_host(wanted, &host_file("/etc/resolv.conf"));
+    Start { hosts, resolv_conf, ..Start::default() }
 }
 
 /// Empty where the host has none.

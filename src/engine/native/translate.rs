@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use super::users::Users;
 use crate::reconcile::resource::{
     ContainerConfig, Healthcheck, MountSource, NamespaceMode, NetworkMode, OnUnhealthy, Resources, Restart,
+    label,
 };
 use crate::runtime::container;
 use crate::runtime::image::{self, Contents, Image};
@@ -117,10 +118,18 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         stop_signal: stop_signal.unwrap_or_default(),
         stop_grace_ms: wanted.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
         log,
-        labels: wanted.labels.clone(),
+        labels: labels(wanted, image),
         host_ids: facts.users.why().to_owned(),
         ..container::Config::default()
     })
+}
+
+/// The image's labels, and the container's over them. Those that say what a container belongs to are no image's to give:
+/// it may have been made of another container.
+fn labels(wanted: &ContainerConfig, image: &Image) -> BTreeMap<String, String> {
+    let own = image.config.config().as_ref().and_then(|own| own.labels().clone()).unwrap_or_default();
+    let own = own.into_iter().filter(|(key, _)| !key.starts_with(label::PREFIX));
+    own.chain(wanted.labels.clone()).collect()
 }
 
 /// Whether the container asks for a user namespace of its own. One that says nothing is decided for in

@@ -35,6 +35,8 @@ pub struct Config {
     pub init: bool,
     /// Keep standard input open for a client that attaches.
     pub stdin_open: bool,
+    /// It ends with the input of the first client that says so.
+    pub stdin_once: bool,
     pub restart: Restart,
     /// The pause before each restart; unset: the back-off.
     pub restart_delay_ms: Option<u64>,
@@ -188,6 +190,9 @@ impl Record {
 pub struct Start {
     /// The network namespace to live in; without it the request's own word counts.
     pub netns: Option<PathBuf>,
+    /// The host name of the container whose network this one shares.
+    #[serde(default)]
+    pub hostname: Option<String>,
     /// The text of /etc/hosts and /etc/resolv.conf; empty leaves the image's.
     pub hosts: String,
     pub resolv_conf: String,
@@ -235,6 +240,18 @@ pub struct ProcessId {
     pub start: u64,
 }
 
+/// How one check of a container's health ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checked {
+    /// Milliseconds since 1970.
+    pub begun_ms: u64,
+    pub ended_ms: u64,
+    /// -1 where it did not come to an end of its own.
+    pub code: i32,
+    /// The first 4096 bytes of what it wrote, or why it came to nothing.
+    pub output: String,
+}
+
 /// What the supervisor writes down at each change; `containers/NAME/status.json` below the volatile root. How a container
 /// has ended by itself or by command is at `containers/NAME/ended.json` below the durable root, too: a reboot is no reason
 /// to do its work again, nor to start what was stopped.
@@ -264,8 +281,8 @@ pub struct Status {
     pub restarts: u32,
     pub health: Health,
     pub failing_streak: u32,
-    /// Output of the last check, its first 4096 bytes.
-    pub health_output: String,
+    /// The last checks, the newest last.
+    pub health_log: Vec<Checked>,
     /// When it was started again because its check failed, as far as the budget counts it.
     pub cured_ms: Vec<u64>,
     /// The check fails, and nothing more is done about it.

@@ -6,7 +6,7 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Error, cgroup, get, io_at};
+use super::{Error, State, cgroup, get, io_at};
 use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
 use crate::runtime::roots::Roots;
 use crate::runtime::sys;
@@ -34,6 +34,10 @@ pub fn exec(roots: &Roots, name: &str, exec: &Exec, stdio: Stdio) -> Result<Laun
     let lost = || Error::NotRunning(config.name.clone());
     if !container.is_running() || !process.is_alive() {
         return Err(lost());
+    }
+    // What joins a suspended container is suspended, too, and whoever waits for it waits for ever.
+    if container.status.state == State::Paused {
+        return Err(Error::Paused(config.name.clone()));
     }
     let pidfd = sys::pidfd_open(process.pid).map_err(|_| lost())?;
     // The number may have been given to another process before the descriptor was ours.

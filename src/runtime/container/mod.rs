@@ -38,8 +38,8 @@ mod tree;
 pub use adopt::{adopt, adopt_after_loss, adopt_all, bury};
 pub use changes::{Change, changes};
 pub use config::{
-    Budget, Config, Container, Declared, Health, HealthCheck, OnUnhealthy, Phase, ProcessId, Removal, Restart, Start,
-    State, Status,
+    Budget, Checked, Config, Container, Declared, Health, HealthCheck, OnUnhealthy, Phase, ProcessId, Removal,
+    Restart, Start, State, Status,
 };
 pub use logging::{Log, LogFiles, LogForm, LogLoss, LogService, Syslog, SyslogAddress, SyslogForm, tag};
 pub(super) use observe::processes_of;
@@ -64,13 +64,15 @@ pub enum Error {
     Ambiguous { id: String, names: String },
     #[error("container {0:?} is not running\n  help: `stack start {0}` starts it")]
     NotRunning(String),
+    #[error("container {0:?} is paused\n  help: `stack unpause {0}` lets it go on")]
+    Paused(String),
+    #[error("container {0:?} is not paused")]
+    NotPaused(String),
     #[error("container {0:?} is just being started again\n  help: try again when it runs")]
     Between(String),
     #[error("container {0:?} is running\n  help: stop it first, or add --force")]
     Running(String),
-    #[error(
-        "a container {0:?} is there already, made from something else\n  help: remove it first, or choose another name"
-    )]
+    #[error("a container {0:?} is there already\n  help: remove it first, or choose another name")]
     Exists(String),
     #[error("container name {0:?}: letters, digits, `_`, `.` and `-` only, first a letter or digit, 128 at most")]
     Name(String),
@@ -127,7 +129,7 @@ pub fn can_pause(roots: &Roots, container: &Container) -> bool {
     !cgroup(roots, &container.config).is_nowhere()
 }
 
-pub(super) fn now_ms() -> u64 {
+pub(in crate::runtime) fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 

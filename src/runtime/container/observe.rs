@@ -236,7 +236,8 @@ pub fn wait_healthy(roots: &Roots, name: &str, deadline: Option<Duration>) -> Re
 }
 
 fn unhealthy(container: &Container) -> Error {
-    let last = container.status.health_output.lines().rfind(|line| !line.trim().is_empty());
+    let last = container.status.health_log.last().map_or("", |check| &check.output);
+    let last = last.lines().rfind(|line| !line.trim().is_empty());
     let said = last.map(|line| format!(": {}", line.trim())).unwrap_or_default();
     Error::Unhealthy { name: container.config.name.clone(), said }
 }

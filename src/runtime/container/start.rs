@@ -58,7 +58,7 @@ pub fn start(
     for (path, text) in [
         (&paths.hosts, start.hosts.clone()),
         (&paths.resolv_conf, start.resolv_conf.clone()),
-        (&paths.hostname, format!("{}\n", request.hostname)),
+        (&paths.hostname, format!("{}\n", start.hostname.as_ref().unwrap_or(&request.hostname))),
     ] {
         fs::write(path, text).map_err(io_at(path))?;
         fs::set_permissions(path, fs::Permissions::from_mode(0o644)).map_err(io_at(path))?;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::config::Record;
-use super::{Config, Container, Error, Paths, Start, Supervision, cgroup, get, io_at, lock};
+use super::{Config, Container, Error, Paths, Start, State, Supervision, cgroup, get, io_at, lock};
 use crate::runtime::events;
 use crate::runtime::init::spec;
 use crate::runtime::roots::Roots;
@@ -98,12 +98,25 @@ fn ask_running(roots: &Roots, name: &str, request: &Request) -> Result<(), Error
 }
 
 /// Suspends every process of the container.
+///
+/// # Errors
+/// [`Error::Paused`] where they are: whoever did that counts on it.
 pub fn pause(roots: &Roots, name: &str) -> Result<(), Error> {
+    if get(roots, name)?.status.state == State::Paused {
+        return Err(Error::Paused(name.to_owned()));
+    }
     ask_running(roots, name, &Request::Pause)
 }
 
 /// Lets them go on.
+///
+/// # Errors
+/// [`Error::NotPaused`] where they do.
 pub fn unpause(roots: &Roots, name: &str) -> Result<(), Error> {
+    let container = get(roots, name)?;
+    if container.is_running() && container.status.state != State::Paused {
+        return Err(Error::NotPaused(name.to_owned()));
+    }
     ask_running(roots, name, &Request::Resume)
 }
 
@@ -128,7 +141,16 @@ pub fn update(roots: &Roots, config: &Config) -> Result<(), Error> {
     let config = Config { id: present.config.id.clone(), created_ms: present.config.created_ms, ..config.clone() };
     state::write_json(&paths.config, &Record::new(config))?;
     drop(held);
-    if present.is_running() { ask(roots, &present, &Request::Reload) } else { Ok(()) }
+    if !present.is_running() {
+        return Ok(());
+    }
+    let asked = ask(roots, &present, &Request::Reload);
+    if let Err(Error::Refused { .. }) = &asked {
+        // What the kernel refuses is no limit of the container's; the next start would fail of it.
+        let _held = lock(&paths)?;
+        state::write_json(&paths.config, &Record::new(present.config))?;
+    }
+    asked
 }
 
 /// Gives a container another name, whether it runs or not; one that runs goes on. `netns` is where its network

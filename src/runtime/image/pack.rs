@@ -4,7 +4,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -108,6 +108,9 @@ fn is_opaque(directory: BorrowedFd<'_>) -> bool {
     attributes::get(directory, Marks::own().opaque()).is_ok_and(|value| value == b"y")
 }
 
+/// How much is read of a file that does not tell its size, in bytes.
+const MOST_UNTOLD: u64 = 16 << 20;
+
 impl<W: Write> Packer<'_, W> {
     fn directory(&mut self, directory: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
         for name in names(directory)? {
@@ -132,7 +135,14 @@ impl<W: Write> Packer<'_, W> {
                 let file = File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
                 let size = file.metadata()?.len();
                 let attributes = file.try_clone()?;
-                self.append(&stat, EntryType::Regular, path, Some(attributes.as_fd()), &file, size)
+                if size > 0 {
+                    return self.append(&stat, EntryType::Regular, path, Some(attributes.as_fd()), &file, size);
+                }
+                // Files of the kernel's own, as in /proc, don't tell how much there is.
+                let mut content = Vec::new();
+                Read::take(file, MOST_UNTOLD).read_to_end(&mut content)?;
+                let size = content.len() as u64;
+                self.append(&stat, EntryType::Regular, path, Some(attributes.as_fd()), content.as_slice(), size)
             }
             SFlag::S_IFLNK => {
                 let target = readlinkat(file, "")?;

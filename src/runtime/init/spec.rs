@@ -60,6 +60,17 @@ pub struct Request {
     pub oom_score_adj: Option<i32>,
 }
 
+impl Request {
+    /// Has this host name from now on, where its own is told as well.
+    pub fn take_hostname(&mut self, hostname: &str) {
+        let own = format!("HOSTNAME={}", self.hostname);
+        if let Some(entry) = self.env.iter_mut().find(|entry| **entry == own) {
+            *entry = format!("HOSTNAME={hostname}");
+        }
+        hostname.clone_into(&mut self.hostname);
+    }
+}
+
 /// One mount of the container, after those that every container has.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Mount {

@@ -2,23 +2,28 @@
 //! ([`probes`]); an exit code is the answer.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 
 use super::policy::{self, HealthState};
 use super::probes;
 use crate::runtime::container::exec::{self, Exec};
-use crate::runtime::container::{self, Health, HealthCheck, Status};
+use crate::runtime::container::{self, Checked, Health, HealthCheck, Status};
 use crate::runtime::init::{Launched, Stdio};
 use crate::runtime::roots::Roots;
 use crate::runtime::sys;
 
 /// How much of a check's output is kept, in bytes.
 const KEPT: usize = 4096;
+/// How many checks are remembered, as docker does.
+const REMEMBERED: usize = 5;
+/// The code of a check that did not come to an end of its own.
+const NO_END: i32 = -1;
 
 /// With less than this until the next one, sleep is not worth its while.
 const WORTH_SLEEPING: Duration = Duration::from_secs(5);
@@ -41,8 +46,10 @@ impl Memory {
 /// One check that runs.
 struct Probe {
     process: Launched,
-    output: OwnedFd,
+    /// Until it is closed.
+    output: Option<File>,
     text: Vec<u8>,
+    begun_ms: u64,
     deadline: Instant,
 }
 
@@ -52,13 +59,13 @@ pub struct Check {
     begun: Instant,
     probe: Option<Probe>,
     next: Option<Instant>,
-    last: String,
+    log: Vec<Checked>,
 }
 
 impl Check {
     pub fn new(config: Option<HealthCheck>) -> Self {
         let state = HealthState { health: Health::None, streak: 0 };
-        Self { config, state, begun: Instant::now(), probe: None, next: None, last: String::new() }
+        Self { config, state, begun: Instant::now(), probe: None, next: None, log: Vec::new() }
     }
 
     /// As it was before a sleep of this length. `ago` is the time so many milliseconds before that sleep.
@@ -72,8 +79,8 @@ impl Check {
         let state = HealthState { health: status.health, streak: status.failing_streak };
         let left = |ms| Duration::from_millis(ms).saturating_sub(slept);
         let next = memory.next_ms.filter(|_| config.is_some()).map(|ms| Instant::now() + left(ms));
-        let last = status.health_output.clone();
-        Self { config, state, begun: ago(memory.begun_ms), probe: None, next, last }
+        let log = status.health_log.clone();
+        Self { config, state, begun: ago(memory.begun_ms), probe: None, next, log }
     }
 
     /// Whether nothing runs, nor will soon.
@@ -92,6 +99,7 @@ impl Check {
         let health = if self.config.is_some() { Health::Starting } else { Health::None };
         self.state = HealthState { health, streak: 0 };
         self.begun = now;
+        self.log.clear();
         self.plan(now);
         self.state
     }
@@ -116,12 +124,13 @@ impl Check {
 
     /// What to wait for: the probe's end and its output.
     pub fn sources(&self) -> Vec<BorrowedFd<'_>> {
-        self.probe.iter().map(|probe| probe.process.pidfd.as_fd()).collect()
+        let Some(probe) = &self.probe else { return Vec::new() };
+        [probe.process.pidfd.as_fd()].into_iter().chain(probe.output.as_ref().map(AsFd::as_fd)).collect()
     }
 
-    /// The output of the last probe.
-    pub fn output(&self) -> String {
-        self.last.clone()
+    /// The last checks since the container's start, the newest last.
+    pub fn log(&self) -> &[Checked] {
+        &self.log
     }
 
     /// Begins a probe, or ends one whose time is up.
@@ -131,9 +140,11 @@ impl Check {
         start: impl FnOnce(&HealthCheck, Stdio) -> Result<Launched, String>,
     ) -> Option<HealthState> {
         let config = self.config.clone()?;
-        if let Some(probe) = self.probe.take() {
+        if let Some(mut probe) = self.probe.take() {
+            probe.take_output();
             kill(&probe);
-            return self.finish(false, format!("it took longer than {} ms", config.timeout_ms), now);
+            let output = format!("it took longer than {} ms\n{}", config.timeout_ms, probe.said());
+            return self.finish(Checked { begun_ms: probe.begun_ms, code: NO_END, output, ..Checked::default() }, now);
         }
         self.next = None;
         match begin(&config, now, start) {
@@ -141,27 +152,68 @@ impl Check {
                 self.probe = Some(probe);
                 None
             }
-            Err(reason) => self.finish(false, reason, now),
+            Err(output) => {
+                let begun_ms = container::now_ms();
+                self.finish(Checked { begun_ms, code: NO_END, output, ..Checked::default() }, now)
+            }
         }
     }
 
-    /// The probe has ended.
+    /// The probe has written something, or has ended.
     pub fn read(&mut self, now: Instant) -> Option<HealthState> {
-        let mut probe = self.probe.take()?;
-        let code = container::exec::wait(&probe.process).unwrap_or(1);
-        if let Ok(copy) = probe.output.try_clone() {
-            // Not to the end of the pipe: something that the probe left running may hold it open.
-            drop(File::from(copy).take(KEPT as u64).read_to_end(&mut probe.text));
+        let probe = self.probe.as_mut()?;
+        let ended = probe.has_ended();
+        // Not to the end of the pipe: something that the probe left running may hold it open.
+        probe.take_output();
+        if !ended {
+            return None;
         }
-        self.finish(code == 0, String::from_utf8_lossy(&probe.text).into_owned(), now)
+        let probe = self.probe.take()?;
+        let code = container::exec::wait(&probe.process).unwrap_or(1);
+        self.finish(Checked { begun_ms: probe.begun_ms, code, output: probe.said(), ..Checked::default() }, now)
     }
 
-    fn finish(&mut self, passed: bool, output: String, now: Instant) -> Option<HealthState> {
+    fn finish(&mut self, check: Checked, now: Instant) -> Option<HealthState> {
         let config = self.config.as_ref()?;
-        self.last = output;
+        let passed = check.code == 0;
+        self.log.push(Checked { ended_ms: container::now_ms(), ..check });
+        self.log.drain(..self.log.len().saturating_sub(REMEMBERED));
         self.state = policy::health_after(self.state, config, passed, now - self.begun);
         self.plan(now);
         Some(self.state)
+    }
+}
+
+impl Probe {
+    fn has_ended(&self) -> bool {
+        let mut fds = [PollFd::new(self.process.pidfd.as_fd(), PollFlags::POLLIN)];
+        matches!(poll(&mut fds, PollTimeout::ZERO), Ok(1))
+    }
+
+    /// Reads what is there, also what is not kept: a check that writes much waits for nobody.
+    fn take_output(&mut self) {
+        let Some(output) = &mut self.output else { return };
+        let mut piece = [0; KEPT];
+        loop {
+            match output.read(&mut piece) {
+                Ok(count) if count > 0 => {
+                    let room = (KEPT + 1).saturating_sub(self.text.len()).min(count);
+                    self.text.extend_from_slice(&piece[..room]);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // Its end, or nothing that could be read.
+                _ => break,
+            }
+        }
+        self.output = None;
+    }
+
+    /// As docker shows it: dots stand for what is left out.
+    fn said(&self) -> String {
+        let kept = &self.text[..self.text.len().min(KEPT)];
+        let dots = if self.text.len() > KEPT { "..." } else { "" };
+        format!("{}{dots}", String::from_utf8_lossy(kept))
     }
 }
 
@@ -183,12 +235,14 @@ fn begin(
     now: Instant,
     start: impl FnOnce(&HealthCheck, Stdio) -> Result<Launched, String>,
 ) -> Result<Probe, String> {
-    let (output, write) =
-        nix::unistd::pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).map_err(|error| error.to_string())?;
+    let begun_ms = container::now_ms();
+    // What does not wait is this side of it only: for the check it is a pipe as any other.
+    let (output, write) = nix::unistd::pipe2(OFlag::O_CLOEXEC).map_err(|error| error.to_string())?;
+    fcntl(&output, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(|error| error.to_string())?;
     let stderr = write.try_clone().map_err(|error| error.to_string())?;
     let process = start(config, Stdio::Pipes { stdin: None, stdout: write, stderr })?;
     let deadline = now + Duration::from_millis(config.timeout_ms);
-    Ok(Probe { process, output, text: Vec::new(), deadline })
+    Ok(Probe { process, output: Some(output.into()), text: Vec::new(), begun_ms, deadline })
 }
 
 fn kill(probe: &Probe) {

@@ -43,6 +43,8 @@ pub enum Request {
 pub enum Response {
     Done,
     Failed(String),
+    /// The container has ended meanwhile.
+    Ended,
 }
 
 /// Kinds of frames.
@@ -112,6 +114,7 @@ fn answer(reader: &mut impl BufRead, name: &str) -> Result<(), Error> {
     reader.read_line(&mut text).map_err(lost(name))?;
     match serde_json::from_str(&text) {
         Ok(Response::Done) => Ok(()),
+        Ok(Response::Ended) => Err(Error::NotRunning(name.to_owned())),
         Ok(Response::Failed(reason)) => Err(Error::Refused { name: name.to_owned(), reason }),
         Err(error) => Err(lost(name)(error.into())),
     }

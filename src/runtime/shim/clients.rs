@@ -77,6 +77,8 @@ pub struct Clients {
     next: usize,
     /// The container's standard input, while somebody may still write to it.
     pub input: Option<OwnedFd>,
+    /// It stays open when a client's own input ends: the next one may have more.
+    pub lasting_input: bool,
     pending: Vec<u8>,
     end_of_input: bool,
 }
@@ -214,7 +216,7 @@ impl Clients {
             let client = self.clients.get_mut(&index)?;
             match decode(&mut client.inbox) {
                 Ok(Some((frame::STDIN, content))) => self.pending.extend(content),
-                Ok(Some((frame::STDIN_END, _))) => self.end_of_input = true,
+                Ok(Some((frame::STDIN_END, _))) => self.end_of_input = !self.lasting_input,
                 Ok(Some((frame::RESIZE, content))) => {
                     if let [a, b, c, d] = content[..] {
                         let (rows, columns) = (u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]));
@@ -258,8 +260,11 @@ impl Clients {
 
     /// Answers a request; the client may ask another.
     pub fn answer(&mut self, index: usize, result: Result<(), String>) {
-        let response = result.map_or_else(Response::Failed, |()| Response::Done);
-        let mut text = serde_json::to_vec(&response).unwrap_or_default();
+        self.respond(index, &result.map_or_else(Response::Failed, |()| Response::Done));
+    }
+
+    fn respond(&mut self, index: usize, response: &Response) {
+        let mut text = serde_json::to_vec(response).unwrap_or_default();
         text.push(b'\n');
         self.send(index, &text);
     }
@@ -303,7 +308,7 @@ impl Clients {
             match self.read(index) {
                 Some(Wish::Attach { .. }) | None => {}
                 Some(Wish::Stop { .. }) => {}
-                Some(_) => self.answer(index, Err("the container has ended".to_owned())),
+                Some(_) => self.respond(index, &Response::Ended),
             }
         }
         self.each(|client| client.kind == Kind::Attached, &encode(frame::EXIT, &code.to_be_bytes()));

@@ -165,6 +165,9 @@ impl Supervisor {
 
     fn specification(&self) -> Result<(Spec, Joined), InitError> {
         let mut request = self.config.request.clone();
+        if let Some(hostname) = &self.start.hostname {
+            request.take_hostname(hostname);
+        }
         request.hidden = init::thermal_counters();
         request.engine_ids = userns::own_size();
         let joined = joined::resolve(&self.roots, &mut request)?;
@@ -243,6 +246,7 @@ impl Supervisor {
         })?;
         self.keep_network(process.pid);
         self.clients.input = input;
+        self.clients.lasting_input = !self.config.stdin_once;
         if let Some(terminal) = &process.terminal {
             let copies = terminal.try_clone().and_then(|output| Ok((output, terminal.try_clone()?)));
             let (reader, writer) = copies.map_err(|error| step("terminal", error))?;
@@ -419,7 +423,7 @@ impl Supervisor {
 
     fn apply_check(&mut self, result: Option<HealthState>) {
         let Some(health) = result else { return };
-        self.status.health_output = self.check.output();
+        self.status.health_log = self.check.log().to_vec();
         let before = self.status.health;
         self.set_health(health);
         self.save();

@@ -165,6 +165,8 @@ impl Supervisor {
         let mut writer = Writer::new(&paths.logs, &memory.config);
         writer.resume(memory.writer);
         let check = Check::resume(memory.config.health.clone(), &memory.status, memory.check, ago, slept);
+        let mut clients = Clients::resume(memory.clients, some(open.input)?)?;
+        clients.lasting_input = !memory.config.stdin_once;
         Ok(Self {
             roots: roots.clone(),
             host: sys::adopt(open.host)?,
@@ -173,7 +175,7 @@ impl Supervisor {
             network: some(open.network)?,
             signals: signals()?,
             listener: sys::adopt(open.listener)?.into(),
-            clients: Clients::resume(memory.clients, some(open.input)?)?,
+            clients,
             writer,
             run: Some(Run { process, output, begun: ago(memory.begun_ms) }),
             owner: some(open.owner)?,

@@ -6,7 +6,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::{AccessFlags, access};
 
 const MOUNT: &str = "/sys/fs/cgroup";
@@ -49,6 +49,44 @@ pub fn show(key: &str) -> io::Result<()> {
     Ok(mount(Some("none"), MOUNT, Some("tmpfs"), flags, Some("size=4k,nr_inodes=2"))?)
 }
 
+/// Takes away the user's group of [`show`], where nothing needs it any more: from this mount namespace and for good.
+pub fn remove(key: &str) {
+    // What holds others, or was never made, stays as it is.
+    if umount2(MOUNT, MntFlags::MNT_DETACH).is_ok()
+        && let Some(above) = delegated()
+    {
+        fs::remove_dir(above.join(format!("stack-{key}"))).ok();
+        unite(&above).ok();
+    }
+}
+
+/// Undoes [`divide`], where no other group was made since: those who had to go come back.
+fn unite(group: &Path) -> io::Result<()> {
+    let leaf = group.join(LEAF);
+    let entries = fs::read_dir(group)?.flatten();
+    let others = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()) && entry.file_name() != LEAF);
+    if !leaf.is_dir() || others.count() > 0 {
+        return Ok(());
+    }
+    let control = group.join("cgroup.subtree_control");
+    let present = fs::read_to_string(&control)?;
+    let off: Vec<String> = present.split_whitespace().map(|name| format!("-{name}")).collect();
+    fs::write(&control, off.join(" "))?;
+    move_all(&leaf, group)?;
+    fs::remove_dir(leaf)
+}
+
+fn move_all(from: &Path, to: &Path) -> io::Result<()> {
+    for pid in fs::read_to_string(from.join("cgroup.procs"))?.lines() {
+        match fs::write(to.join("cgroup.procs"), pid) {
+            // It has ended.
+            Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
+
 /// Switches on for the groups below what this one has. Processes that are in it go to a group of their own first.
 fn divide(group: &Path) -> io::Result<()> {
     let control = group.join("cgroup.subtree_control");
@@ -63,13 +101,7 @@ fn divide(group: &Path) -> io::Result<()> {
         Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
             let leaf = group.join(LEAF);
             fs::create_dir_all(&leaf)?;
-            for pid in fs::read_to_string(group.join("cgroup.procs"))?.lines() {
-                match fs::write(leaf.join("cgroup.procs"), pid) {
-                    // It has ended.
-                    Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
-                    other => other?,
-                }
-            }
+            move_all(group, &leaf)?;
             fs::write(&control, missing.join(" "))
         }
         other => other,

@@ -245,6 +245,7 @@ impl Holder {
         if let Some(uplink) = self.uplink.take() {
             uplink.end();
         }
+        groups::remove(&self.roots.key());
         // The network's file is a mount of a namespace that is gone in a moment.
         let network = network_file(&self.roots);
         umount2(&network, MntFlags::MNT_DETACH).ok();

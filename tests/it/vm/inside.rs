@@ -24,7 +24,7 @@ fn group(world: &World, container: &str) -> PathBuf {
     group
 }
 
-fn setting(group: &Path, file: &str) -> String {
+pub fn setting(group: &Path, file: &str) -> String {
     fs::read_to_string(group.join(file)).unwrap().trim().to_owned()
 }
 

@@ -4,6 +4,7 @@ mod boot;
 mod inside;
 mod machine;
 mod systemd;
+mod user;
 
 use std::path::Path;
 use std::time::Duration;
@@ -30,6 +31,13 @@ fn an_older_kernel_with_one_hierarchy_holds_what_was_asked() {
         "running::many_layers_at_odd_paths_are_stacked",
         "running::users_and_limits_hold",
     ];
+    Machine::new().boot(&tests).ends_well();
+}
+
+/// With the kernel's permission and a group, and without.
+#[test]
+fn ordinary_users_have_what_is_theirs_to_divide() {
+    let tests = ["vm::user::limits_are_set_in_a_delegated_group", "vm::user::a_user_without_a_group_is_told"];
     Machine::new().boot(&tests).ends_well();
 }
 

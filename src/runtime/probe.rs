@@ -24,6 +24,8 @@ const LITTLE_SPACE: u64 = 1 << 30;
 const FEW_WATCHERS: u64 = 64;
 const FEW_FILES: u64 = 1024;
 const FEW_PROCESSES: u64 = 200;
+/// Of what an ordinary user tries in a user namespace, where there is none.
+const UNTRIED: &str = "not tried without a user namespace";
 
 /// One thing that is there or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,27 +142,21 @@ fn overlayfs(roots: &Roots) -> Fact {
          STACK_ROOT instead of {}",
         roots.root.display()
     );
-    let (found, mend) = match try_overlay(&place) {
-        Ok(()) => (Ok(format!("works in {}", place.display())), module),
-        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => {
+    let is_root = nix::unistd::geteuid().is_root();
+    let tried = if is_root { Some(try_overlay(&place)) } else { rootless::trial::alone(|| try_overlay(&place)) };
+    let (found, mend) = match tried {
+        None => (Ok(UNTRIED.into()), module),
+        Some(Ok(())) => (Ok(format!("works in {}", place.display())), module),
+        Some(Err(error)) if error.raw_os_error() == Some(libc::ENODEV) => {
             (Err("the kernel has no overlayfs".to_owned()), module)
         }
-        // Only root may try.
-        Err(error) if error.raw_os_error() == Some(libc::EPERM) && !nix::unistd::geteuid().is_root() => {
-            let listed =
-                read("/proc/filesystems").lines().any(|line| line.split_whitespace().last() == Some("overlay"));
-            (when(listed, "the kernel has it", "the kernel does not list it"), module)
-        }
-        Err(error) => (Err(format!("not in {}: {error}", place.display())), elsewhere),
+        Some(Err(error)) => (Err(format!("not in {}: {error}", place.display())), elsewhere),
     };
     fact("overlayfs", true, found, "containers can't have a file system of their own on top of an image's", mend)
 }
 
 /// Stacks two directories beside the engine's own, and writes into the stack.
 fn try_overlay(place: &Path) -> io::Result<()> {
-    if !nix::unistd::geteuid().is_root() {
-        return Err(io::Error::from_raw_os_error(libc::EPERM));
-    }
     let here = place.join(format!(".stack-doctor-{}", std::process::id()));
     let tried = (|| {
         let [low, lower, upper, work] = ["low", "lower", "upper", "work"].map(|name| here.join(name));
@@ -253,10 +249,11 @@ fn links() -> Fact {
     )
 }
 
-/// In a network namespace of a thread's own, which ends with it.
+/// In a network namespace of a thread's own, which ends with it; of an ordinary user, in a process of its own.
 fn alone(trial: fn() -> io::Result<()>) -> Found {
     if !nix::unistd::geteuid().is_root() {
-        return Ok("not tried without root".to_owned());
+        let tried = rootless::trial::alone(trial).map(|tried| tried.map(|()| String::new()));
+        return tried.unwrap_or(Ok(UNTRIED.into())).map_err(|error| error.to_string());
     }
     let tried =
         thread::spawn(move || unshare(CloneFlags::CLONE_NEWNET).map_err(io::Error::from).and_then(|()| trial()));

@@ -268,6 +268,8 @@ pub enum BuildError {
     Ulimit(String),
     #[error("device rule {0:?}: expected a kind, numbers and access, such as `c 1:3 mr` or `b 8:* r`")]
     DeviceRule(String),
+    #[error("`pid: host` needs root: in a user namespace the host's processes are not shown")]
+    HostProcesses,
     #[error("the specification is not valid: {0}")]
     Spec(String),
 }
@@ -278,6 +280,9 @@ pub enum BuildError {
 /// Where a capability or limit has a name that Linux does not know.
 pub fn build(request: &Request) -> Result<Spec, BuildError> {
     let capabilities = capabilities(request)?;
+    if request.engine_ids.is_some() && request.pid == Namespace::Host {
+        return Err(BuildError::HostProcesses);
+    }
     let tree = json!({
         "ociVersion": "1.2.0",
         "process": {
@@ -508,8 +513,11 @@ fn mounts(request: &Request) -> Vec<Value> {
         json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
                "options": terminals}),
         memory,
-        json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}),
     ];
+    // The host's queues are not an ordinary user's to mount.
+    if request.engine_ids.is_none() || request.ipc != Namespace::Host {
+        mounts.push(json!({"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": ["nosuid", "noexec", "nodev"]}));
+    }
     let mut own: Vec<Mount> = request.mounts.clone();
     if request.users.is_some() {
         own.extend(request.devices.iter().map(device_mount));

@@ -73,7 +73,7 @@ pub enum Error {
     PortTaken { port: String, holder: String },
     #[error("network {0:?}: letters, digits, `_`, `.` and `-` only, first a letter or digit, 128 at most")]
     Name(String),
-    #[error("not served: {failures}\n  help: another program may hold the port; `ss -lntup` shows which")]
+    #[error("not served: {failures}\n  help: where another program holds the port, `ss -lntup` shows which")]
     NotServed { failures: String },
     #[error("container {0:?} would have two interfaces named {1:?}")]
     Interface(String, String),

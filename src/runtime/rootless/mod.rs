@@ -35,6 +35,7 @@ pub mod ids;
 pub mod outside;
 mod refusal;
 mod survivors;
+pub mod trial;
 pub mod uplink;
 
 /// The first word of a command that has joined.

@@ -61,5 +61,20 @@ fn a_host_that_forbids_user_namespaces_is_told_from_others() {
         let cure = "help: as root: `sysctl user.max_user_namespaces=10000`";
         assert!(!ok && said.contains("user.max_user_namespaces is 0") && said.contains(cure), "{said}");
     }
+    assert!(doctor.1.contains("not tried without a user namespace"), "{}", doctor.1);
     assert!(doctor.1.contains("Containers can't run here until what is MISSING is mended"), "{}", doctor.1);
+}
+
+#[test]
+fn what_is_the_hosts_own_is_refused_by_its_name() {
+    let user = User::new(true);
+    let run = |words: &str| user.fails(&format!("stack run --rm {words} builtin:whoami id"));
+    let said = run("-p 127.0.0.1:80:80");
+    assert!(said.contains("net.ipv4.ip_unprivileged_port_start=80"), "{said}");
+    assert!(run("--network none --pid host").contains("`pid: host` needs root"));
+    user.ok("stack run --rm --network none --ipc host builtin:whoami id; stack network prune -f");
+    let said = user.ok("stack doctor");
+    for tried in ["overlayfs           ok     works in", "nftables            ok\n", "bridges             ok\n"] {
+        assert!(said.lines().any(|line| format!("{}\n", line.trim_end()).starts_with(tried)), "{tried}: {said}");
+    }
 }

@@ -41,7 +41,7 @@ pub fn listen_tcp(roots: &Roots, address: SocketAddr) -> io::Result<TcpListener>
     let opened = open_outside(roots, address, SockType::Stream)?;
     // Connections of before, which are about to end, don't hold the port.
     setsockopt(&opened, sockopt::ReuseAddr, &true)?;
-    bind(opened.as_raw_fd(), &SockaddrStorage::from(address))?;
+    take(&opened, address)?;
     listen(&opened, Backlog::new(1024)?)?;
     Ok(opened.into())
 }
@@ -49,8 +49,22 @@ pub fn listen_tcp(roots: &Roots, address: SocketAddr) -> io::Result<TcpListener>
 /// Receives on the host without blocking.
 pub fn bind_udp(roots: &Roots, address: SocketAddr) -> io::Result<UdpSocket> {
     let opened = open_outside(roots, address, SockType::Datagram)?;
-    bind(opened.as_raw_fd(), &SockaddrStorage::from(address))?;
+    take(&opened, address)?;
     Ok(opened.into())
+}
+
+/// The socket's own address from now on.
+fn take(opened: &OwnedFd, address: SocketAddr) -> io::Result<()> {
+    match bind(opened.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Err(nix::Error::EACCES) => {
+            let port = address.port();
+            let reason = format!(
+                "only root may listen there (as root: `sysctl net.ipv4.ip_unprivileged_port_start={port}` allows it to all)"
+            );
+            Err(io::Error::new(io::ErrorKind::PermissionDenied, reason))
+        }
+        done => Ok(done?),
+    }
 }
 
 /// Begins to connect; reading and writing report how that went.

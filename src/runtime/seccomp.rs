@@ -6,10 +6,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::os::fd::OwnedFd;
 
 use libc::sock_filter;
 
-use super::sys;
+use super::sys::{self, NEW_LISTENER};
 
 mod names;
 mod narrow;
@@ -232,14 +233,14 @@ fn socket_rule(number: u32, capabilities: &BTreeSet<String>) -> Vec<sock_filter>
 /// # Errors
 /// What the kernel says; the process must not go on then.
 pub fn install(program: &[sock_filter]) -> io::Result<()> {
-    install_with(program, 0)
+    install_with(program, 0).map(drop)
 }
 
-/// As [`install`], with flags of seccomp(2).
+/// As [`install`], with flags of seccomp(2). Returns the descriptor on which the kernel asks, where the flags want one.
 ///
 /// # Errors
 /// As [`install`].
-pub fn install_with(program: &[sock_filter], flags: u64) -> io::Result<()> {
+pub fn install_with(program: &[sock_filter], flags: u64) -> io::Result<Option<OwnedFd>> {
     sys::set_call_filter(program, flags)
 }
 

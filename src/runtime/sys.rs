@@ -66,6 +66,12 @@ pub fn pidfd_send_signal(pidfd: BorrowedFd<'_>, signal: i32) -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_raw_fd(), signal, info, 0) }).map(drop)
 }
 
+/// A copy of a descriptor of the process, by the number that it has there (pidfd_getfd(2)).
+pub fn pidfd_getfd(pidfd: BorrowedFd<'_>, number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: takes integers.
+    owned(unsafe { libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_raw_fd(), number, 0) })
+}
+
 /// How the process ended, as wait(2) has it, whoever's child it was (`PIDFD_GET_INFO`, Linux 6.15); `None` while it is
 /// not collected.
 ///
@@ -416,13 +422,18 @@ pub fn new_session_keyring() -> io::Result<()> {
     check(unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, anonymous) }).map(drop)
 }
 
-/// Puts a filter of system calls on this process, for good (seccomp(2), `SECCOMP_SET_MODE_FILTER`).
-pub fn set_call_filter(program: &[libc::sock_filter], flags: u64) -> io::Result<()> {
+/// `SECCOMP_FILTER_FLAG_NEW_LISTENER`: the kernel asks what the filter leaves open, on a descriptor.
+pub const NEW_LISTENER: u64 = 1 << 3;
+
+/// Puts a filter of system calls on this process, for good (seccomp(2), `SECCOMP_SET_MODE_FILTER`). Returns the descriptor
+/// on which the kernel asks, where the flags want one.
+pub fn set_call_filter(program: &[libc::sock_filter], flags: u64) -> io::Result<Option<OwnedFd>> {
     let header = libc::sock_fprog { len: program.len() as u16, filter: program.as_ptr().cast_mut() };
     // SAFETY: the header and the program outlive the call; the kernel copies them and does not write.
     let result = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &header) };
     match check(result)? {
-        0 => Ok(()),
+        listener if flags & NEW_LISTENER != 0 => owned(listener).map(Some),
+        0 => Ok(None),
         thread => Err(io::Error::other(format!("thread {thread} has a filter of its own"))),
     }
 }
@@ -458,6 +469,11 @@ pub fn clone_mount_of(source: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 pub fn end_at_once(code: i32) -> ! {
     // SAFETY: asks nothing of its caller.
     unsafe { libc::_exit(code) }
+}
+
+/// As [`clone_mount_of`], without the mounts below it.
+pub fn clone_mount_of_alone(source: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    open_tree(source.as_raw_fd(), c"", libc::AT_EMPTY_PATH)
 }
 
 /// linux/sched.h; libc's has too narrow a type.

@@ -11,7 +11,7 @@ use crate::oci_runtime::Bundle;
 use crate::support::{World, eventually};
 
 /// Gives the root file system to the root of [`with_users`], as engines do.
-fn give_files(bundle: &Bundle<'_>) {
+pub fn give_files(bundle: &Bundle<'_>) {
     let root = bundle.directory.join("rootfs");
     assert!(Command::new("chown").args(["-R", "100000:100000"]).arg(root).status().unwrap().success());
 }

@@ -280,12 +280,13 @@ fn what_can_not_be_done_is_refused_by_name() {
         ("/linux/mountLabel", json!("x"), "linux.mountLabel"),
         ("/linux/personality", json!({"domain": "LINUX", "flags": ["x"]}), "linux.personality.flags"),
         ("/linux/rootfsPropagation", json!("loud"), "linux.rootfsPropagation"),
-        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "SCMP_ACT_NOTIFY"),
+        ("/linux/seccomp", json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "linux.seccomp"),
         ("/linux/resources", json!({"memory": {"kernel": 1}}), "linux.resources.memory.kernel"),
         ("/linux/resources", json!({"blockIO": {"leafWeight": 10}}), "linux.resources.blockIO.leafWeight"),
         ("/linux/namespaces", json!([]), "linux.namespaces"),
         ("/process/apparmorProfile", json!("x"), "process.apparmorProfile"),
         ("/process/selinuxLabel", json!("x"), "process.selinuxLabel"),
+        ("/process/execCPUAffinity", json!({"final": "x"}), "execCPUAffinity"),
         ("/process/cwd", json!("relative"), "process.cwd"),
         ("/process/args", json!([]), "without args"),
         ("/mounts/0/options", json!(["mand"]), "mounts[0].options"),
@@ -373,7 +374,7 @@ fn a_hook_that_fails_or_takes_too_long_leaves_nothing() {
                 json!({"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1}]});
         });
         let said = bundle.fails(&["create", "--bundle", bundle.directory.to_str().unwrap(), &bundle.id]);
-        assert!(said.contains("createRuntime hook 1 (/bin/sh)") && said.contains(reason), "{said}");
+        assert!(said.contains("error running createRuntime hook #0: /bin/sh") && said.contains(reason), "{said}");
         bundle.leaves_nothing();
         fs::remove_dir_all(&bundle.directory).unwrap();
     }

@@ -137,6 +137,9 @@ pub enum OciCommand {
         /// The directory for it
         #[arg(short, long, value_name = "DIR", default_value = ".")]
         bundle: PathBuf,
+        /// For an ordinary user, who becomes root of a user namespace
+        #[arg(long)]
+        rootless: bool,
     },
     /// Print what this program can do, as JSON
     Features,
@@ -206,6 +209,9 @@ pub struct Create {
     /// A unix socket that is sent the terminal
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// A unix socket that is sent a descriptor of the first process (pidfd_open(2))
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// A file for the number of the first process
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
@@ -232,6 +238,9 @@ pub struct Run {
     /// Do not remove it at its end
     #[arg(long)]
     pub keep: bool,
+    /// For runc's callers: orphans are left to whoever reaps those of this program
+    #[arg(long, hide = true)]
+    pub no_subreaper: bool,
 }
 
 #[derive(Debug, Args)]
@@ -239,6 +248,9 @@ pub struct Exec {
     /// A unix socket that is sent the terminal
     #[arg(long, value_name = "SOCKET")]
     pub console_socket: Option<PathBuf>,
+    /// A unix socket that is sent a descriptor of the process (pidfd_open(2))
+    #[arg(long, value_name = "SOCKET")]
+    pub pidfd_socket: Option<PathBuf>,
     /// A file for the number of the process
     #[arg(long, value_name = "FILE")]
     pub pid_file: Option<PathBuf>,
@@ -272,9 +284,18 @@ pub struct Exec {
     /// Give this many descriptors beside the standard ones to the program
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub preserve_fds: u32,
-    /// For runc's callers: a suspended container runs nothing
-    #[arg(long, hide = true)]
+    /// Also in a container that is suspended: the process, and this command, wait until it goes on
+    #[arg(long)]
     pub ignore_paused: bool,
+    /// A group below the container's, which is there; of version 1 for these controllers
+    #[arg(long, value_name = "[CONTROLLER,…:]PATH")]
+    pub cgroup: Vec<String>,
+    /// The AppArmor profile
+    #[arg(long, value_name = "NAME")]
+    pub apparmor: Option<String>,
+    /// The SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub process_label: Option<String>,
     /// The container
     pub id: String,
     /// The program and its arguments

@@ -12,6 +12,7 @@ use clap::CommandFactory;
 use serde_json::Value;
 
 mod args;
+mod example;
 mod log;
 mod processes;
 mod show;
@@ -63,10 +64,13 @@ pub fn role(words: &[OsString]) -> Option<ExitCode> {
 }
 
 fn run(arguments: &OciRuntime) -> ExitCode {
-    super::start_log(u8::from(arguments.options.debug) * 2);
+    if let Err(error) = log::start(&arguments.options) {
+        super::view::note(&format!("error: {error}"));
+        return ExitCode::FAILURE;
+    }
     dispatch(arguments).unwrap_or_else(|failure| {
-        if let Some(path) = &arguments.options.log {
-            log::write(path, arguments.options.log_format, "error", &failure.message, &now());
+        if arguments.options.log.is_some() {
+            tracing::error!("{}", failure.message);
         }
         super::view::note(&format!("error: {}", failure.message));
         ExitCode::from(failure.code)
@@ -91,7 +95,7 @@ fn dispatch(arguments: &OciRuntime) -> Done {
         OciCommand::Exec(exec) => processes::exec(&room, exec),
         OciCommand::Ps { format, id, .. } => show::processes(&room, id, *format),
         OciCommand::List { format, quiet } => show::list(&room, *format, *quiet),
-        OciCommand::Spec { bundle } => show::example(bundle),
+        OciCommand::Spec { bundle, rootless } => example::write(bundle, *rootless),
         OciCommand::Features => show::features(),
         OciCommand::Update(update) => update::update(&room, update),
         OciCommand::Pause(one) => done(room.freeze(&one.id, true)),

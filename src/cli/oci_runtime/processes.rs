@@ -1,7 +1,7 @@
 //! `create`, `run` and `exec`: what makes processes.
 
 use std::fs;
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, IsTerminal};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use oci_spec::runtime::{Capability, LinuxCapabilities, Process, Spec};
 use super::args;
 use super::{Done, Failure, now, write_pid};
 use crate::cli::terminal;
-use crate::runtime::bundle::{self, Create, Room, Scope};
+use crate::runtime::bundle::{self, Create, Exec, Room, Scope};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::exec;
 use crate::runtime::init::{Launched, Stdio};
@@ -36,12 +36,11 @@ fn made(room: &Room, wanted: &args::Create, systemd: bool) -> Result<(Launched, 
     let (cgroup, scope) = cgroup(path.as_deref(), &wanted.id, systemd, systemd && is_managed()?)?;
     let stdio = stdio(spec.process().as_ref())?;
     let preserved = preserved(wanted.preserve_fds);
-    let create = Create { id: &wanted.id, bundle: &bundle, cgroup: &cgroup, scope, stdio, preserved, now: now() };
+    let plain_lines = plain_lines(console.is_some());
+    let (id, bundle, cgroup) = (wanted.id.as_str(), bundle.as_path(), cgroup.as_str());
+    let create = Create { id, bundle, cgroup, scope, stdio, preserved, plain_lines, now: now() };
     let mut launched = bundle::create(room, &spec, create)?;
-    let told = hand_over(&mut launched, console).and_then(|()| match &wanted.pid_file {
-        Some(path) => write_pid(path, launched.pid),
-        None => Ok(()),
-    });
+    let told = tell(&mut launched, console, wanted.pidfd_socket.as_deref(), wanted.pid_file.as_deref());
     if let Err(failure) = told {
         room.delete(&wanted.id, true)?;
         return Err(failure);
@@ -97,6 +96,11 @@ fn has_terminal(process: Option<&Process>) -> bool {
     process.and_then(Process::terminal).unwrap_or(false)
 }
 
+/// Whoever reads a file or a pipe wants lines to end as the program ends them; a terminal is its owner's affair.
+fn plain_lines(is_given_away: bool) -> bool {
+    !is_given_away && !io::stdout().is_terminal()
+}
+
 /// Where the terminal is to be sent.
 fn console(process: Option<&Process>, socket: Option<&Path>) -> Result<Option<UnixStream>, Failure> {
     match (socket, has_terminal(process)) {
@@ -126,13 +130,29 @@ fn stdio(process: Option<&Process>) -> Result<Stdio, Failure> {
     })
 }
 
-fn hand_over(launched: &mut Launched, console: Option<UnixStream>) -> Result<(), Failure> {
-    let Some(console) = console else { return Ok(()) };
-    let terminal: OwnedFd = launched.terminal.take().ok_or("the process has no terminal to give away")?;
-    let fds = [terminal.as_raw_fd()];
-    let name = [IoSlice::new(b"/dev/ptmx")];
-    let sent = sendmsg::<()>(console.as_raw_fd(), &name, &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None);
-    sent.map(drop).map_err(|error| format!("--console-socket: {error}").into())
+/// Gives its terminal, its descriptor and its number to whoever asked for them.
+fn tell(
+    launched: &mut Launched,
+    console: Option<UnixStream>,
+    pidfd: Option<&Path>,
+    pid: Option<&Path>,
+) -> Result<(), Failure> {
+    if let Some(console) = console {
+        let terminal = launched.terminal.take().ok_or("the process has no terminal to give away")?;
+        send(&console, "/dev/ptmx", &terminal).map_err(|error| format!("--console-socket: {error}"))?;
+    }
+    if let Some(path) = pidfd {
+        let sent = UnixStream::connect(path).and_then(|socket| send(&socket, "pidfd", &launched.pidfd));
+        sent.map_err(|error| format!("--pidfd-socket {}: {error}", path.display()))?;
+    }
+    pid.map_or(Ok(()), |path| write_pid(path, launched.pid))
+}
+
+fn send(socket: &UnixStream, name: &str, descriptor: &OwnedFd) -> io::Result<()> {
+    let fds = [descriptor.as_raw_fd()];
+    let name = [IoSlice::new(name.as_bytes())];
+    sendmsg::<()>(socket.as_raw_fd(), &name, &[ControlMessage::ScmRights(&fds)], MsgFlags::empty(), None)?;
+    Ok(())
 }
 
 pub fn run(room: &Room, wanted: &args::Run, systemd: bool) -> Done {
@@ -175,22 +195,35 @@ fn executed(room: &Room, wanted: &args::Exec) -> Done {
     if wanted.detach && has_terminal(Some(&process)) && console.is_none() {
         return Err("a terminal of a process that is left alone needs --console-socket".into());
     }
-    let stdio = stdio(Some(&process))?;
-    let mut launched = room.exec(&wanted.id, &process, stdio, preserved(wanted.preserve_fds))?;
-    hand_over(&mut launched, console)?;
-    if let Some(path) = &wanted.pid_file {
-        write_pid(path, launched.pid)?;
-    }
+    let exec = Exec {
+        process: &process,
+        stdio: stdio(Some(&process))?,
+        preserved: preserved(wanted.preserve_fds),
+        plain_lines: plain_lines(console.is_some()),
+        ignore_paused: wanted.ignore_paused,
+        groups: &wanted.cgroup,
+    };
+    let mut launched = room.exec(&wanted.id, exec)?;
+    tell(&mut launched, console, wanted.pidfd_socket.as_deref(), wanted.pid_file.as_deref())?;
     if wanted.detach { Ok(ExitCode::SUCCESS) } else { follow(&mut launched) }
 }
 
 fn process(room: &Room, wanted: &args::Exec) -> Result<Process, Failure> {
     if let Some(path) = &wanted.process {
-        let text = read(path)?;
-        let process = serde_json::from_slice(&text);
-        return process.map_err(|error| format!("--process {}: {error}", path.display()).into());
+        let process = bundle::read_process(&read(path)?);
+        let mut process = process.map_err(|error| format!("--process {}: {error}", path.display()))?;
+        if process.capabilities().is_none() {
+            process.set_capabilities(room.process_of(&wanted.id)?.capabilities().clone());
+        }
+        return Ok(process);
     }
     let mut process = room.process_of(&wanted.id)?;
+    if wanted.apparmor.is_some() {
+        process.set_apparmor_profile(wanted.apparmor.clone());
+    }
+    if wanted.process_label.is_some() {
+        process.set_selinux_label(wanted.process_label.clone());
+    }
     process.set_args(Some(wanted.args.clone()));
     process.set_terminal(Some(wanted.tty));
     process.set_console_size(None);
@@ -234,6 +267,9 @@ fn add_capabilities(process: &mut Process, names: &[String]) -> Result<(), Failu
         sets.set_bounding(with(sets.bounding()));
         sets.set_effective(with(sets.effective()));
         sets.set_permitted(with(sets.permitted()));
+        if sets.inheritable().is_some() {
+            sets.set_ambient(with(sets.ambient()));
+        }
     }
     process.set_capabilities(Some(sets));
     Ok(())

@@ -128,7 +128,7 @@ pub fn features() -> Done {
             "seccomp": {
                 "enabled": true,
                 "actions": ["SCMP_ACT_ALLOW", "SCMP_ACT_ERRNO", "SCMP_ACT_KILL", "SCMP_ACT_KILL_PROCESS",
-                            "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
+                            "SCMP_ACT_KILL_THREAD", "SCMP_ACT_LOG", "SCMP_ACT_NOTIFY", "SCMP_ACT_TRACE", "SCMP_ACT_TRAP"],
                 "operators": ["SCMP_CMP_EQ", "SCMP_CMP_GE", "SCMP_CMP_GT", "SCMP_CMP_LE", "SCMP_CMP_LT",
                               "SCMP_CMP_MASKED_EQ", "SCMP_CMP_NE"],
                 "archs": ["SCMP_ARCH_X32", "SCMP_ARCH_X86", "SCMP_ARCH_X86_64"],
@@ -149,35 +149,6 @@ const FLAGS: [&str; 4] = [
     "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
     "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
 ];
-
-/// A shell in a root file system, with what every container of this engine has.
-pub fn example(bundle: &Path) -> Done {
-    let path = bundle.join("config.json");
-    let request = init::spec::Request {
-        args: vec!["sh".to_owned()],
-        env: vec![
-            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
-            "TERM=xterm".to_owned(),
-        ],
-        cwd: "/".to_owned(),
-        hostname: "stack".to_owned(),
-        terminal: true,
-        read_only: true,
-        no_new_privileges: true,
-        ..init::spec::Request::default()
-    };
-    let mut spec = init::spec::build(&request)?;
-    if let Some(linux) = spec.linux_mut() {
-        // Who puts it into a user namespace says which groups that has.
-        linux.set_sysctl(None);
-    }
-    let mut text = serde_json::to_vec_pretty(&spec)?;
-    text.push(b'\n');
-    let file = fs::File::options().write(true).create_new(true).open(&path);
-    let written = file.and_then(|mut file| file.write_all(&text));
-    written.map_err(|error| format!("{}: {error}", path.display()))?;
-    Ok(ExitCode::SUCCESS)
-}
 
 #[cfg(test)]
 mod tests {

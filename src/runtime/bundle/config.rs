@@ -1,10 +1,13 @@
 //! `config.json` of a bundle: read, and looked through for what this program can't do, so that nothing of it is silently
 //! left out. What the specification does not know is passed over, as it demands.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Mount, Process, Spec};
+use oci_spec::runtime::{Capability, Linux, LinuxNamespaceType, Mount, Process, Spec};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::{Error, limits};
 use crate::runtime::init;
@@ -14,11 +17,95 @@ use crate::runtime::init;
 pub fn read(path: &Path) -> Result<Spec, Error> {
     let wrong = |reason: String| Error::Config { path: path.to_owned(), reason };
     let text = fs::read(path).map_err(|error| wrong(error.to_string()))?;
-    let spec: Spec = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    let mut spec: Spec = parse(&text, "/process").map_err(|error| wrong(error.to_string()))?;
     if !spec.version().starts_with("1.") {
         return Err(wrong(format!("ociVersion {:?}: this program knows 1.x", spec.version())));
     }
+    new_where_unsaid(&mut spec);
     Ok(spec)
+}
+
+/// An empty path is none.
+fn new_where_unsaid(spec: &mut Spec) {
+    let namespaces = spec.linux_mut().as_mut().and_then(|linux| linux.namespaces_mut().as_mut());
+    for one in namespaces.into_iter().flatten() {
+        if one.path().as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
+            one.set_path(None);
+        }
+    }
+}
+
+/// Puts paths as they are meant: sources of what is bound from the bundle on, destinations from the root on.
+pub fn settle_paths(spec: &mut Spec, bundle: &Path, rootfs: &Path) {
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        let words = mount.options().clone().unwrap_or_default();
+        let is_bind = mount.typ().as_deref().is_none_or(|kind| kind == "bind")
+            || words.iter().any(|word| ["bind", "rbind"].contains(&word.as_str()));
+        if let Some(source) = mount.source().clone().filter(|source| is_bind && source.is_relative()) {
+            mount.set_source(Some(bundle.join(source)));
+        }
+        // Some writers give the path that it has for them.
+        let below = mount.destination().strip_prefix(rootfs).ok().map(|below| Path::new("/").join(below));
+        if let Some(below) = below.filter(|_| rootfs != Path::new("/")) {
+            mount.set_destination(below);
+        }
+    }
+}
+
+/// A process alone, as in the configuration.
+///
+/// # Errors
+/// Where it is none.
+pub fn process(text: &[u8]) -> serde_json::Result<Process> {
+    parse(text, "")
+}
+
+/// Capabilities that nobody knows are left out with a warning, as the specification wants it; who is not said to be
+/// anybody is root, as other runtimes have it.
+fn parse<T: DeserializeOwned>(text: &[u8], process: &str) -> serde_json::Result<T> {
+    let mut value: Value = serde_json::from_slice(text)?;
+    let Some(process) = value.pointer_mut(process).and_then(Value::as_object_mut) else {
+        return serde_json::from_slice(text);
+    };
+    let nobody = !process.contains_key("user");
+    if nobody {
+        process.insert("user".to_owned(), json!({"uid": 0, "gid": 0}));
+    }
+    let unknown = remove_unknown(process.get_mut("capabilities"));
+    if !unknown.is_empty() {
+        tracing::warn!("ignoring unknown capabilities {unknown:?}");
+    } else if !nobody {
+        // The text has lines, which errors name.
+        return serde_json::from_slice(text);
+    }
+    serde_json::from_value(value)
+}
+
+fn remove_unknown(sets: Option<&mut Value>) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (_, set) in sets.and_then(Value::as_object_mut).into_iter().flatten() {
+        let Some(names) = set.as_array_mut() else { continue };
+        names.retain(|name| {
+            let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
+            let name = name.as_str().unwrap_or_default().to_owned();
+            if !known && !unknown.contains(&name) {
+                unknown.push(name);
+            }
+            known
+        });
+    }
+    unknown
+}
+
+/// Of what can't be granted the caller is told.
+fn warn_of_ambient(process: &Process) {
+    let Some(sets) = process.capabilities() else { return };
+    let has = |set: &Option<HashSet<Capability>>, one| set.as_ref().is_some_and(|set| set.contains(one));
+    for one in sets.ambient().iter().flatten() {
+        if !has(sets.inheritable(), one) || !has(sets.permitted(), one) {
+            tracing::warn!("can't raise ambient capability CAP_{one}: it is not both inheritable and permitted");
+        }
+    }
 }
 
 fn no(field: impl Into<String>, reason: impl Into<String>) -> Error {
@@ -54,17 +141,12 @@ pub fn check_process(process: &Process) -> Result<(), Error> {
     if !process.cwd().is_absolute() {
         return Err(no("process.cwd", "it must be an absolute path"));
     }
-    let named = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
-    if named(process.apparmor_profile()) {
-        return Err(no("process.apparmorProfile", "this program does not know AppArmor"));
+    warn_of_ambient(process);
+    init::check_labels(process).map_err(|(field, reason)| no(format!("process.{field}"), reason))?;
+    match process.exec_cpu_affinity().as_ref().map(init::check_processors) {
+        Some(Err(reason)) => Err(no("process.execCPUAffinity", reason)),
+        _ => Ok(()),
     }
-    if named(process.selinux_label()) {
-        return Err(no("process.selinuxLabel", "this program does not know SELinux"));
-    }
-    if process.exec_cpu_affinity().is_some() {
-        return Err(no("process.execCPUAffinity", "use linux.resources.cpu.cpus"));
-    }
-    Ok(())
 }
 
 fn check_mounts(spec: &Spec) -> Result<(), Error> {
@@ -133,7 +215,7 @@ fn check_linux(linux: &Linux) -> Result<(), Error> {
     some(linux.memory_policy().is_some(), "linux.memoryPolicy", "use linux.resources.cpu.mems")?;
     some(linux.net_devices().as_ref().is_some_and(|all| !all.is_empty()), "linux.netDevices", "not supported yet")?;
     let label = linux.mount_label().as_ref().is_some_and(|label| !label.is_empty());
-    some(label, "linux.mountLabel", "this program does not know SELinux")?;
+    some(label, "linux.mountLabel", "files are not labelled by this program")?;
     let flags = linux.personality().as_ref().and_then(|one| one.flags().as_ref());
     some(flags.is_some_and(|flags| !flags.is_empty()), "linux.personality.flags", "the specification has none")?;
     if let Some(propagation) = linux.rootfs_propagation() {

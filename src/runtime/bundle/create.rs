@@ -12,7 +12,7 @@ use oci_spec::runtime::{LinuxResources, Spec};
 
 use super::hooks::{self, Kind};
 use super::state::{State, Status};
-use super::{Error, Room, Scope, check_id, config, files, io_at, limits, users};
+use super::{Error, Room, Scope, check_id, config, files, io_at, limits, listener, users};
 use crate::runtime::cgroup::Cgroup;
 use crate::runtime::container::ProcessId;
 use crate::runtime::init::{self, Hold, InitError, Launched, Stdio};
@@ -31,6 +31,8 @@ pub struct Create<'a> {
     pub stdio: Stdio,
     /// How many descriptors from 3 on the first process is to find open.
     pub preserved: u32,
+    /// As [`Hold::plain_lines`].
+    pub plain_lines: bool,
     /// RFC 3339.
     pub now: String,
 }
@@ -45,11 +47,17 @@ pub fn create(room: &Room, spec: &Spec, create: Create<'_>) -> Result<Launched, 
     config::check(spec)?;
     let launcher = room.launcher()?;
     let directory = room.directory(create.id);
+    if directory.exists() {
+        return Err(Error::Exists(create.id.to_owned()));
+    }
+    let group = Cgroup::named(create.cgroup);
+    if !group.processes().is_empty() {
+        return Err(Error::Used { group: create.cgroup.to_owned() });
+    }
     match fs::DirBuilder::new().mode(0o711).create(&directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists(create.id.to_owned())),
         made => made.map_err(io_at(directory.display().to_string()))?,
     }
-    let group = Cgroup::named(create.cgroup);
     let scope = create.scope.clone();
     let resources = spec.linux().as_ref().and_then(|linux| linux.resources().as_ref());
     let resources = resources.map(limits::with_devices).unwrap_or_default();
@@ -83,10 +91,11 @@ fn make(
 ) -> Result<Launched, Error> {
     let mut spec = spec.clone();
     let users = users::namespace(&mut spec)?;
-    let spec = &spec;
     let root = spec.root().as_ref().map_or(Path::new("rootfs"), |root| root.path());
     let root = create.bundle.join(root);
     let rootfs = root.canonicalize().map_err(io_at(format!("root.path {}", root.display())))?;
+    config::settle_paths(&mut spec, create.bundle, &rootfs);
+    let spec = &spec;
     let mut state = State {
         version: VERSION,
         id: create.id.to_owned(),
@@ -102,17 +111,23 @@ fn make(
     files::write_json_volatile(&directory.join("state.json"), &state)?;
     group.create()?;
     group.limit(resources)?;
+    tracing::debug!(group = create.cgroup, "control group made");
     let outside = |pid: i32| {
         let mut state = state.clone();
         state.process = ProcessId::of(pid);
         let text = state.text(Status::Creating);
-        let run = |kind| hooks::run(hooks::of(spec, kind), kind, &text);
+        let run = |kind| hooks::run(hooks::of(spec, kind), kind, &text, &[]);
         run(Kind::Prestart).and_then(|()| run(Kind::CreateRuntime)).map_err(told)
     };
-    let inside = |kind: Kind, status: Status| {
+    let inside = |kind: Kind, status: Status, env: &[String]| {
         let mut state = state.clone();
         state.process = ProcessId::of(std::process::id() as i32);
-        hooks::run(hooks::of(spec, kind), kind, &state.text(status)).map_err(told)
+        hooks::run(hooks::of(spec, kind), kind, &state.text(status), env).map_err(told)
+    };
+    let asked = |pid: i32, descriptor: OwnedFd| {
+        let mut state = state.clone();
+        state.process = ProcessId::of(pid);
+        listener::tell(spec, &state, Status::Creating, pid, &descriptor)
     };
     let launched = init::launch(init::Launch {
         spec,
@@ -130,13 +145,16 @@ fn make(
             gate: fifo(&directory.join("gate"))?,
             outcome: fifo(&directory.join("outcome"))?,
             when_mounted: &outside,
-            before_pivot: &|| inside(Kind::CreateContainer, Status::Creating),
-            before_program: &|| inside(Kind::StartContainer, Status::Created),
+            before_pivot: &|| inside(Kind::CreateContainer, Status::Creating, &[]),
+            before_program: &|env| inside(Kind::StartContainer, Status::Created, env),
+            when_asked: &asked,
             preserved: create.preserved,
+            plain_lines: create.plain_lines,
         }),
     })?;
     state.process = ProcessId::of(launched.pid);
     files::write_json_volatile(&directory.join("state.json"), &state)?;
+    tracing::debug!(pid = launched.pid, "first process waits to be started");
     Ok(launched)
 }
 
@@ -175,9 +193,10 @@ pub fn start(room: &Room, id: &str) -> Result<(), Error> {
     let said = read_all(&mut words).map_err(io_at(outcome.display().to_string()))?;
     let args = spec.process().as_ref().and_then(|process| process.args().clone()).unwrap_or_default();
     init::outcome(&said, args.first().map_or("", String::as_str))?;
+    tracing::debug!(pid = state.process.pid, "program runs");
     state.process = ProcessId::of(state.process.pid);
     let text = state.text(Status::Running);
-    hooks::run(hooks::of(&spec, Kind::Poststart), Kind::Poststart, &text)
+    hooks::run(hooks::of(&spec, Kind::Poststart), Kind::Poststart, &text, &[])
 }
 
 /// All that comes until nobody has the other end open.

@@ -4,7 +4,6 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use serde_json::Value;
 
 use super::{Error, Room, State, Status, io_at, stats};
 use crate::runtime::cgroup::OomWatch;
@@ -23,8 +22,8 @@ impl Room {
     ///
     /// # Errors
     /// [`Error::NotRunning`].
-    pub fn statistics(&self, id: &str) -> Result<Value, Error> {
-        self.running(id).map(|state| stats::statistics(&state))
+    pub fn statistics(&self, id: &str) -> Result<String, Error> {
+        self.running(id).map(|state| stats::statistics(&state).line())
     }
 
     /// Tells what it uses now and each time that the interval has gone by, and at once that the kernel has killed a
@@ -32,7 +31,7 @@ impl Room {
     ///
     /// # Errors
     /// [`Error::NotRunning`] where it had ended before.
-    pub fn follow(&self, id: &str, interval: Duration, mut listener: impl FnMut(Value) -> bool) -> Result<(), Error> {
+    pub fn follow(&self, id: &str, interval: Duration, mut listener: impl FnMut(String) -> bool) -> Result<(), Error> {
         let state = self.running(id)?;
         let gone = || Error::NotRunning { id: id.to_owned(), status: Status::Stopped };
         let process = sys::pidfd_open(state.process.pid).map_err(|_| gone())?;
@@ -40,13 +39,13 @@ impl Room {
         let mut next = Instant::now();
         loop {
             if Instant::now() >= next {
-                if !listener(stats::statistics(&state)) {
+                if !listener(stats::statistics(&state).line()) {
                     return Ok(());
                 }
                 next += interval;
             }
             let ended = wait(&process, &kills, next)?;
-            if kills.heard() && !listener(stats::out_of_memory(&state)) || ended {
+            if kills.heard() && !listener(stats::out_of_memory(&state).line()) || ended {
                 return Ok(());
             }
         }

@@ -1,7 +1,8 @@
 //! Programs that whoever wrote the specification wants to have run at points of a container's life. Each reads the
 //! container's state on its standard input; one that fails, or takes longer than it may, ends the operation.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -9,6 +10,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Spec};
@@ -60,34 +62,36 @@ fn prestart(hooks: &oci_spec::runtime::Hooks) -> &Option<Vec<Hook>> {
     hooks.prestart()
 }
 
-/// Runs them one after the other, to the first that fails.
+/// Runs them one after the other, to the first that fails. What does not say its variables has these.
 ///
 /// # Errors
 /// [`Error::Hook`].
-pub fn run(hooks: &[Hook], kind: Kind, state: &[u8]) -> Result<(), Error> {
-    for (index, hook) in hooks.iter().enumerate() {
-        let failed =
-            |reason: String| Error::Hook { kind: kind.name(), number: index + 1, path: hook.path().clone(), reason };
-        one(hook, state).map_err(|error| failed(error.to_string())).and_then(|status| match status {
+pub fn run(hooks: &[Hook], kind: Kind, state: &[u8], env: &[String]) -> Result<(), Error> {
+    for (number, hook) in hooks.iter().enumerate() {
+        let failed = |reason: String| Error::Hook { kind: kind.name(), number, path: hook.path().clone(), reason };
+        // What a hook leaves running may keep it open for ever: a file has no end to be waited for.
+        let said = memfd_create(c"hook", MFdFlags::MFD_CLOEXEC).map_err(|error| failed(error.to_string()))?.into();
+        one(hook, state, env, &said).map_err(|error| failed(error.to_string())).and_then(|status| match status {
             Some(status) if status.success() => Ok(()),
-            Some(status) => Err(failed(status.to_string())),
+            Some(status) => Err(failed(format!("{status}{}", last_words(said)))),
             None => Err(failed(format!("it took longer than {} s", hook.timeout().unwrap_or(0)))),
         })?;
     }
     Ok(())
 }
 
-/// `None` where its time was up.
-fn one(hook: &Hook, state: &[u8]) -> io::Result<Option<ExitStatus>> {
+/// `None` where its time was up. What it writes goes to `said`.
+fn one(hook: &Hook, state: &[u8], env: &[String], said: &File) -> io::Result<Option<ExitStatus>> {
     let mut command = Command::new(hook.path());
     let args = hook.args().as_deref().unwrap_or_default();
     if let Some((name, rest)) = args.split_first() {
         command.arg0(name).args(rest);
     }
-    let env = hook.env().iter().flatten().filter_map(|entry| entry.split_once('='));
+    let env = hook.env().as_deref().unwrap_or(env).iter().filter_map(|entry| entry.split_once('='));
     command.env_clear().envs(env).current_dir(Path::new("/"));
     // A group of its own, so that what it has started can be ended with it.
-    let mut child = command.stdin(Stdio::piped()).process_group(0).spawn()?;
+    command.stdin(Stdio::piped()).stdout(said.try_clone()?).stderr(said.try_clone()?);
+    let mut child = command.process_group(0).spawn()?;
     let written = child.stdin.take().map_or(Ok(()), |mut input| input.write_all(state));
     match written {
         // It need not read.
@@ -95,6 +99,21 @@ fn one(hook: &Hook, state: &[u8]) -> io::Result<Option<ExitStatus>> {
         _ => {}
     }
     wait(&mut child, hook.timeout())
+}
+
+/// The end of what it wrote, for who is told that it failed.
+fn last_words(mut said: File) -> String {
+    const MOST: u64 = 2048;
+    let mut bytes = Vec::new();
+    let read = said.seek(io::SeekFrom::End(0)).and_then(|length| {
+        said.seek(io::SeekFrom::Start(length.saturating_sub(MOST)))?;
+        said.read_to_end(&mut bytes)
+    });
+    let text = String::from_utf8_lossy(&bytes);
+    match (read, text.trim()) {
+        (Ok(_), words) if !words.is_empty() => format!(": {words}"),
+        _ => String::new(),
+    }
 }
 
 fn wait(child: &mut Child, timeout: Option<i64>) -> io::Result<Option<ExitStatus>> {

@@ -24,12 +24,13 @@ mod create;
 mod follow;
 mod hooks;
 mod limits;
+mod listener;
 mod scope;
 mod state;
 mod stats;
 mod users;
 
-pub use config::read as read_config;
+pub use config::{process as read_process, read as read_config};
 pub use create::{Create, create, start};
 pub use scope::Scope;
 pub use state::{State, Status};
@@ -56,7 +57,11 @@ pub enum Error {
     NotRunning { id: String, status: Status },
     #[error("cannot {what} container {id:?}: it is {status}")]
     Wrong { what: &'static str, id: String, status: Status },
-    #[error("{kind} hook {number} ({path}): {reason}")]
+    #[error("container's cgroup is not empty: there are processes in {group:?}, linux.cgroupsPath")]
+    Used { group: String },
+    #[error("cannot exec in a paused container (use --ignore-paused to override)")]
+    Paused,
+    #[error("error running {kind} hook #{number}: {path}: {reason}")]
     Hook { kind: &'static str, number: usize, path: PathBuf, reason: String },
     #[error("unable to start container process: {0}")]
     Start(#[from] InitError),
@@ -73,6 +78,20 @@ pub enum Error {
 fn io_at(about: impl Into<String>) -> impl FnOnce(io::Error) -> Error {
     let about = about.into();
     move |source| Error::Io { about, source }
+}
+
+/// A further process of a container.
+pub struct Exec<'a> {
+    pub process: &'a Process,
+    pub stdio: Stdio,
+    /// How many descriptors from 3 on it is to find open.
+    pub preserved: u32,
+    /// As [`init::Hold::plain_lines`].
+    pub plain_lines: bool,
+    /// A container that is suspended takes it too; it is suspended with it.
+    pub ignore_paused: bool,
+    /// Groups below the container's, as [`cgroup::Cgroup::below_named`] has them.
+    pub groups: &'a [String],
 }
 
 /// Where containers are known.
@@ -193,7 +212,7 @@ impl Room {
         }
         self.remove(id)?;
         let text = state.text(Status::Stopped);
-        if let Err(error) = hooks::run(hooks::of(&spec, hooks::Kind::Poststop), hooks::Kind::Poststop, &text) {
+        if let Err(error) = hooks::run(hooks::of(&spec, hooks::Kind::Poststop), hooks::Kind::Poststop, &text, &[]) {
             tracing::warn!(%error, "after the end");
         }
         Ok(())
@@ -252,10 +271,13 @@ impl Room {
     ///
     /// # Errors
     /// [`Error::Wrong`] where the container is not running, [`Error::Start`].
-    pub fn exec(&self, id: &str, process: &Process, stdio: Stdio, preserved: u32) -> Result<Launched, Error> {
-        let state = self.get(id)?;
+    pub fn exec(&self, id: &str, exec: Exec<'_>) -> Result<Launched, Error> {
+        let (process, state) = (exec.process, self.get(id)?);
         let status = self.status(&state);
-        if !matches!(status, Status::Running | Status::Created) {
+        if status == Status::Paused && !exec.ignore_paused {
+            return Err(Error::Paused);
+        }
+        if status == Status::Stopped {
             return Err(Error::Wrong { what: "exec in", id: id.to_owned(), status });
         }
         config::check_process(process)?;
@@ -264,20 +286,25 @@ impl Room {
         if !state.process.is_alive() {
             return Err(gone());
         }
+        let spec = self.spec(id)?;
+        let asked =
+            |pid: i32, descriptor: OwnedFd| listener::tell(&spec, &state, Status::Running, pid, &descriptor);
         let join = init::Join {
-            spec: &self.spec(id)?,
+            spec: &spec,
             pidfd: &pidfd,
             pid: state.process.pid,
-            cgroup: &state.group(),
-            stdio,
+            cgroup: &state.group().below_named(exec.groups).map_err(|reason| Error::Unsupported {
+                field: "--cgroup".into(),
+                reason,
+            })?,
+            stdio: exec.stdio,
             launcher: &self.launcher()?,
             args: &[],
             env: &[],
             cwd: "",
             user: "",
             groups: &[],
-            exactly: Some(process),
-            preserved,
+            exactly: Some(init::Exactly { process, when_asked: &asked, preserved: exec.preserved, plain_lines: exec.plain_lines }),
         };
         Ok(init::join(join)?)
     }

@@ -23,7 +23,8 @@ fn line(rule: &LinuxDeviceCgroup) -> String {
     }
     let kind = if rule.typ() == Some(LinuxDeviceType::B) { 'b' } else { 'c' };
     let number = |number: Option<i64>| number.filter(|one| *one >= 0).map_or("*".to_owned(), |one| one.to_string());
-    let access = rule.access().as_deref().unwrap_or("rwm");
+    // What is no kind of access the kernel would refuse, and other runtimes pass over.
+    let access: String = rule.access().as_deref().unwrap_or("rwm").chars().filter(|one| "rwm".contains(*one)).collect();
     format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
 }
 

@@ -13,6 +13,7 @@ use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
 
 use super::userns;
 
+mod below;
 mod devices;
 mod disks;
 mod end;
@@ -224,9 +225,17 @@ impl Cgroup {
             return none::limit(self, resources);
         }
         self.check_use(resources)?;
+        let mut later = Vec::new();
         for (file, value) in self.limits(resources) {
-            self.write(&file, &value)?;
+            match self.write(&file, &value) {
+                // A shorter period with what is left of the longer one's quota may be more than the group above has.
+                Err(error) if file == "cpu.cfs_period_us" && error.source.raw_os_error() == Some(libc::EINVAL) => {
+                    later.push((file, value));
+                }
+                written => written?,
+            }
         }
+        later.iter().try_for_each(|(file, value)| self.write(file, value))?;
         match resources.devices() {
             // Only root of the host may; an ordinary user's containers open what the user may.
             Some(rules) if userns::own_size().is_none() => self.limit_devices(rules),

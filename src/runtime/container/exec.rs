@@ -61,7 +61,6 @@ pub fn exec(roots: &Roots, name: &str, exec: &Exec, stdio: Stdio) -> Result<Laun
         user: exec.user.as_deref().unwrap_or(&config.user),
         groups: &config.groups,
         exactly: None,
-        preserved: 0,
     };
     init::join(join).map_err(|source: InitError| Error::Start { name: config.name.clone(), source })
 }

@@ -4,15 +4,16 @@
 use std::convert::Infallible;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::credentials::{self, Identity};
+use super::labels::Labels;
 use super::{
-    Channel, InitError, JoinChild, LaunchChild, MOUNTED, READY, Stdio, clocks, exactly, files, has_namespace, launcher,
+    ASKED, Channel, InitError, JoinChild, LaunchChild, MOUNTED, READY, Stdio, clocks, exactly, files, has_namespace, launcher,
     letter, mounts, namespace_path, terminal, users,
 };
 use crate::runtime::network::sandbox;
@@ -41,6 +42,8 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
     at("wait for the starter", go(channel))?;
     at("out-of-memory score", credentials::set_oom_score(process))?;
     at("lead a session", session())?;
+    let labels = if request.hold.is_some() { Labels::prepare(process) } else { Ok(Labels::default()) };
+    let labels = at("process.apparmorProfile and selinuxLabel", labels)?;
     at("root of the user namespace", own_root(spec))?;
     at("control group namespace", new_cgroup_namespace(spec))?;
     at("network namespace", furnish_network(spec, request.hold.is_some()))?;
@@ -56,9 +59,12 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
     let letter = if request.hold.is_some() { mounts::Letter::Exact } else { mounts::Letter::Own };
     let proc = mounts::mount_all(spec, root.as_fd(), request.cgroup, &prepared, letter)?;
     files::make_devices(spec, root.as_fd())?;
-    let slave = open_terminal(&stdio, &root, channel)?;
+    let slave = open_terminal(&stdio, &root, channel, request.hold.is_some_and(|hold| hold.plain_lines))?;
     if let Some(slave) = &slave {
         at("make /dev/console", files::make_console(root.as_fd(), slave.as_fd()))?;
+    }
+    if request.hold.is_some() {
+        at("write-protect /dev", letter::finish_dev(spec, root.as_fd()))?;
     }
     let identity = match request.hold {
         Some(_) => exactly::identity(root.as_fd(), process)?,
@@ -85,9 +91,9 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
     }
     at("stdio", attach(stdio, slave, &identity))?;
     if let Some(hold) = request.hold {
-        exactly::restrict(process, &identity, spec, hold.preserved)?;
+        exactly::restrict(process, &identity, spec, hold.preserved, channel)?;
         at("say that it is ready", say(channel, READY))?;
-        return exactly::wait_and_exec(process, &identity, channel, hold);
+        return exactly::wait_and_exec(process, &identity, channel, hold, labels);
     }
     let place = if request.reaper { Place::BehindReaper } else { Place::First };
     become_program(process, &identity, spec, channel, place, request.lasting)
@@ -97,6 +103,18 @@ fn say(channel: &Channel, word: u8) -> io::Result<()> {
     File::from(channel.errors.try_clone()?).write_all(&[word])
 }
 
+/// Has the starter take the descriptor on which the kernel asks, and keeps none: where nobody has it any more, the
+/// kernel answers by itself.
+pub fn give_listener(channel: &Channel, listener: OwnedFd) -> io::Result<()> {
+    let mut words = vec![ASKED];
+    words.extend(listener.as_raw_fd().to_ne_bytes());
+    // One write: the filter that holds by now may have somebody asked about any other call.
+    nix::unistd::write(&channel.errors, &words)?;
+    go(channel)?;
+    drop(listener);
+    Ok(())
+}
+
 fn try_join(
     request: &JoinChild<'_>,
     pidfd: &OwnedFd,
@@ -104,13 +122,15 @@ fn try_join(
     channel: &Channel,
 ) -> Result<Infallible, InitError> {
     let process = match request.exactly {
-        Some(process) => process.clone(),
+        Some(exactly) => exactly.process.clone(),
         None => exec_process(request)?,
     };
     at("hide the engine's arguments", sys::hide_arguments())?;
     at("wait for the starter", go(channel))?;
     at("limits and out-of-memory score", credentials::take_from_host(&process))?;
     at("lead a session", session())?;
+    let labels = if request.exactly.is_some() { Labels::prepare(&process) } else { Ok(Labels::default()) };
+    let labels = at("process.apparmorProfile and selinuxLabel", labels)?;
     let mut all = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC
@@ -121,15 +141,16 @@ fn try_join(
     at("join the container", setns(pidfd.as_fd(), all).map_err(io::Error::from))?;
     at("root of the user namespace", own_root(request.spec))?;
     let root = at("root directory", open_directory(Path::new("/")))?;
-    let slave = open_terminal(&stdio, &root, channel)?;
+    let slave = open_terminal(&stdio, &root, channel, request.exactly.is_some_and(|exactly| exactly.plain_lines))?;
     let identity = match request.exactly {
-        Some(process) => exactly::identity(root.as_fd(), process)?,
+        Some(exactly) => exactly::identity(root.as_fd(), exactly.process)?,
         None => credentials::lookup(root.as_fd(), request.user, request.groups, users::ids(request.spec))?,
     };
     drop(root);
     at("stdio", attach(stdio, slave, &identity))?;
-    if request.exactly.is_some() {
-        exactly::restrict(&process, &identity, request.spec, request.preserved)?;
+    if let Some(exactly) = request.exactly {
+        exactly::restrict(&process, &identity, request.spec, exactly.preserved, channel)?;
+        at("process.apparmorProfile and selinuxLabel", labels.write())?;
         return files::exec(&process, &identity, channel, &channel.errors, launcher::Mode::Exec);
     }
     become_program(&process, &identity, request.spec, channel, Place::Further, true)
@@ -195,10 +216,18 @@ fn open_directory(path: &Path) -> io::Result<OwnedFd> {
     Ok(nix::fcntl::open(path, flags, nix::sys::stat::Mode::empty())?)
 }
 
-fn open_terminal(stdio: &Stdio, root: &OwnedFd, channel: &Channel) -> Result<Option<OwnedFd>, InitError> {
+fn open_terminal(
+    stdio: &Stdio,
+    root: &OwnedFd,
+    channel: &Channel,
+    plain_lines: bool,
+) -> Result<Option<OwnedFd>, InitError> {
     match stdio {
         Stdio::Terminal { rows, columns } => {
             let slave = at("terminal", terminal::open(root.as_fd(), *rows, *columns, channel.terminal.as_fd()))?;
+            if plain_lines {
+                at("terminal", terminal::end_lines_plainly(&slave))?;
+            }
             Ok(Some(slave))
         }
         Stdio::Pipes { .. } => Ok(None),

@@ -6,6 +6,7 @@ use std::os::fd::BorrowedFd;
 use std::path::Path;
 
 use nix::sys::prctl;
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{Capability, PosixRlimit, Process};
 
@@ -138,17 +139,32 @@ pub fn not_dumpable() -> io::Result<()> {
 
 /// Nobody would hold the container's output, policy and root when its supervisor has been killed: it ends too.
 pub fn die_with_parent() -> io::Result<()> {
-    Ok(prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?)
+    Ok(prctl::set_pdeathsig(Signal::SIGKILL)?)
 }
 
 /// Signals that the engine ignores or blocks must not be so for the program.
 pub fn reset_signals() -> io::Result<()> {
-    nix::sys::signal::SigSet::empty().thread_set_mask()?;
+    SigSet::empty().thread_set_mask()?;
     for number in 1..=31 {
         if number != libc::SIGKILL && number != libc::SIGSTOP {
             // SAFETY: restores the default action; no handler of ours is installed.
             unsafe { libc::signal(number, libc::SIG_DFL) };
         }
+    }
+    Ok(())
+}
+
+/// A process that waits to be started ends by what would end its program. As the first process of its namespace the
+/// kernel keeps from it what it has no handler for, and execve(2) takes the handlers away.
+pub fn end_by_signals() -> io::Result<()> {
+    extern "C" fn end(signal: libc::c_int) {
+        // SAFETY: ends this process at once, which is allowed in a handler.
+        unsafe { libc::_exit(128 + signal) }
+    }
+    let action = SigAction::new(SigHandler::Handler(end), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1, Signal::SIGUSR2] {
+        // SAFETY: the handler makes one system call and touches nothing.
+        unsafe { sigaction(signal, &action) }?;
     }
     Ok(())
 }
@@ -336,11 +352,11 @@ impl Sets {
         }
     }
 
-    /// Makes them this process's, as far as it holds them. Of the ambient ones the kernel takes those alone that are
-    /// inheritable and permitted; the rest can't be granted, which the specification has passed over (`runc spec`
-    /// writes such).
+    /// Makes them this process's, as far as it holds them. Of the inheritable ones the kernel takes those alone that are
+    /// in the bounding set, and of the ambient ones those that are inheritable and permitted; the rest can't be granted,
+    /// which the specification has passed over.
     pub fn become_own(&self, held: u64) -> io::Result<()> {
-        let (permitted, inheritable) = (self.permitted & held, self.inheritable & held);
+        let (permitted, inheritable) = (self.permitted & held, self.inheritable & held & self.bounding);
         set_sets(self.effective & permitted, permitted, inheritable)?;
         let ambient = self.ambient & permitted & inheritable;
         for capability in (0..=last_capability()).filter(|bit| ambient & (1 << bit) != 0) {

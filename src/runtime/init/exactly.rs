@@ -13,7 +13,8 @@ use oci_spec::runtime::{Process, Spec};
 
 use super::credentials::{self, Identity};
 use super::launcher::Mode;
-use super::{Channel, Hold, InitError, files};
+use super::labels::Labels;
+use super::{Channel, Hold, InitError, child, files};
 use crate::runtime::seccomp::{self, Profile};
 use crate::runtime::sys;
 
@@ -28,14 +29,20 @@ pub fn identity(root: BorrowedFd<'_>, process: &Process) -> Result<Identity, Ini
 
 /// All that is taken from the process before it may run the container's program; the filter is last, or comes before
 /// what takes the right to put it there.
-pub fn restrict(process: &Process, identity: &Identity, spec: &Spec, preserved: u32) -> Result<(), InitError> {
+pub fn restrict(
+    process: &Process,
+    identity: &Identity,
+    spec: &Spec,
+    preserved: u32,
+    channel: &Channel,
+) -> Result<(), InitError> {
     let cwd = process.cwd();
     let at = |step: &str| InitError::step(step.to_owned());
     sys::close_on_exec_from(3).map_err(at("close descriptors"))?;
     sys::keep_on_exec_from(3, preserved).map_err(at("process descriptors to preserve"))?;
     files::enter(cwd).map_err(at(&format!("working directory {}", cwd.display())))?;
     credentials::set_rlimits(process)?;
-    credentials::reset_signals().map_err(at("signals"))?;
+    credentials::reset_signals().and_then(|()| credentials::end_by_signals()).map_err(at("signals"))?;
     let mask = process.user().umask().unwrap_or(0o022);
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(mask));
     super::scheduling::apply(process, spec)?;
@@ -44,7 +51,7 @@ pub fn restrict(process: &Process, identity: &Identity, spec: &Spec, preserved: 
     if let Some(filter) = &mut filter {
         filter.let_launcher_through(files::LAUNCHER_PATH.as_ptr() as u64);
     }
-    give_up(process, identity, filter.as_ref())?;
+    give_up(process, identity, filter.as_ref(), channel)?;
     find_program(process)
 }
 
@@ -53,7 +60,12 @@ fn failed(step: &str, reason: &dyn std::fmt::Display) -> InitError {
 }
 
 /// User, groups, the five sets of capabilities, no_new_privs, and the filter.
-fn give_up(process: &Process, identity: &Identity, filter: Option<&Profile>) -> Result<(), InitError> {
+fn give_up(
+    process: &Process,
+    identity: &Identity,
+    filter: Option<&Profile>,
+    channel: &Channel,
+) -> Result<(), InitError> {
     let at = InitError::step;
     let sets = credentials::Sets::of(process);
     let held = credentials::held_capabilities().map_err(at("own capabilities"))?;
@@ -65,9 +77,14 @@ fn give_up(process: &Process, identity: &Identity, filter: Option<&Profile>) -> 
     if stays {
         nix::sys::prctl::set_no_new_privs().map_err(|error| at("process.noNewPrivileges")(error.into()))?;
     }
-    let install = || match filter {
-        Some(filter) => seccomp::install_with(&filter.program, filter.flags).map_err(at("linux.seccomp")),
-        None => Ok(()),
+    let install = || {
+        let Some(filter) = filter else { return Ok(()) };
+        let installed = seccomp::install_with(&filter.program, filter.flags);
+        let given = installed.and_then(|listener| match listener {
+            Some(listener) => child::give_listener(channel, listener),
+            None => Ok(()),
+        });
+        given.map_err(at("linux.seccomp"))
     };
     // Without no_new_privs the kernel takes a filter only from the privileged.
     if !stays {
@@ -116,12 +133,14 @@ pub fn wait_and_exec(
     identity: &Identity,
     channel: &Channel,
     hold: &Hold<'_>,
+    labels: Labels,
 ) -> Result<Infallible, InitError> {
     let mut byte = [0];
     let gate = hold.gate.try_clone().map_err(InitError::step("wait for the start"))?;
     fs::File::from(gate).read_exact(&mut byte).map_err(InitError::step("wait for the start"))?;
-    let started =
-        (hold.before_program)().and_then(|()| files::exec(process, identity, channel, &hold.outcome, Mode::Exec));
+    let started = (hold.before_program)(&files::environment(process, identity))
+        .and_then(|()| labels.write().map_err(InitError::step("process.apparmorProfile and selinuxLabel")))
+        .and_then(|()| files::exec(process, identity, channel, &hold.outcome, Mode::Exec));
     let Err(error) = started;
     super::process::report_and_exit(&hold.outcome, &error)
 }

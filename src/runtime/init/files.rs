@@ -192,6 +192,19 @@ pub fn enter(path: &Path) -> io::Result<()> {
     std::env::current_dir().map(drop)
 }
 
+/// The variables of a process, the last one of each name, and `HOME` in any case.
+pub fn environment(process: &Process, identity: &Identity) -> Vec<String> {
+    let name = |entry: &str| entry.split('=').next().unwrap_or_default().to_owned();
+    let all = process.env().as_deref().unwrap_or_default();
+    let is_last = |(index, entry): &(usize, &String)| !all[index + 1..].iter().any(|later| name(later) == name(entry));
+    let last = all.iter().enumerate().filter(is_last).map(|(_, entry)| entry.clone());
+    let mut env: Vec<String> = last.filter(|entry| entry != "HOME=").collect();
+    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
+        env.push(format!("HOME={}", identity.home));
+    }
+    env
+}
+
 /// Becomes the launcher, which becomes the program; returns only why not.
 pub fn exec(
     process: &Process,
@@ -202,10 +215,7 @@ pub fn exec(
 ) -> Result<Infallible, InitError> {
     let args = process.args().clone().unwrap_or_default();
     let program = args.first().cloned().unwrap_or_default();
-    let mut env = process.env().clone().unwrap_or_default();
-    if !env.iter().any(|entry| entry.starts_with("HOME=")) {
-        env.push(format!("HOME={}", identity.home));
-    }
+    let env = environment(process, identity);
     let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH).to_owned();
     let c_strings =
         |texts: &[String]| texts.iter().map(|text| CString::new(text.as_str())).collect::<Result<Vec<_>, _>>();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
@@ -26,16 +26,44 @@ pub enum Maker {
     Starter,
 }
 
-/// What the starter makes, by its place in the specification: attached nowhere yet.
-pub fn prepare(spec: &Spec, users: Option<&OwnedFd>, maker: Maker) -> Result<BTreeMap<usize, OwnedFd>, InitError> {
+/// What the starter has ready for a mount.
+#[derive(Debug)]
+pub enum Made {
+    /// All of it, attached nowhere yet.
+    Mount(OwnedFd),
+    /// Its source is below the root, where earlier mounts are to be seen: this is its path there, and the user namespace
+    /// whose ids it is to show.
+    Below(PathBuf, Option<OwnedFd>),
+}
+
+/// What the starter makes, by its place in the specification.
+pub fn prepare(
+    spec: &Spec,
+    rootfs: &Path,
+    users: Option<&OwnedFd>,
+    maker: Maker,
+) -> Result<BTreeMap<usize, Made>, InitError> {
     let mut prepared = BTreeMap::new();
     for (index, wanted) in spec.mounts().iter().flatten().enumerate() {
         let step = || InitError::step(format!("mount {}", wanted.destination().display()));
         let words = options_of(wanted);
         let options = options::parse(&words).map_err(|word| step()(io::Error::other(word)))?;
-        if is_bind(wanted, &options) && (maker == Maker::Starter || is_of_starter(wanted, &options)) {
+        if !is_bind(wanted, &options) {
+            continue;
+        }
+        let source = wanted.source().as_deref().unwrap_or(Path::new(""));
+        let below = source.strip_prefix(rootfs).ok().filter(|below| !below.as_os_str().is_empty());
+        if let Some(below) = below {
+            let ids = users_of(wanted, &options, users).map_err(step())?;
+            if ids.is_some() && users.is_some() {
+                let reason = "ids of what is below the root can't be mapped from inside of a user namespace";
+                return Err(step()(io::Error::new(io::ErrorKind::Unsupported, reason)));
+            }
+            prepared.insert(index, Made::Below(below.to_owned(), ids));
+        } else if maker == Maker::Starter || is_of_starter(wanted, &options) {
             let users = users_of(wanted, &options, users).map_err(step())?;
-            prepared.insert(index, bind(wanted, &options, users.as_ref()).map_err(step())?);
+            let made = source_of(source, &options).and_then(|copy| bind(copy, source, &options, users.as_ref()));
+            prepared.insert(index, Made::Mount(made.map_err(step())?));
         }
     }
     Ok(prepared)
@@ -72,7 +100,7 @@ fn users_of(wanted: &Mount, options: &Options<'_>, container: Option<&OwnedFd>) 
 }
 
 /// One mount, made by the child.
-pub fn mount(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result<()> {
+pub fn mount(wanted: &Mount, made: Option<&Made>, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result<()> {
     let words = options_of(wanted);
     let options = options::parse(&words).map_err(io::Error::other)?;
     let (kind, destination) = (kind_of(wanted), wanted.destination());
@@ -80,7 +108,13 @@ pub fn mount(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result
         return remount(wanted, &options, root);
     }
     if is_bind(wanted, &options) {
-        return attach(&bind(wanted, &options, None)?, root, destination);
+        let source = wanted.source().as_deref().unwrap_or(Path::new(""));
+        let bound = match made {
+            Some(Made::Mount(mount)) => return attach_bound(mount, root, destination),
+            Some(Made::Below(path, ids)) => bind(source_below(root, path, &options)?, source, &options, ids.as_ref()),
+            None => bind(source_of(source, &options)?, source, &options, None),
+        };
+        return attach_bound(&bound?, root, destination);
     }
     let relative = destination.strip_prefix("/").unwrap_or(destination);
     let made = match kind {
@@ -92,9 +126,15 @@ pub fn mount(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result
             return sys::attach_mount(made.as_fd(), directory_without_links(root, relative)?.as_fd());
         }
         kind => {
-            let target = directory(root, place(destination)?, 0o755)?;
-            let mode = format!("{:o}", nix::sys::stat::fstat(&target)?.st_mode & 0o7777);
-            let made = sys::make_mount(kind, &parameters(wanted, &options, &mode), options.own.set)?;
+            let place = place(destination)?;
+            // One that is made for this has no mode that anybody meant.
+            let mode = match sys::open_in_root(root, place, libc::O_PATH | libc::O_DIRECTORY, 0) {
+                Ok(covered) => Some(format!("{:o}", nix::sys::stat::fstat(&covered)?.st_mode & 0o7777)),
+                Err(_) => None,
+            };
+            let target = directory(root, place, 0o755)?;
+            let attributes = if is_dev(wanted) { options.own.set & !READ_ONLY } else { options.own.set };
+            let made = sys::make_mount(kind, &parameters(wanted, &options, mode.as_deref()), attributes)?;
             if options.copy_up {
                 copy_up(target.as_fd(), made.as_fd())?;
             }
@@ -106,10 +146,10 @@ pub fn mount(wanted: &Mount, root: BorrowedFd<'_>, group: &Cgroup) -> io::Result
 }
 
 /// Those of the file system. A tmpfs has the mode of what it covers, where none is asked for.
-fn parameters<'a>(wanted: &'a Mount, options: &Options<'a>, mode: &'a str) -> Vec<(&'a str, Option<&'a str>)> {
+fn parameters<'a>(wanted: &'a Mount, options: &Options<'a>, mode: Option<&'a str>) -> Vec<(&'a str, Option<&'a str>)> {
     let mut all = own_parameters(options);
-    if kind_of(wanted) == "tmpfs" && !all.iter().any(|(key, _)| *key == "mode") {
-        all.push(("mode", Some(mode)));
+    if kind_of(wanted) == "tmpfs" && mode.is_some() && !all.iter().any(|(key, _)| *key == "mode") {
+        all.push(("mode", mode));
     }
     let source = wanted.source().as_deref().and_then(Path::to_str).filter(|source| !source.is_empty());
     all.extend(source.map(|source| ("source", Some(source))));
@@ -137,15 +177,55 @@ fn remount(wanted: &Mount, options: &Options<'_>, root: BorrowedFd<'_>) -> io::R
     propagate(target.as_fd(), options)
 }
 
-/// A copy of the mount that is bound, attached nowhere yet.
-fn bind(wanted: &Mount, options: &Options<'_>, users: Option<&OwnedFd>) -> io::Result<OwnedFd> {
-    let source = wanted.source().as_deref().unwrap_or(Path::new(""));
-    let about = |error: io::Error| io::Error::new(error.kind(), format!("source {}: {error}", source.display()));
+/// A file system that devices are still to be made on.
+fn is_dev(wanted: &Mount) -> bool {
+    wanted.destination() == Path::new("/dev") && kind_of(wanted) == "tmpfs"
+}
+
+/// Write-protects /dev, where that was asked for, once all is made in it.
+pub fn finish_dev(spec: &Spec, root: BorrowedFd<'_>) -> io::Result<()> {
+    let Some(dev) = spec.mounts().iter().flatten().find(|wanted| is_dev(wanted)) else { return Ok(()) };
+    let words = options_of(dev);
+    let options = options::parse(&words).map_err(io::Error::other)?;
+    if options.own.set & READ_ONLY == 0 {
+        return Ok(());
+    }
+    sys::restrict_mount(sys::open_in_root(root, Path::new("dev"), libc::O_PATH, 0)?.as_fd(), READ_ONLY, false)
+}
+
+/// What is bound may be the host's /proc, where the container has its processes; nothing else takes that place.
+fn attach_bound(mount: &OwnedFd, root: BorrowedFd<'_>, destination: &Path) -> io::Result<()> {
+    /// `PROC_ROOT_INO` of the kernel.
+    const TOPMOST: u64 = 1;
+    let is_proc = destination == Path::new("/proc")
+        && mounts::check_proc(mount).is_ok()
+        && nix::sys::stat::fstat(mount)?.st_ino == TOPMOST;
+    match is_proc {
+        true => sys::attach_mount(mount.as_fd(), directory_without_links(root, Path::new("proc"))?.as_fd()),
+        false => attach(mount, root, destination),
+    }
+}
+
+/// A copy of what is to be bound, attached nowhere yet.
+fn source_of(source: &Path, options: &Options<'_>) -> io::Result<OwnedFd> {
     let copy = match options.bind {
         Some(Below::Without) => sys::clone_mount_alone(source),
         _ => sys::clone_mount(source),
     };
-    let copy = copy.map_err(about)?;
+    copy.map_err(|error| io::Error::new(error.kind(), format!("source {}: {error}", source.display())))
+}
+
+/// The same of what is below the root.
+fn source_below(root: BorrowedFd<'_>, path: &Path, options: &Options<'_>) -> io::Result<OwnedFd> {
+    let copy = sys::open_in_root(root, path, libc::O_PATH, 0).and_then(|source| match options.bind {
+        Some(Below::Without) => sys::clone_mount_of_alone(source.as_fd()),
+        _ => sys::clone_mount_of(source.as_fd()),
+    });
+    copy.map_err(|error| io::Error::new(error.kind(), format!("source /{}: {error}", path.display())))
+}
+
+/// Gives a copy what its options say.
+fn bind(copy: OwnedFd, source: &Path, options: &Options<'_>, users: Option<&OwnedFd>) -> io::Result<OwnedFd> {
     if let Some(users) = users {
         let below = options.ids == Some(Below::With);
         sys::map_mount_ids(copy.as_fd(), users.as_fd(), below).map_err(|error| cannot_map(source, error))?;
@@ -171,7 +251,8 @@ fn cannot_map(source: &Path, error: io::Error) -> io::Error {
 fn change(mount: BorrowedFd<'_>, options: &Options<'_>) -> io::Result<()> {
     for (change, below) in [(options.own, false), (options.all, true)] {
         if !change.is_none() {
-            sys::change_mounts(mount, change.set, change.clear & !change.set, 0, below)?;
+            // What is lifted is lifted first, and of the access time the kernel wants all lifted that it may set one.
+            sys::change_mounts(mount, change.set, change.clear, 0, below)?;
         }
     }
     Ok(())

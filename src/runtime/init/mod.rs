@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
@@ -19,11 +19,13 @@ use serde::{Deserialize, Serialize};
 use super::cgroup::Cgroup;
 use super::sys;
 
+mod affinity;
 mod child;
 mod clocks;
 pub(super) mod credentials;
 mod exactly;
 mod files;
+mod labels;
 pub mod launcher;
 mod letter;
 mod mounts;
@@ -35,7 +37,9 @@ pub mod spec;
 mod terminal;
 mod users;
 
+pub use affinity::check as check_processors;
 pub use credentials::{become_nobody, die_with_parent};
+pub use labels::check as check_labels;
 pub use mounts::{attach, map_ids};
 pub use options::WORDS as MOUNT_OPTIONS;
 pub use processors::thermal_counters;
@@ -77,12 +81,20 @@ pub struct Hold<'a> {
     pub outcome: OwnedFd,
     /// Called when its mounts are made and before its root is changed, with its number.
     pub when_mounted: &'a dyn Fn(i32) -> Result<(), InitError>,
-    /// What it is to run itself, in its own namespaces: before the root is changed, and before its program.
+    /// What it is to run itself, in its own namespaces: before the root is changed, and before its program, whose
+    /// variables these are.
     pub before_pivot: &'a dyn Fn() -> Result<(), InitError>,
-    pub before_program: &'a dyn Fn() -> Result<(), InitError>,
+    pub before_program: &'a dyn Fn(&[String]) -> Result<(), InitError>,
+    /// Called with its number and with the descriptor on which the kernel asks what its filter does not decide.
+    pub when_asked: &'a Listener<'a>,
     /// How many descriptors from 3 on it is to find open.
     pub preserved: u32,
+    /// Its terminal ends lines as the program ends them, for whoever reads it and has none.
+    pub plain_lines: bool,
 }
+
+/// Who is handed the descriptor on which the kernel asks what a filter does not decide, with the process's number.
+pub type Listener<'a> = dyn Fn(i32, OwnedFd) -> Result<(), InitError> + 'a;
 
 /// A further process of a running container.
 pub struct Join<'a> {
@@ -101,9 +113,19 @@ pub struct Join<'a> {
     pub user: &'a str,
     pub groups: &'a [String],
     /// To the letter what it is to be, in the place of what is said above.
-    pub exactly: Option<&'a Process>,
+    pub exactly: Option<Exactly<'a>>,
+}
+
+/// A further process as somebody else's specification says it to the letter.
+#[derive(Clone, Copy)]
+pub struct Exactly<'a> {
+    pub process: &'a Process,
+    /// As [`Hold::when_asked`].
+    pub when_asked: &'a Listener<'a>,
     /// How many descriptors from 3 on it is to find open.
     pub preserved: u32,
+    /// As [`Hold::plain_lines`].
+    pub plain_lines: bool,
 }
 
 /// Where the process reads and writes.
@@ -177,9 +199,16 @@ pub fn launch(launch: Launch<'_>) -> Result<Launched, InitError> {
         hold: launch.hold.as_ref(),
     };
     let program = first_word(launch.spec.process().as_ref().and_then(|process| process.args().as_deref()));
-    let when_mounted = launch.hold.as_ref().map(|hold| hold.when_mounted);
-    let start =
-        Start { cgroup: launch.cgroup, spec: launch.spec, birth, launcher: launch.launcher, program, when_mounted };
+    let start = Start {
+        cgroup: launch.cgroup,
+        spec: launch.spec,
+        birth,
+        launcher: launch.launcher,
+        program,
+        processors: launch.hold.as_ref().map(|_| affinity::Processors::default()),
+        when_mounted: launch.hold.as_ref().map(|hold| hold.when_mounted),
+        when_asked: launch.hold.as_ref().map(|hold| hold.when_asked),
+    };
     start.go(launch.stdio, |stdio, channel| child::run(request, stdio, channel))
 }
 
@@ -200,11 +229,18 @@ pub fn join(join: Join<'_>) -> Result<Launched, InitError> {
         user: join.user,
         groups: join.groups,
         exactly: join.exactly,
-        preserved: join.preserved,
     };
-    let program = first_word(join.exactly.map_or(Some(join.args), |process| process.args().as_deref()));
-    let start =
-        Start { cgroup: join.cgroup, spec: join.spec, birth, launcher: join.launcher, program, when_mounted: None };
+    let exactly = join.exactly.map(|exactly| exactly.process);
+    let start = Start {
+        cgroup: join.cgroup,
+        spec: join.spec,
+        birth,
+        launcher: join.launcher,
+        program: first_word(exactly.map_or(Some(join.args), |process| process.args().as_deref())),
+        processors: exactly.map(|process| process.exec_cpu_affinity().as_ref().into()),
+        when_mounted: None,
+        when_asked: join.exactly.map(|exactly| exactly.when_asked),
+    };
     start.go(join.stdio, |stdio, channel| child::join(&request, pidfd, stdio, channel))
 }
 
@@ -235,18 +271,18 @@ struct JoinChild<'a> {
     cwd: &'a str,
     user: &'a str,
     groups: &'a [String],
-    exactly: Option<&'a Process>,
-    preserved: u32,
+    exactly: Option<Exactly<'a>>,
 }
 
 /// What the child says on the pipe of its starter, beside the launcher's words and its own last ones: that its mounts
-/// are made, and that it waits at the gate.
+/// are made, which descriptor the kernel asks on, in four bytes, and that it waits at the gate.
 const MOUNTED: u8 = b'm';
+const ASKED: u8 = b'l';
 const READY: u8 = b'r';
 
 /// The child's end of the conversation with its starter.
 struct Channel {
-    /// Says "go on" by one byte: once the ids of a new user namespace are mapped, and after [`MOUNTED`].
+    /// Says "go on" by one byte: once the ids of a new user namespace are mapped, after [`MOUNTED`] and after [`ASKED`].
     go: OwnedFd,
     /// Takes what the launcher says right before the program, then is closed by that; or takes the error.
     errors: OwnedFd,
@@ -264,7 +300,10 @@ struct Start<'a> {
     launcher: &'a Path,
     /// What errors are to call the program.
     program: String,
+    /// Where somebody else says it.
+    processors: Option<affinity::Processors<'a>>,
     when_mounted: Option<&'a dyn Fn(i32) -> Result<(), InitError>>,
+    when_asked: Option<&'a Listener<'a>>,
 }
 
 impl Start<'_> {
@@ -285,16 +324,24 @@ impl Start<'_> {
         let (errors_read, errors_write) = pipe().map_err(InitError::step("pipe"))?;
         let (terminal, terminal_child) = terminal::channel().map_err(InitError::step("socketpair"))?;
         let wants_terminal = matches!(stdio, Stdio::Terminal { .. });
-        let forked = process::fork_into(&self.birth).map_err(InitError::step("clone into new namespaces"))?;
+        let forked = match self.processors {
+            Some(processors) => processors.fork(|| process::fork_into(&self.birth)),
+            None => process::fork_into(&self.birth),
+        };
+        let forked = forked.map_err(InitError::step("clone into new namespaces"))?;
         let Some((pid, pidfd)) = forked else {
             drop((go_write, errors_read, terminal));
             let channel = Channel { go: go_read, errors: errors_write, terminal: terminal_child, launcher };
-            let error = entrance.enter().map_err(group_failed).map_or_else(|error| error, |()| body(stdio, &channel));
+            let entered = entrance.enter().map_err(group_failed).and_then(|()| {
+                let settled = self.processors.map_or(Ok(()), affinity::Processors::settle);
+                settled.map_err(InitError::step("process.execCPUAffinity.final"))
+            });
+            let error = entered.map_or_else(|error| error, |()| body(stdio, &channel));
             process::report_and_exit(&channel.errors, &error);
         };
         drop((go_read, errors_write, terminal_child, stdio, entrance, launcher));
-        let mounted = || self.when_mounted.map_or(Ok(()), |action| action(pid));
-        let finished = supervise(go_write, errors_read, &self.program, mounted).and_then(|()| match wants_terminal {
+        let child = (pid, pidfd.as_fd());
+        let finished = self.supervise(child, go_write, errors_read).and_then(|()| match wants_terminal {
             true => terminal::receive(terminal.as_fd()).map(Some).map_err(InitError::step("receive the terminal")),
             false => Ok(None),
         });
@@ -306,38 +353,48 @@ impl Start<'_> {
             }
         }
     }
+
+    /// Lets the child go on, and answers it until its program runs or waits at the gate.
+    fn supervise(&self, child: (i32, BorrowedFd<'_>), go: OwnedFd, errors: OwnedFd) -> Result<(), InitError> {
+        let (mut go, mut errors) = (File::from(go), File::from(errors));
+        let mut go_on = || go.write_all(b"g").map_err(InitError::step("let the process go on"));
+        go_on()?;
+        let mut words = Vec::new();
+        loop {
+            let mut word = [0];
+            match errors.read(&mut word).map_err(InitError::step("wait for the program"))? {
+                0 => return outcome(&words, &self.program),
+                _ if word == [MOUNTED] && words.is_empty() => {
+                    self.when_mounted.map_or(Ok(()), |action| action(child.0))?;
+                    go_on()?;
+                }
+                _ if word == [ASKED] && words.is_empty() => {
+                    let listener = take_listener(child.1, &mut errors);
+                    let listener = listener.map_err(InitError::step("take the descriptor of linux.seccomp"))?;
+                    self.when_asked.map_or(Ok(()), |action| action(child.0, listener))?;
+                    go_on()?;
+                }
+                _ if word == [READY] && words.is_empty() => return Ok(()),
+                _ => {
+                    words.extend(word);
+                    errors.read_to_end(&mut words).map_err(InitError::step("wait for the program"))?;
+                }
+            }
+        }
+    }
+}
+
+/// A copy of the descriptor that the child says the number of.
+fn take_listener(child: BorrowedFd<'_>, errors: &mut File) -> io::Result<OwnedFd> {
+    let mut number = [0; 4];
+    errors.read_exact(&mut number)?;
+    sys::pidfd_getfd(child, i32::from_ne_bytes(number))
 }
 
 fn group_failed(error: crate::runtime::cgroup::Error) -> InitError {
     InitError::Step { step: "control group".into(), reason: error.to_string() }
 }
 
-fn supervise(
-    go: OwnedFd,
-    errors: OwnedFd,
-    program: &str,
-    mounted: impl Fn() -> Result<(), InitError>,
-) -> Result<(), InitError> {
-    let (mut go, mut errors) = (File::from(go), File::from(errors));
-    go.write_all(b"g").map_err(InitError::step("let the process go on"))?;
-    let mut words = Vec::new();
-    loop {
-        let mut word = [0];
-        match errors.read(&mut word).map_err(InitError::step("wait for the program"))? {
-            0 => break,
-            _ if word == [MOUNTED] && words.is_empty() => {
-                mounted()?;
-                go.write_all(b"g").map_err(InitError::step("let the process go on"))?;
-            }
-            _ if word == [READY] && words.is_empty() => return Ok(()),
-            _ => {
-                words.extend(word);
-                errors.read_to_end(&mut words).map_err(InitError::step("wait for the program"))?;
-            }
-        }
-    }
-    outcome(&words, program)
-}
 
 /// What all that a process or its launcher said until its program ran means.
 ///
@@ -407,7 +464,7 @@ pub fn check_mount_options(words: &[&str]) -> Result<bool, String> {
 ///
 /// # Errors
 /// [`InitError::User`].
-pub fn ids_of(root: std::os::fd::BorrowedFd<'_>, user: &str) -> Result<(u32, u32), InitError> {
+pub fn ids_of(root: BorrowedFd<'_>, user: &str) -> Result<(u32, u32), InitError> {
     credentials::lookup(root, user, &[], None).map(|identity| (identity.uid, identity.gid))
 }
 
@@ -415,7 +472,7 @@ pub fn ids_of(root: std::os::fd::BorrowedFd<'_>, user: &str) -> Result<(u32, u32
 ///
 /// # Errors
 /// [`InitError::User`].
-pub fn knows(root: std::os::fd::BorrowedFd<'_>, user: &str, groups: &[String]) -> Result<(), InitError> {
+pub fn knows(root: BorrowedFd<'_>, user: &str, groups: &[String]) -> Result<(), InitError> {
     credentials::lookup(root, user, groups, None).map(drop)
 }
 

@@ -44,7 +44,7 @@ pub struct Prepared {
     pub root: Option<OwnedFd>,
     pub mounts: Vec<(PathBuf, OwnedFd)>,
     /// By their place in a specification that is taken to the letter.
-    exact: BTreeMap<usize, OwnedFd>,
+    exact: BTreeMap<usize, letter::Made>,
 }
 
 impl Prepared {
@@ -62,7 +62,7 @@ pub fn prepare(
     mounts: Vec<(PathBuf, OwnedFd)>,
     letter: Letter,
 ) -> Result<Prepared, InitError> {
-    let mut prepared = Prepared { root: None, mounts, exact: BTreeMap::new() };
+    let mut prepared = Prepared { root: None, mounts, ..Prepared::default() };
     let elsewhere = users.is_some() || namespace_path(spec, LinuxNamespaceType::Mount).is_some();
     if elsewhere {
         prepared.root = Some(sys::clone_mount(rootfs).map_err(InitError::step("root file system"))?);
@@ -70,7 +70,7 @@ pub fn prepare(
     match (letter, users) {
         (Letter::Exact, _) => {
             let maker = if elsewhere { letter::Maker::Starter } else { letter::Maker::Child };
-            prepared.exact = letter::prepare(spec, users, maker)?;
+            prepared.exact = letter::prepare(spec, rootfs, users, maker)?;
         }
         (Letter::Own, users) => prepare_own(spec, users, &mut prepared)?,
     }
@@ -121,10 +121,12 @@ pub fn mount_all(
     for (index, wanted) in spec.mounts().iter().flatten().enumerate() {
         let destination = wanted.destination();
         let step = || InitError::step(format!("mount {}", destination.display()));
-        match prepared.exact.get(&index).or_else(|| prepared.at(destination)) {
-            Some(mount) => attach(mount, root, destination).map_err(step())?,
-            None if letter == Letter::Exact => letter::mount(wanted, root, group).map_err(step())?,
-            None => one(wanted, root, group).map_err(step())?,
+        match (prepared.at(destination), letter) {
+            (Some(mount), _) => attach(mount, root, destination).map_err(step())?,
+            (None, Letter::Exact) => {
+                letter::mount(wanted, prepared.exact.get(&index), root, group).map_err(step())?;
+            }
+            (None, Letter::Own) => one(wanted, root, group).map_err(step())?,
         }
         if destination == Path::new("/dev") && kind_of(wanted) == "tmpfs" {
             let dev = directory(root, Path::new("dev"), 0o755).map_err(step())?;
@@ -136,13 +138,13 @@ pub fn mount_all(
         return Ok(None);
     }
     let proc = sys::open_without_links(root, Path::new("proc"), libc::O_PATH).map_err(InitError::step("open /proc"))?;
-    check_proc(&proc).map_err(InitError::step("check /proc"))?;
+    check_proc(proc.as_fd()).map_err(InitError::step("check /proc"))?;
     Ok(Some(proc))
 }
 
 /// Later steps read below /proc: it must be the kernel's, not a directory of the image (CVE-2019-19921).
-fn check_proc(proc: &OwnedFd) -> io::Result<()> {
-    let found = nix::sys::statfs::fstatfs(proc)?.filesystem_type().0;
+pub fn check_proc(proc: impl AsFd) -> io::Result<()> {
+    let found = nix::sys::statfs::fstatfs(proc.as_fd())?.filesystem_type().0;
     if found as i64 == PROC_MAGIC { Ok(()) } else { Err(io::Error::other("it is not the kernel's procfs")) }
 }
 
@@ -200,7 +202,7 @@ fn may_cover(target: &Path) -> bool {
 
 /// In a user namespace, sysfs can only be made by who owns the network namespace too: the host's is bound then.
 pub fn kernel_files(kind: &str, attributes: u64) -> io::Result<OwnedFd> {
-    match sys::make_mount(kind, &[], attributes) {
+    match sys::make_mount(kind, &[("source", Some(kind))], attributes) {
         Err(error) if kind == "sysfs" && error.raw_os_error() == Some(libc::EPERM) => {
             let copy = sys::clone_mount(Path::new("/sys"))?;
             sys::restrict_mount(copy.as_fd(), attributes | READ_ONLY, true)?;
@@ -213,13 +215,17 @@ pub fn kernel_files(kind: &str, attributes: u64) -> io::Result<OwnedFd> {
 /// An image whose /proc is a symbolic link wants later steps to look elsewhere (CVE-2023-28642): refused.
 pub fn directory_without_links(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
     let open = || sys::open_without_links(root, path, libc::O_PATH | libc::O_DIRECTORY);
-    match open() {
+    let found = match open() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             directory(root, path, 0o755)?;
             open()
         }
         found => found,
-    }
+    };
+    found.map_err(|error| match error.raw_os_error() {
+        Some(libc::ELOOP) => io::Error::other("it must be mounted on ordinary directory, and there is a symbolic link"),
+        _ => error,
+    })
 }
 
 /// Options of the mount itself, as bits of mount_setattr(2).
@@ -365,7 +371,27 @@ pub fn directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<Own
     let Some(name) = path.file_name() else { return Err(io::ErrorKind::InvalidInput.into()) };
     let parent = directory(root, path.parent().unwrap_or(Path::new("")), mode)?;
     match nix::sys::stat::mkdirat(&parent, name, Mode::from_bits_truncate(mode)) {
-        Ok(()) | Err(nix::Error::EEXIST) => sys::open_in_root(root, path, flags, 0),
+        Ok(()) => sys::open_in_root(root, path, flags, 0),
+        // There is something that leads to nothing, or it was made at this moment.
+        Err(nix::Error::EEXIST) => match leads_to(&parent, path)? {
+            Some(target) => directory(root, &target, mode),
+            None => sys::open_in_root(root, path, flags, 0),
+        },
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Where the last part of a path leads, as seen from the root, where that is a symbolic link in this directory. A circle
+/// of them can't be asked about: to open it fails otherwise than for want of a file.
+fn leads_to(parent: &OwnedFd, path: &Path) -> io::Result<Option<PathBuf>> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    match nix::fcntl::readlinkat(parent, name) {
+        // An absolute target takes the place of the whole path, and that of the root is nothing.
+        Ok(target) => {
+            let target = path.parent().unwrap_or(Path::new("")).join(target);
+            Ok(Some(target.strip_prefix("/").map(Path::to_owned).unwrap_or(target)))
+        }
+        Err(nix::Error::EINVAL) => Ok(None),
         Err(error) => Err(error.into()),
     }
 }
@@ -376,7 +402,12 @@ pub fn file(root: BorrowedFd<'_>, path: &Path) -> io::Result<OwnedFd> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         found => return found,
     }
-    drop(directory(root, path.parent().unwrap_or(Path::new("")), 0o755)?);
+    let parent = directory(root, path.parent().unwrap_or(Path::new("")), 0o755)?;
+    match leads_to(&parent, path) {
+        Ok(Some(target)) => return file(root, &target),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     drop(sys::open_in_root(root, path, libc::O_CREAT | libc::O_WRONLY | libc::O_NONBLOCK, 0o644)?);
     sys::open_in_root(root, path, libc::O_PATH, 0)
 }

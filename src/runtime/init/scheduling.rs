@@ -13,7 +13,15 @@ use crate::runtime::sys;
 /// Applies what the specification says; nothing is changed where it says nothing.
 pub fn apply(process: &Process, spec: &Spec) -> Result<(), InitError> {
     if let Some(scheduler) = process.scheduler() {
-        sys::set_scheduler(&attributes(scheduler)).map_err(InitError::step("process.scheduler"))?;
+        let set = sys::set_scheduler(&attributes(scheduler)).map_err(|error| match error.raw_os_error() {
+            // A deadline holds for all processors, or for none (sched_setattr(2)).
+            Some(libc::EPERM) if scheduler.policy() == &LinuxSchedulerPolicy::SchedDeadline => io::Error::new(
+                error.kind(),
+                "process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)",
+            ),
+            _ => error,
+        });
+        set.map_err(InitError::step("process.scheduler"))?;
     }
     if let Some(wanted) = process.io_priority() {
         let class = match wanted.class() {

@@ -8,6 +8,7 @@ use std::path::Path;
 use nix::sys::socket::{
     AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
 };
+use nix::sys::termios::{OutputFlags, SetArg, tcgetattr, tcsetattr};
 
 use crate::runtime::sys;
 
@@ -56,6 +57,13 @@ pub fn resize(terminal: &OwnedFd, rows: u16, columns: u16) -> io::Result<()> {
     let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: the argument points at a winsize that outlives the call.
     check(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) })
+}
+
+/// Puts no carriage return before the end of a line.
+pub fn end_lines_plainly(terminal: &OwnedFd) -> io::Result<()> {
+    let mut modes = tcgetattr(terminal)?;
+    modes.output_flags.remove(OutputFlags::ONLCR);
+    Ok(tcsetattr(terminal, SetArg::TCSANOW, &modes)?)
 }
 
 /// Rows and columns of a terminal.

@@ -160,7 +160,6 @@ impl Case {
             user: &self.user,
             groups: &self.groups,
             exactly: None,
-            preserved: 0,
         });
         let code = match joined {
             Ok(second) => finish(second, out),

@@ -14,7 +14,7 @@ use oci_spec::runtime::{
 };
 
 use super::{
-    ALLOW, ARCH, ARCH_X86, ARCH_X86_64, NR, X32_BIT, answer, argument, fail, jump, load, names, ranges, statement,
+    ALLOW, ARCH, ARCH_X86, ARCH_X86_64, NEW_LISTENER, NR, X32_BIT, answer, argument, fail, jump, load, names, ranges, statement,
 };
 
 /// What is to be installed.
@@ -58,15 +58,14 @@ impl Profile {
         let x86 = other(of(Arch::ScmpArchX86, &X86));
         let program = by_architecture(&section(wanted, &OWN), &x32, &x86);
         if program.len() > LONGEST - FOR_LAUNCHER {
-            return Err(format!("linux.seccomp: {} steps, and the kernel takes {LONGEST}", program.len()));
+            return Err(format!("{} steps, and the kernel takes {LONGEST}", program.len()));
         }
         let default = wanted.default_action();
         let opens_execveat = match rules(wanted, &OWN).remove(&(libc::SYS_execveat as u32)) {
             None => default == LinuxSeccompAction::ScmpActAllow,
             Some(rules) => rules.first().is_some_and(|rule| rule.conditions.is_empty() && rule.action == ALLOW.k),
         };
-        let flags = wanted.flags().iter().flatten().map(flag).fold(0, |all, one| all | one);
-        Ok(Self { program, flags, opens_execveat })
+        Ok(Self { program, flags: flags(wanted), opens_execveat })
     }
 
     /// Lets one call of execveat(2) through: the launcher's, whose path, empty, is at `secret`. Nobody in the container
@@ -110,21 +109,45 @@ fn section(wanted: &LinuxSeccomp, table: &Table) -> Vec<sock_filter> {
     program(&rules, wanted.default_action().as_u32(wanted.default_errno_ret()), unknown(&rules, wanted))
 }
 
+/// Whoever is asked must have been told of it by a process that the filter holds already: it says so by write(2).
 fn check(wanted: &LinuxSeccomp) -> Result<(), String> {
-    let calls = wanted.syscalls().iter().flatten();
-    let mut actions = calls.map(|call| call.action()).chain([wanted.default_action()]);
-    if actions.any(|action| action == LinuxSeccompAction::ScmpActNotify) || wanted.listener_path().is_some() {
-        return Err("linux.seccomp: SCMP_ACT_NOTIFY and listenerPath are not supported".to_owned());
+    if wanted.default_action() == LinuxSeccompAction::ScmpActNotify {
+        return Err("SCMP_ACT_NOTIFY cannot be used as default action".to_owned());
+    }
+    if asked(wanted).any(|name| name == "write") {
+        return Err("SCMP_ACT_NOTIFY cannot be used for the write syscall".to_owned());
+    }
+    let nobody = wanted.listener_path().as_ref().is_none_or(|path| path.as_os_str().is_empty());
+    if nobody && asked(wanted).next().is_some() {
+        return Err("SCMP_ACT_NOTIFY needs a listenerPath".to_owned());
     }
     Ok(())
 }
 
-fn flag(flag: &LinuxSeccompFilterFlag) -> u64 {
-    match flag {
-        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 1,
-        LinuxSeccompFilterFlag::SeccompFilterFlagLog => 2,
-        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 4,
-        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 32,
+/// The names of the calls that somebody else is asked about.
+fn asked(wanted: &LinuxSeccomp) -> impl Iterator<Item = &String> {
+    let calls = wanted.syscalls().iter().flatten();
+    calls.filter(|call| call.action() == LinuxSeccompAction::ScmpActNotify).flat_map(|call| call.names())
+}
+
+/// Those of seccomp(2). To wait so that only a deadly signal ends it is a word about who is asked, and nothing where
+/// nobody is; to be told of a thread that is in the way by other means than the result is needed where the result is a
+/// descriptor.
+fn flags(wanted: &LinuxSeccomp) -> u64 {
+    const TSYNC: u64 = 1 << 0;
+    const TSYNC_ESRCH: u64 = 1 << 4;
+    const WAIT_KILLABLE_RECV: u64 = 1 << 5;
+    let bit = |flag: &LinuxSeccompFilterFlag| match flag {
+        LinuxSeccompFilterFlag::SeccompFilterFlagTsync => TSYNC,
+        LinuxSeccompFilterFlag::SeccompFilterFlagLog => 1 << 1,
+        LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => 1 << 2,
+        LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => WAIT_KILLABLE_RECV,
+    };
+    let flags = wanted.flags().iter().flatten().map(bit).fold(0, |all, one| all | one);
+    match asked(wanted).next() {
+        None => flags & !WAIT_KILLABLE_RECV,
+        Some(_) if flags & TSYNC != 0 => flags | NEW_LISTENER | TSYNC_ESRCH,
+        Some(_) => flags | NEW_LISTENER,
     }
 }
 

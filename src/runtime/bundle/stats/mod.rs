@@ -1,6 +1,7 @@
 //! What a container uses, in the words of runc's `events` (its package `types`). What is nothing is left out where runc
 //! leaves it out; what this program does not manage (`intel_rdt`, `network_interfaces`) is not there at all.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::State;
@@ -10,15 +11,32 @@ mod v1;
 mod v2;
 
 /// One event of the kind `stats`.
-pub fn statistics(state: &State) -> Value {
+pub fn statistics(state: &State) -> Event<'_> {
     let group = state.group();
     let data = if group.is_unified() { v2::figures(&group) } else { v1::figures(&group) };
-    json!({"type": "stats", "id": state.id, "data": data})
+    Event { kind: "stats", id: &state.id, data: Some(data) }
+}
+
+/// In runc's order: there are scripts that read it as text.
+#[derive(Debug, Serialize)]
+pub struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Value>,
+}
+
+impl Event<'_> {
+    /// One line.
+    pub fn line(&self) -> String {
+        serde_json::to_string(self).expect("text and numbers are always written")
+    }
 }
 
 /// One event of the kind `oom`: the kernel has killed a process for want of memory.
-pub fn out_of_memory(state: &State) -> Value {
-    json!({"type": "oom", "id": state.id})
+pub fn out_of_memory(state: &State) -> Event<'_> {
+    Event { kind: "oom", id: &state.id, data: None }
 }
 
 /// An object without what is nothing.

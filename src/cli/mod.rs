@@ -159,6 +159,8 @@ fn command(mut arguments: Arguments, words: &[OsString], inside: Option<Roots>) 
     let run = place(&global.run_root, "STACK_RUN_ROOT", &usual.run)?;
     let mut roots = inside.clone().unwrap_or_else(|| Roots::new(root, run));
     roots.etc = place(&global.etc, "STACK_ETC", Path::new("/etc"))?;
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    roots.programs.splice(0..0, std::env::split_paths(&path).filter(|folder| folder.is_absolute()));
     if let Some(file) = arguments.command.file() {
         before_the_command(global, file);
     }

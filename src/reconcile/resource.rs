@@ -243,6 +243,7 @@ pub struct ContainerConfig {
     /// that was, after [`CHOSEN`].
     pub userns: Option<String>,
     pub cgroup_host: bool,
+    /// Who makes its processes, where it is not the engine.
     pub runtime: Option<String>,
     pub restart: Restart,
     /// The pause before a restart; unset: the engine's back-off.
@@ -290,6 +291,9 @@ impl ContainerConfig {
 
 /// Begins what an engine has chosen where nothing was said.
 pub const CHOSEN: &str = "default: ";
+
+/// What the engine's own runtime is called where one is named; docker's usual one, by containerd's name, is no other.
+pub const OWN_RUNTIMES: [&str; 2] = ["stack", "io.containerd.runc.v2"];
 
 /// Ends the name of a container whose successor is being started beside it.
 pub const RETIRED_SUFFIX: &str = ".old";

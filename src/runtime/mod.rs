@@ -9,6 +9,7 @@ pub mod events;
 pub mod image;
 pub mod init;
 pub mod network;
+pub mod outside;
 pub mod overlay;
 pub mod probe;
 pub mod rootless;

@@ -13,7 +13,12 @@ pub struct Roots {
     pub program: PathBuf,
     /// What the host's owner says: `/etc`, with `stack/`, and what of `docker/` and `containers/` is about registries.
     pub etc: PathBuf,
+    /// Where programs of others are looked for by their names, in this order.
+    pub programs: Vec<PathBuf>,
 }
+
+/// Where a system has its programs, whatever the PATH of who calls.
+const PROGRAMS: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 impl Roots {
     /// The roots at these two directories, which need not exist yet.
@@ -23,6 +28,7 @@ impl Roots {
             run: run.into(),
             program: PathBuf::from("/proc/self/exe"),
             etc: PathBuf::from("/etc"),
+            programs: PROGRAMS.map(PathBuf::from).to_vec(),
         }
     }
 

@@ -15,8 +15,10 @@ use super::sys::{self, NEW_LISTENER};
 mod names;
 mod narrow;
 mod profile;
+mod written;
 
 pub use profile::Profile;
+pub use written::written;
 
 macro_rules! numbers {
     ($($name:ident)*) => { &[$(libc::$name),*] };
@@ -206,12 +208,8 @@ fn clone_rule(number: u32, opened: &BTreeSet<i64>) -> Vec<sock_filter> {
 
 /// UNIX, INET, INET6, NETLINK but for its XFRM protocol, and PACKET for those who may send raw packets.
 fn socket_rule(number: u32, capabilities: &BTreeSet<String>) -> Vec<sock_filter> {
-    let mut families = vec![libc::AF_UNIX, libc::AF_INET, libc::AF_INET6];
-    if capabilities.contains("CAP_NET_RAW") {
-        families.push(libc::AF_PACKET);
-    }
     let mut body = vec![load(argument(0))];
-    for family in families {
+    for family in families(capabilities) {
         body.extend([jump(libc::BPF_JEQ, family as u32, 0, 1), ALLOW]);
     }
     body.extend([
@@ -226,6 +224,12 @@ fn socket_rule(number: u32, capabilities: &BTreeSet<String>) -> Vec<sock_filter>
     let mut rule = vec![jump(libc::BPF_JEQ, number, 0, body.len() as u8)];
     rule.extend(body);
     rule
+}
+
+/// Those that are allowed whatever the protocol.
+fn families(capabilities: &BTreeSet<String>) -> Vec<i32> {
+    let packet = capabilities.contains("CAP_NET_RAW").then_some(libc::AF_PACKET);
+    [libc::AF_UNIX, libc::AF_INET, libc::AF_INET6].into_iter().chain(packet).collect()
 }
 
 /// Puts the filter on this process, for good. Needs no_new_privs or CAP_SYS_ADMIN.
@@ -248,7 +252,7 @@ pub fn install_with(program: &[sock_filter], flags: u64) -> io::Result<Option<Ow
 mod tests {
     use super::*;
 
-    fn run(program: &[sock_filter], nr: i64, arguments: [u32; 3]) -> u32 {
+    pub(super) fn run(program: &[sock_filter], nr: i64, arguments: [u32; 3]) -> u32 {
         run_as(ARCH_X86_64, program, nr, arguments)
     }
 
@@ -257,6 +261,8 @@ mod tests {
         let word = |offset: u32| match offset {
             NR => nr as u32,
             ARCH => architecture,
+            // The upper half of an argument.
+            offset if offset % 8 == 4 => 0,
             offset => arguments[(offset as usize - 16) / 8],
         };
         let (mut at, mut accumulator) = (0, 0);
@@ -268,12 +274,15 @@ mod tests {
                 accumulator = word(step.k);
             } else if code == libc::BPF_RET | libc::BPF_K {
                 return step.k;
+            } else if code == libc::BPF_ALU | libc::BPF_AND | libc::BPF_K {
+                accumulator &= step.k;
             } else if code == libc::BPF_JMP | libc::BPF_JA {
                 at += step.k as usize;
             } else {
                 let yes = match code & 0xf0 {
                     libc::BPF_JEQ => accumulator == step.k,
                     libc::BPF_JGE => accumulator >= step.k,
+                    libc::BPF_JGT => accumulator > step.k,
                     _ => accumulator & step.k != 0,
                 };
                 at += usize::from(if yes { step.jt } else { step.jf });

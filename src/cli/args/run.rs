@@ -268,6 +268,9 @@ pub struct RunSecurity {
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct RunLife {
+    /// Who makes its processes: runc, crun, youki, runsc, a path, or a name of the host's; `stack` is this program
+    #[arg(long, value_name = "NAME|PATH")]
+    pub runtime: Option<String>,
     /// no, always, unless-stopped, or `on-failure[:N]`
     #[arg(long, default_value = "no", value_name = "POLICY")]
     pub restart: String,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use super::args::{Limits, Run, RunLife};
 use crate::reconcile::resource::{
-    ContainerConfig, DeviceMapping, Healthcheck, Logging, NamespaceMode, Resources, Restart, label,
+    ContainerConfig, DeviceMapping, Healthcheck, Logging, NamespaceMode, OWN_RUNTIMES, Resources, Restart, label,
 };
 use crate::runtime::shim::signal_number;
 use crate::spec::logging::At;
@@ -89,6 +89,7 @@ pub fn container(run: &Run, name: &str, around: &Around) -> Result<ContainerConf
         ipc: namespace("--ipc", security.ipc.as_deref())?,
         uts_host: host_namespace("--uts", security.uts.as_deref())?,
         cgroup_host: host_namespace("--cgroupns", security.cgroupns.as_deref())?,
+        runtime: life.runtime.clone().filter(|name| !OWN_RUNTIMES.contains(&name.as_str())),
         restart: policy(run)?,
         healthcheck: healthcheck(life)?,
         stop_signal: life.stop_signal.clone().map(|text| signal("--stop-signal", text)).transpose()?,
@@ -428,6 +429,8 @@ mod tests {
                     (c.dns, c.dns_search, c.dns_opt) = (vec!["1.1.1.1".into()], vec!["d".into()], vec!["o".into()]);
                 }),
             ),
+            ("--runtime runc", Box::new(|c| c.runtime = Some("runc".into()))),
+            ("--runtime stack", Box::new(|c| c.runtime = None)),
             ("--userns auto", Box::new(|c| c.userns = Some("private".into()))),
             ("--restart on-failure:3", Box::new(|c| c.restart = Restart::OnFailure { max_retries: Some(3) })),
             (

@@ -16,7 +16,7 @@ use crate::runtime::image::{self, Image, Lease, Settings, Store};
 use crate::runtime::init::spec::{Device, Namespace};
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
-use crate::runtime::{events, state, volume};
+use crate::runtime::{events, outside, state, volume};
 
 /// What failed with a declared container.
 #[derive(Debug, thiserror::Error)]
@@ -43,6 +43,8 @@ pub enum Error {
     Owner { name: String, uid: u32, gid: u32 },
     #[error("{kind} hook `{command}` of {name} ended with code {code}: {output}\n  help: {help}")]
     Hook { kind: &'static str, name: String, command: String, code: i32, output: String, help: String },
+    #[error(transparent)]
+    Runtime(#[from] outside::FindError),
     #[error(transparent)]
     State(#[from] state::Error),
     #[error("no range of ids is left on this host for another user namespace\n  help: `userns_mode: host` needs none")]
@@ -80,9 +82,11 @@ pub fn create_leased(
     // The very content that the container will stand on, whoever gave it its name meanwhile.
     Settings::of_host(roots).map_err(image::Error::from)?.policy.check(&store, &image)?;
     store.touch(&image)?;
+    let runtime = wanted.runtime.as_deref().map(|name| outside::find(roots, name)).transpose()?;
     let users = users::allocate(roots, wanted, &image, store.contents(&image)?)?;
     let ids = users.ids();
-    let made = config(roots, wanted, &image, users).and_then(|config| Ok(container::create(roots, &last(config))?));
+    let made = config(roots, wanted, &image, users)
+        .and_then(|config| Ok(container::create(roots, &Config { runtime, ..last(config) })?));
     if let (Err(_), Some(ids)) = (&made, ids) {
         container::ids::give_back(roots, &wanted.name, ids)?;
     }
@@ -273,6 +277,7 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     let mut config = config(roots, wanted, &image, Users::of(&present))?;
     config.image_id = present.image_id;
     config.layers = present.layers;
+    config.runtime = present.runtime;
     // As its own image has it, whatever has that name by now.
     config.request.no_new_privileges = present.request.no_new_privileges;
     config.removal = present.removal;

@@ -7,6 +7,7 @@ use super::builds;
 use crate::reconcile::desired::Desired;
 use crate::reconcile::resource::{Config, ImageConfig, ImageSource};
 use crate::runtime::image::{Platform, Store, runs};
+use crate::runtime::outside;
 use crate::runtime::roots::Roots;
 use crate::spec::Fault;
 
@@ -14,6 +15,7 @@ use crate::spec::Fault;
 /// builds show their own places.
 pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wrong>) {
     let (mut faults, mut wrong) = (foreign_platforms(desired), Vec::new());
+    faults.extend(absent_runtimes(roots, desired));
     for (image, place) in desired.images_mut() {
         let name = image.reference.clone();
         let (word, content) = match &mut image.source {
@@ -34,6 +36,16 @@ pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wr
         }
     }
     (faults, wrong)
+}
+
+/// The containers whose runtime this host has not.
+fn absent_runtimes(roots: &Roots, desired: &Desired) -> Vec<Fault> {
+    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
+        Config::Container(container) => Some((container.runtime.as_deref()?, &resource.place)),
+        _ => None,
+    });
+    let wrong = |name: &str| outside::find(roots, name).err().map(|error| error.to_string());
+    containers.filter_map(|(name, place)| Some(Fault::new(format!("{place}.runtime"), &wrong(name)?))).collect()
 }
 
 /// The containers that ask for a platform which this host can't run.

@@ -66,8 +66,7 @@ fn ignored(host: Abilities) -> Vec<Ignored> {
         (host.swappiness, ignored("mem_swappiness", |it| it.resources.memory_swappiness.is_some(), switch)),
         (host.swap, ignored("memswap_limit", |it| it.resources.memory_swap_bytes.is_some(), uncounted)),
     ];
-    let always = ignored("runtime", |it| it.runtime.is_some(), "containers are run by this program itself");
-    unless.into_iter().filter(|(can, _)| !can).map(|(_, ignored)| ignored).chain([always]).collect()
+    unless.into_iter().filter(|(can, _)| !can).map(|(_, ignored)| ignored).collect()
 }
 
 /// The engine of the host that this program runs on.

@@ -9,7 +9,7 @@ use crate::reconcile::engine::Capabilities;
 use crate::reconcile::facts::{FileFacts, Files, hash};
 use crate::reconcile::resource::{
     ContainerConfig, DeviceMapping, Endpoint, FileMount, FileSource, Healthcheck, Hook, Logging, Mount, MountSource,
-    NamespaceMode, NetworkMode, OnUnhealthy, Port, Resources, Restart, label,
+    NamespaceMode, NetworkMode, OWN_RUNTIMES, OnUnhealthy, Port, Resources, Restart, label,
 };
 use crate::spec;
 
@@ -122,7 +122,7 @@ pub(super) fn lower_container(
         uts_host: container.uts == Some(spec::NamespaceMode::Host),
         userns: users(container),
         cgroup_host: container.cgroup == Some(spec::NamespaceMode::Host),
-        runtime: container.runtime.clone(),
+        runtime: container.runtime.clone().filter(|name| !OWN_RUNTIMES.contains(&name.as_str())),
         restart: restart(container.restart.policy),
         restart_delay_ms: container.restart.delay_ms,
         restart_window_ms: container.restart.window_ms,

@@ -10,6 +10,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::logging::{Log, LogLoss};
 use super::probe::Probe;
 use crate::runtime::init::spec::Request;
+use crate::runtime::outside::Program;
 
 /// All that a container needs, with the image's own wishes mixed in. Kept at `containers/NAME/config.json` below the
 /// durable root, so that a restart after a reboot asks nobody; below the volatile root where it goes with its end.
@@ -31,6 +32,8 @@ pub struct Config {
     pub groups: Vec<String>,
     /// The control group above the engine's; empty is the topmost one.
     pub cgroup_parent: String,
+    /// Who makes its processes; `None`: the engine itself.
+    pub runtime: Option<Program>,
     /// A small process 1 in front of the program.
     pub init: bool,
     /// Keep standard input open for a client that attaches.

@@ -2,12 +2,15 @@
 
 use std::os::fd::AsFd;
 
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
-
+use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
-use super::{Error, State, cgroup, get, io_at};
+use super::{Container, Error, State, cgroup, get, io_at};
 use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
+use crate::runtime::outside::{Outside, bundle};
 use crate::runtime::roots::Roots;
 use crate::runtime::sys;
 
@@ -48,8 +51,13 @@ pub fn exec(roots: &Roots, name: &str, exec: &Exec, stdio: Stdio) -> Result<Laun
     request.privileged |= exec.privileged;
     request.terminal = matches!(stdio, Stdio::Terminal { .. });
     let env: Vec<String> = merge(&config.request.env, &exec.env);
+    let spec = spec::build(&request)?;
+    if let Some(outside) = Outside::of(roots, config) {
+        let exec = Exec { env, ..exec.clone() };
+        return by_runtime(&outside, &container, &spec, &exec, stdio);
+    }
     let join = init::Join {
-        spec: &spec::build(&request)?,
+        spec: &spec,
         pidfd: &pidfd,
         pid: process.pid,
         cgroup: &cgroup(roots, config),
@@ -63,6 +71,34 @@ pub fn exec(roots: &Roots, name: &str, exec: &Exec, stdio: Stdio) -> Result<Laun
         exactly: None,
     };
     init::join(join).map_err(|source: InitError| Error::Start { name: config.name.clone(), source })
+}
+
+/// By who has made the container. The user is looked up as the container sees its files.
+fn by_runtime(
+    outside: &Outside,
+    container: &Container,
+    spec: &Spec,
+    exec: &Exec,
+    stdio: Stdio,
+) -> Result<Launched, Error> {
+    let config = &container.config;
+    let failed = |source: InitError| Error::Start { name: config.name.clone(), source };
+    let place = format!("/proc/{}/root", container.status.process.pid);
+    let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+    let root = open(place.as_str(), flags, Mode::empty()).map_err(|error| io_at(&place)(error.into()))?;
+    if !container.status.process.is_alive() {
+        return Err(Error::NotRunning(config.name.clone()));
+    }
+    let user = exec.user.as_deref().unwrap_or(&config.user);
+    let identity = init::identity(root.as_fd(), user, &config.groups, spec).map_err(failed)?;
+    let mut process = spec.process().clone().unwrap_or_default();
+    process.set_args(Some(exec.args.clone()));
+    process.set_env(Some(exec.env.clone()));
+    if let Some(cwd) = &exec.cwd {
+        process.set_cwd(cwd.into());
+    }
+    let person = bundle::Person::new(identity, &process).map_err(io_at("resource limits"))?;
+    outside.exec(&bundle::process(&process, &person), stdio).map_err(failed)
 }
 
 /// Later entries win over earlier ones of the same name.

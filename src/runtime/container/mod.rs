@@ -118,10 +118,15 @@ pub fn is_name(name: &str) -> bool {
 /// The group of a container, whether or not it exists. Named by the id: it keeps that when the container gets another
 /// name, and its successor has a group of its own beside it.
 pub(super) fn cgroup(roots: &Roots, config: &Config) -> Cgroup {
+    Cgroup::named(&cgroup_name(roots, config))
+}
+
+/// Below each hierarchy.
+pub(super) fn cgroup_name(roots: &Roots, config: &Config) -> String {
     let id = config.id.get(..12).unwrap_or(&config.name);
     let above = config.cgroup_parent.trim_matches('/');
     let slash = if above.is_empty() { "" } else { "/" };
-    Cgroup::named(&format!("{above}{slash}stack-{}-{id}", roots.key()))
+    format!("{above}{slash}stack-{}-{id}", roots.key())
 }
 
 /// Whether its processes can be suspended.

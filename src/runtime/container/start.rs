@@ -12,6 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Config, Container, Error, Paths, Start, cgroup, get, io_at, lock, skeleton};
 use crate::runtime::init::{self, InitError, spec};
+use crate::runtime::outside::Outside;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::{self, STARTED};
 use crate::runtime::{state, sys};
@@ -82,6 +83,9 @@ fn is_alone() -> bool {
 
 /// Ends what a killed supervisor left behind: processes and their group. Its mounts ended with it.
 pub(super) fn clean(roots: &Roots, config: &Config) -> Result<(), Error> {
+    if let Some(outside) = Outside::of(roots, config) {
+        outside.delete().map_err(io_at(outside.directory()))?;
+    }
     let cgroup = cgroup(roots, config);
     loop {
         let processes = cgroup.processes();

@@ -8,7 +8,7 @@ use std::path::Path;
 use nix::sys::prctl;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{Capability, PosixRlimit, Process};
+use oci_spec::runtime::{Capability, PosixRlimit, PosixRlimitBuilder, Process};
 
 use super::InitError;
 use super::spec::ALL_CAPABILITIES;
@@ -240,6 +240,26 @@ fn set_rlimit(limit: &PosixRlimit) -> io::Result<()> {
         }
         other => other,
     }
+}
+
+/// The limits that this process can give: stricter ones than asked for where it may not raise its own, as for
+/// [`set_rlimits`].
+///
+/// # Errors
+/// Where its own can't be read.
+pub fn attainable(limits: &[PosixRlimit]) -> io::Result<Vec<PosixRlimit>> {
+    const MAY_RAISE: &str = "CAP_SYS_RESOURCE";
+    let may_raise = held_capabilities()? & mask_of(MAY_RAISE) != 0;
+    let within = |limit: &PosixRlimit| {
+        let own = if may_raise { u64::MAX } else { own_rlimit(resource(limit))?.rlim_max };
+        let given = PosixRlimitBuilder::default().typ(limit.typ()).soft(limit.soft().min(own)).hard(limit.hard().min(own));
+        given.build().map_err(io::Error::other)
+    };
+    limits.iter().map(within).collect()
+}
+
+fn mask_of(name: &str) -> u64 {
+    number(name).map_or(0, |bit| 1 << bit)
 }
 
 fn apply_rlimit(resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io::Result<()> {

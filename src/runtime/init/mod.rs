@@ -38,12 +38,12 @@ mod terminal;
 mod users;
 
 pub use affinity::check as check_processors;
-pub use credentials::{become_nobody, die_with_parent};
+pub use credentials::{Identity, attainable, become_nobody, die_with_parent};
 pub use labels::check as check_labels;
-pub use mounts::{attach, map_ids};
+pub use mounts::{attach, bound, map_ids};
 pub use options::WORDS as MOUNT_OPTIONS;
 pub use processors::thermal_counters;
-pub use terminal::{resize, size as terminal_size};
+pub use terminal::{receive as receive_terminal, resize, size as terminal_size};
 pub use users::{listed as mappings, with_files_of_root};
 
 /// What the first process of a container is made from.
@@ -429,7 +429,7 @@ fn new_namespaces(spec: &Spec) -> CloneFlags {
 }
 
 /// Whether the container has a namespace of this kind that is not the host's: new or by path.
-fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+pub fn has_namespace(spec: &Spec, kind: LinuxNamespaceType) -> bool {
     let wanted = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
     wanted.into_iter().flatten().any(|namespace| namespace.typ() == kind)
 }
@@ -474,6 +474,34 @@ pub fn ids_of(root: BorrowedFd<'_>, user: &str) -> Result<(u32, u32), InitError>
 /// [`InitError::User`].
 pub fn knows(root: BorrowedFd<'_>, user: &str, groups: &[String]) -> Result<(), InitError> {
     credentials::lookup(root, user, groups, None).map(drop)
+}
+
+/// Who `user[:group]` with the further groups is by the files of this root, within the ids that the specification has.
+///
+/// # Errors
+/// [`InitError::User`].
+pub fn identity(
+    root: std::os::fd::BorrowedFd<'_>,
+    user: &str,
+    groups: &[String],
+    spec: &Spec,
+) -> Result<Identity, InitError> {
+    credentials::lookup(root, user, groups, users::ids(spec))
+}
+
+/// The words by which the launcher, under this name, stays in front of the program as process 1. It looks for the program
+/// where the variables say, and has nobody to tell of it but by its exit code.
+pub fn reaper_arguments<'a>(
+    launcher: &str,
+    args: &[String],
+    env: impl Iterator<Item = &'a String>,
+) -> Vec<String> {
+    let program = args.first().map_or("", String::as_str);
+    let path = env.filter_map(|entry| entry.strip_prefix("PATH=")).last().unwrap_or(files::DEFAULT_PATH);
+    let candidates: Vec<String> =
+        files::candidates(program, path).iter().map(|path| path.display().to_string()).collect();
+    let first = [launcher, "reap", "-1"].map(str::to_owned).into_iter();
+    first.chain([candidates.len().to_string()]).chain(candidates).chain(args.iter().cloned()).collect()
 }
 
 /// A signal to the process, for callers that hold a [`Launched`].

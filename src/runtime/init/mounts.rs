@@ -72,23 +72,44 @@ pub fn prepare(
             let maker = if elsewhere { letter::Maker::Starter } else { letter::Maker::Child };
             prepared.exact = letter::prepare(spec, rootfs, users, maker)?;
         }
-        (Letter::Own, users) => prepare_own(spec, users, &mut prepared)?,
+        (Letter::Own, users) => {
+            let is_of_starter = |source: &Path| users.is_some() || source.starts_with("/proc/self/fd");
+            prepared.mounts = made(spec, users, std::mem::take(&mut prepared.mounts), is_of_starter)?;
+        }
     }
     Ok(prepared)
 }
 
-fn prepare_own(spec: &Spec, users: Option<&OwnedFd>, prepared: &mut Prepared) -> Result<(), InitError> {
+/// All that the engine's own specification binds, made and attached nowhere yet, by where it belongs: beside what is
+/// there already, or instead.
+///
+/// # Errors
+/// The mount that can't be made.
+pub fn bound(
+    spec: &Spec,
+    users: Option<&OwnedFd>,
+    mounts: Vec<(PathBuf, OwnedFd)>,
+) -> Result<Vec<(PathBuf, OwnedFd)>, InitError> {
+    made(spec, users, mounts, |_| true)
+}
+
+/// Those whose sources are meant.
+fn made(
+    spec: &Spec,
+    users: Option<&OwnedFd>,
+    mut mounts: Vec<(PathBuf, OwnedFd)>,
+    is_meant: impl Fn(&Path) -> bool,
+) -> Result<Vec<(PathBuf, OwnedFd)>, InitError> {
     for wanted in spec.mounts().iter().flatten().filter(|wanted| kind_of(wanted) == "bind") {
         let (destination, options) = (wanted.destination(), options_of(wanted));
         let source = wanted.source().as_deref().unwrap_or(Path::new(""));
-        let is_of_starter = users.is_some() || source.starts_with("/proc/self/fd");
-        if is_of_starter && prepared.at(destination).is_none() {
+        if is_meant(source) && !mounts.iter().any(|(target, _)| target == destination) {
             let made = bind_source(source, &options, users);
             let made = made.map_err(InitError::step(format!("mount {}", destination.display())))?;
-            prepared.mounts.push((destination.clone(), made));
+            mounts.push((destination.clone(), made));
         }
     }
-    Ok(())
+    Ok(mounts)
 }
 
 /// The root that the starter made, on top of the host's, which ends with the pivot.

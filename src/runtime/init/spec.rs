@@ -318,7 +318,7 @@ pub fn build(request: &Request) -> Result<Spec, BuildError> {
 
 /// Marks a container without a system call filter. The filter itself is built from the capabilities when the process
 /// is made, and is not part of the specification's text.
-const UNCONFINED: &str = "stack.seccomp.unconfined";
+pub const UNCONFINED: &str = "stack.seccomp.unconfined";
 
 fn annotations(request: &Request) -> BTreeMap<String, String> {
     let mut annotations = request.annotations.clone();

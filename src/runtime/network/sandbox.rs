@@ -4,7 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::thread;
 
@@ -84,6 +84,15 @@ pub fn ensure(roots: &Roots, container: &str, owner: &Owner) -> io::Result<PathB
         Ok(mount(Some("/proc/thread-self/ns/net"), &target, None::<&str>, MsFlags::MS_BIND, None::<&str>)?)
     })?;
     Ok(path)
+}
+
+/// One that only its descriptor holds, with its loopback up.
+pub fn unnamed() -> io::Result<OwnedFd> {
+    on_thread(|| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        furnish()?;
+        Ok(File::open("/proc/thread-self/ns/net")?.into())
+    })
 }
 
 /// What every new network namespace of a container has: its loopback up, and no IPv6 until a network of the container

@@ -31,6 +31,7 @@ use crate::runtime::{events, state, sys, userns};
 
 mod adopt;
 mod asleep;
+mod outside;
 
 pub use adopt::{UNKNOWN, UNSEEN};
 
@@ -220,7 +221,11 @@ impl Supervisor {
 
     fn launch(&mut self) -> Result<(), InitError> {
         self.mount()?;
-        let (spec, mut joined) = self.specification()?;
+        let outside = self.outside();
+        if outside.is_some() {
+            self.make_network()?;
+        }
+        let (spec, joined) = self.specification()?;
         let group = |error: crate::runtime::cgroup::Error| InitError::Step {
             step: "control group".into(),
             reason: error.to_string(),
@@ -230,20 +235,10 @@ impl Supervisor {
             self.cgroup.limit(resources).map_err(group)?;
         }
         let (stdio, mut output, input) = self.stdio().map_err(|error| step("pipes", error))?;
-        let process = init::launch(init::Launch {
-            spec: &spec,
-            rootfs: &self.paths.rootfs,
-            cgroup: &self.cgroup,
-            stdio,
-            launcher: &init::launcher::ensure(&self.roots).map_err(|error| step("launcher", error))?,
-            user: &self.config.user,
-            groups: &self.config.groups,
-            reaper: self.config.init,
-            lasting: outlives(&self.config),
-            users: self.users.as_ref(),
-            mounts: std::mem::take(&mut joined.mounts),
-            hold: None,
-        })?;
+        let process = match outside {
+            Some(outside) => self.launch_by(&outside, &spec, joined, stdio)?,
+            None => self.launch_own(&spec, joined, stdio)?,
+        };
         self.keep_network(process.pid);
         self.clients.input = input;
         self.clients.lasting_input = !self.config.stdin_once;
@@ -267,6 +262,23 @@ impl Supervisor {
         self.save();
         self.tell("start");
         Ok(())
+    }
+
+    fn launch_own(&self, spec: &Spec, mut joined: Joined, stdio: Stdio) -> Result<Launched, InitError> {
+        init::launch(init::Launch {
+            spec,
+            rootfs: &self.paths.rootfs,
+            cgroup: &self.cgroup,
+            stdio,
+            launcher: &init::launcher::ensure(&self.roots).map_err(|error| step("launcher", error))?,
+            user: &self.config.user,
+            groups: &self.config.groups,
+            reaper: self.config.init,
+            lasting: outlives(&self.config),
+            users: self.users.as_ref(),
+            mounts: std::mem::take(&mut joined.mounts),
+            hold: None,
+        })
     }
 
     /// A network namespace that was born with the program outlives it: others may live in it when the program is started
@@ -563,6 +575,9 @@ impl Supervisor {
         self.status.exit_code = code;
         self.status.oom_killed = oom_killed;
         self.status.finished_ms = container::now_ms();
+        if let Some(Err(error)) = self.outside().map(|outside| outside.delete()) {
+            self.status.error = Some(error.to_string());
+        }
         // The pid namespace has ended with its first process, and everything in it.
         if let Err(error) = self.cgroup.remove() {
             self.status.error = Some(error.to_string());
@@ -652,7 +667,10 @@ impl Supervisor {
     }
 
     fn signal(&self, number: i32) {
-        if let Some(run) = &self.run {
+        let Some(run) = &self.run else { return };
+        // What is behind a runtime need not be a process of this kernel; but what is to be killed is killed.
+        let asked = self.outside().is_some_and(|outside| outside.kill(number).is_ok());
+        if !asked {
             // It may just have ended.
             drop(sys::pidfd_send_signal(run.process.pidfd.as_fd(), number));
         }

@@ -41,6 +41,9 @@
 //! Other engines bring a bundle and runc's words (`stack oci-runtime`, [`runtime::bundle`]): the same code of
 //! [`runtime::init`], with nobody to supervise but who asked.
 //!
+//! The other way round, a container may name a runtime of others ([`runtime::outside`]): its supervisor makes all that it
+//! has of the host, writes a bundle, and has that runtime make the processes.
+//!
 //! Programs beside the container's own, such as hooks, join it from a process with one thread: a command that has several
 //! starts this program once more for each ([`runtime::container::aside`]).
 //!
@@ -56,7 +59,7 @@
 //!   supervisor is executed from a mount that nobody can write to.
 //! - No environment variable is read below `cli`, but for the places of docker's passwords and of registries' settings
 //!   ([`runtime::image`]); no program but this one is run, neither `ip`, `nft` nor `mount`, but for the credential
-//!   helpers that a user names, and for an ordinary user newuidmap, newgidmap, and pasta or slirp4netns.
+//!   helpers that a user names, the runtime that a container names, and for an ordinary user newuidmap, newgidmap, and pasta or slirp4netns.
 //!
 //! # Files on disk
 //!
@@ -65,7 +68,7 @@
 //! `images/{index.json,blobs,layers,signatures}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data,snapshots}`, `volumes/.trash`,
 //! `skeleton` (the layer below all images). Below the volatile root (`/run/stack`), gone at reboot:
 //! `containers/NAME/{status.json,start.json,shim.sock,…}`, `netns/CONTAINER`, `files/CONTAINER` (configs and secrets),
-//! `locks`. Of a container that goes with its end, `config.json` and `endpoints/CONTAINER.json` are below the volatile
+//! `outside/ID` (bundles), `locks`. Of a container that goes with its end, `config.json` and `endpoints/CONTAINER.json` are below the volatile
 //! root too, and what it writes in `containers/.transient-NAME`: the next command sweeps away what nobody owns. Every
 //! JSON file has a version, is written under another name, synced, and renamed ([`runtime::state`]).
 

@@ -33,6 +33,7 @@ mod oci_mounts;
 mod oci_namespaces;
 mod oci_process;
 mod oci_runtime;
+mod outside_runtimes;
 mod plans;
 mod prechecks;
 mod probe;

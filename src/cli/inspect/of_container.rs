@@ -205,6 +205,7 @@ fn host_config(one: &Container, wanted: &ContainerConfig) -> Value {
         "DnsSearch": wanted.dns_search,
         "DnsOptions": wanted.dns_opt,
         "ExtraHosts": hosts,
+        "Runtime": config.runtime.as_ref().map_or("stack", |runtime| &runtime.name),
         "Privileged": wanted.privileged,
         "ReadonlyRootfs": wanted.read_only,
         "Init": wanted.init,

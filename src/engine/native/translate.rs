@@ -45,6 +45,11 @@ pub enum TranslateError {
         "userns_mode: private can't be had with `{0}` of others: what is theirs is not its to mount\n  help: leave one of them out"
     )]
     UsersAndShared(&'static str),
+    #[error(
+        "userns_mode: private can't be had with runtime `{0}`: the engine's own makes user namespaces\n  help: leave one of \
+         them out"
+    )]
+    UsersAndRuntime(String),
     #[error("health check {0:?}: expected CMD, CMD-SHELL or NONE first")]
     Healthcheck(String),
     #[error("logging: {message}{help}")]
@@ -142,6 +147,9 @@ pub fn private_users(wanted: &ContainerConfig) -> Result<bool, TranslateError> {
         None | Some("" | "host") => return Ok(false),
         Some("private" | "auto") => {}
         Some(other) => return Err(TranslateError::Users(other.to_owned())),
+    }
+    if let Some(runtime) = &wanted.runtime {
+        return Err(TranslateError::UsersAndRuntime(runtime.clone()));
     }
     let shared = [("pid", &wanted.pid), ("ipc", &wanted.ipc)];
     match shared.into_iter().find(|(_, mode)| **mode != NamespaceMode::Private) {

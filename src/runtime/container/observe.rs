@@ -153,7 +153,7 @@ fn checked(status: Status, config: &Config) -> Status {
         // It had ended before, with that code.
         State::Restarting => (status.exit_code, "its supervisor was killed before it was started again"),
         _ if shim::outlives(config) => (shim::UNKNOWN, shim::UNSEEN),
-        _ => (137, "its supervisor was killed, and it with it"),
+        _ => (shim::KILLED.0, shim::KILLED.1),
     };
     let (state, error) = (State::Exited, Some(error.to_owned()));
     // When it ended nobody knows; not before it was started.

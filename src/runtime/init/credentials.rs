@@ -1,5 +1,6 @@
 //! Who the container's program is, and what it may do.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
@@ -252,7 +253,8 @@ pub fn attainable(limits: &[PosixRlimit]) -> io::Result<Vec<PosixRlimit>> {
     let may_raise = held_capabilities()? & mask_of(MAY_RAISE) != 0;
     let within = |limit: &PosixRlimit| {
         let own = if may_raise { u64::MAX } else { own_rlimit(resource(limit))?.rlim_max };
-        let given = PosixRlimitBuilder::default().typ(limit.typ()).soft(limit.soft().min(own)).hard(limit.hard().min(own));
+        let given =
+            PosixRlimitBuilder::default().typ(limit.typ()).soft(limit.soft().min(own)).hard(limit.hard().min(own));
         given.build().map_err(io::Error::other)
     };
     limits.iter().map(within).collect()
@@ -260,6 +262,15 @@ pub fn attainable(limits: &[PosixRlimit]) -> io::Result<Vec<PosixRlimit>> {
 
 fn mask_of(name: &str) -> u64 {
     number(name).map_or(0, |bit| 1 << bit)
+}
+
+/// These capabilities, as far as this process holds them: nobody gets of it what it has not.
+///
+/// # Errors
+/// Where its own can't be read.
+pub fn held_of(wanted: &HashSet<Capability>) -> io::Result<HashSet<Capability>> {
+    let held = held_capabilities()?;
+    Ok(wanted.iter().copied().filter(|one| mask_of(&one.to_string()) & held != 0).collect())
 }
 
 fn apply_rlimit(resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io::Result<()> {

@@ -38,9 +38,9 @@ mod terminal;
 mod users;
 
 pub use affinity::check as check_processors;
-pub use credentials::{Identity, attainable, become_nobody, die_with_parent};
+pub use credentials::{Identity, attainable, become_nobody, die_with_parent, held_of};
 pub use labels::check as check_labels;
-pub use mounts::{attach, bound, map_ids};
+pub use mounts::{attach, bound, groups_beside, map_ids};
 pub use options::WORDS as MOUNT_OPTIONS;
 pub use processors::thermal_counters;
 pub use terminal::{receive as receive_terminal, resize, size as terminal_size};
@@ -491,11 +491,7 @@ pub fn identity(
 
 /// The words by which the launcher, under this name, stays in front of the program as process 1. It looks for the program
 /// where the variables say, and has nobody to tell of it but by its exit code.
-pub fn reaper_arguments<'a>(
-    launcher: &str,
-    args: &[String],
-    env: impl Iterator<Item = &'a String>,
-) -> Vec<String> {
+pub fn reaper_arguments<'a>(launcher: &str, args: &[String], env: impl Iterator<Item = &'a String>) -> Vec<String> {
     let program = args.first().map_or("", String::as_str);
     let path = env.filter_map(|entry| entry.strip_prefix("PATH=")).last().unwrap_or(files::DEFAULT_PATH);
     let candidates: Vec<String> =

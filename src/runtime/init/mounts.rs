@@ -381,6 +381,22 @@ pub fn cgroup(root: BorrowedFd<'_>, target: &Path, group: &Cgroup, attributes: u
     sys::restrict_mount(holder.as_fd(), READ_ONLY, false)
 }
 
+/// The control groups as the specification wants to see them, at another place for others to bind. Returns where they
+/// belong; `None` where the specification does not want them.
+pub fn groups_beside(
+    spec: &Spec,
+    root: BorrowedFd<'_>,
+    place: &Path,
+    group: &Cgroup,
+) -> Result<Option<PathBuf>, InitError> {
+    let Some(wanted) = spec.mounts().iter().flatten().find(|wanted| kind_of(wanted) == "cgroup") else {
+        return Ok(None);
+    };
+    let made = cgroup(root, place, group, attributes(&options_of(wanted)));
+    made.map_err(InitError::step(format!("mount {}", wanted.destination().display())))?;
+    Ok(Some(wanted.destination().clone()))
+}
+
 /// Opens the directory inside the root, making what is missing of its path.
 pub fn directory(root: BorrowedFd<'_>, path: &Path, mode: u32) -> io::Result<OwnedFd> {
     let flags = libc::O_PATH | libc::O_DIRECTORY;

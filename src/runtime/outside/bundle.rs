@@ -38,6 +38,7 @@ pub struct Person {
     pub identity: Identity,
     /// As far as this process can give them.
     pub limits: Vec<PosixRlimit>,
+    pub capabilities: HashSet<Capability>,
 }
 
 impl Person {
@@ -47,7 +48,8 @@ impl Person {
     /// Where the own limits can't be read.
     pub fn new(identity: Identity, process: &Process) -> io::Result<Self> {
         let limits = process.rlimits().as_deref().unwrap_or_default();
-        Ok(Self { identity, limits: init::attainable(limits)? })
+        let bounding = process.capabilities().as_ref().and_then(|sets| sets.bounding().clone()).unwrap_or_default();
+        Ok(Self { identity, limits: init::attainable(limits)?, capabilities: init::held_of(&bounding)? })
     }
 }
 
@@ -78,15 +80,13 @@ pub fn process(own: &Process, person: &Person) -> Process {
     user.set_gid(identity.gid);
     user.set_additional_gids(Some(identity.groups.clone()));
     process.set_user(user);
+    process.set_capabilities(Some(capabilities(person)));
     process.set_rlimits(Some(person.limits.clone()));
     let mut env = own.env().clone().unwrap_or_default();
     if !env.iter().any(|entry| entry.starts_with("HOME=")) {
         env.push(format!("HOME={}", identity.home));
     }
     process.set_env(Some(env));
-    if identity.uid != 0 {
-        process.set_capabilities(own.capabilities().as_ref().map(bounding_alone));
-    }
     if own.terminal() == Some(true) {
         let size = BoxBuilder::default().height(24_u64).width(80_u64).build();
         process.set_console_size(size.ok());
@@ -94,10 +94,15 @@ pub fn process(own: &Process, person: &Person) -> Process {
     process
 }
 
-fn bounding_alone(sets: &LinuxCapabilities) -> LinuxCapabilities {
-    let mut sets = sets.clone();
-    sets.set_effective(Some(HashSet::new()));
-    sets.set_permitted(Some(HashSet::new()));
+fn capabilities(person: &Person) -> LinuxCapabilities {
+    let none = HashSet::new;
+    let own = if person.identity.uid == 0 { person.capabilities.clone() } else { none() };
+    let mut sets = LinuxCapabilities::default();
+    sets.set_bounding(Some(person.capabilities.clone()));
+    sets.set_effective(Some(own.clone()));
+    sets.set_permitted(Some(own));
+    sets.set_inheritable(Some(none()));
+    sets.set_ambient(Some(none()));
     sets
 }
 
@@ -130,7 +135,9 @@ fn set_linux(spec: &mut Spec, host: &Host<'_>) {
 /// The engine's own filter for these capabilities, unless the container does without.
 fn filter(spec: &Spec) -> Option<oci_spec::runtime::LinuxSeccomp> {
     let sets = spec.process().as_ref()?.capabilities().as_ref()?;
-    let held: BTreeSet<String> = sets.bounding().iter().flatten().map(Capability::to_string).collect();
+    // The type writes them without what the kernel's names begin with.
+    let full = |one: &Capability| format!("CAP_{}", one.to_string().trim_start_matches("CAP_"));
+    let held: BTreeSet<String> = sets.bounding().iter().flatten().map(full).collect();
     spec::is_confined(spec).then(|| seccomp::written(&held))
 }
 

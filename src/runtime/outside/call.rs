@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -115,7 +115,7 @@ impl Call<'_> {
         if in_time { Ok(code) } else { Err(Failed(format!("no answer within {} s", PATIENCE_MS / 1000))) }
     }
 
-    fn reason(&self, code: Option<i32>, said: &PathBuf) -> Failed {
+    fn reason(&self, code: Option<i32>, said: &Path) -> Failed {
         let text = |path: &Path| fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned());
         let log = text(self.log).ok().and_then(|log| last_error(&log));
         let said = || text(said).ok().and_then(|said| last_error(&said));
@@ -131,9 +131,9 @@ impl Call<'_> {
 fn last_error(log: &str) -> Option<String> {
     let of = |line: &str| {
         let entry: Value = serde_json::from_str(line).ok()?;
-        let is_error = entry["level"].as_str().is_some_and(|level| {
-            ["error", "fatal", "panic"].iter().any(|word| level.eq_ignore_ascii_case(word))
-        });
+        let is_error = entry["level"]
+            .as_str()
+            .is_some_and(|level| ["error", "fatal", "panic"].iter().any(|word| level.eq_ignore_ascii_case(word)));
         let text = entry["msg"].as_str().or_else(|| entry["fields"]["message"].as_str());
         text.filter(|_| is_error).map(str::to_owned)
     };
@@ -147,7 +147,8 @@ mod tests {
 
     #[test]
     fn the_last_error_of_each_kind_of_log_is_found() {
-        let runc = "{\"level\":\"warning\",\"msg\":\"a\"}\n{\"level\":\"error\",\"msg\":\"no cgroup\",\"time\":\"t\"}\n";
+        let runc =
+            "{\"level\":\"warning\",\"msg\":\"a\"}\n{\"level\":\"error\",\"msg\":\"no cgroup\",\"time\":\"t\"}\n";
         let youki = "{\"timestamp\":\"t\",\"level\":\"ERROR\",\"fields\":{\"message\":\"no bundle\"}}\n";
         let of = |text: &str| last_error(text).unwrap_or_default();
         assert_eq!([runc, youki, "one\ntwo\n\n", ""].map(of), ["no cgroup", "no bundle", "two", ""]);

@@ -19,7 +19,9 @@ const KNOWN: [&str; 4] = ["runc", "crun", "youki", "runsc"];
 /// Why a runtime can't be had.
 #[derive(Debug, thiserror::Error)]
 pub enum FindError {
-    #[error("{name} is not on this host\n  help: install it, or say in {settings} where it is: `[{name}]`, `path = \"…\"`")]
+    #[error(
+        "{name} is not on this host\n  help: install it, or say in {settings} where it is: `[{name}]`, `path = \"…\"`"
+    )]
     Absent { name: String, settings: PathBuf },
     #[error(
         "{name:?} is no runtime that this host knows\n  help: runc, crun, youki, runsc, an absolute path, or a name from \

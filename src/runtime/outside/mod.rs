@@ -166,12 +166,7 @@ impl Outside {
             .run(None)
     }
 
-    fn with_process(
-        &self,
-        verb: Verb<'_>,
-        process: Option<&Process>,
-        stdio: Stdio,
-    ) -> Result<Launched, InitError> {
+    fn with_process(&self, verb: Verb<'_>, process: Option<&Process>, stdio: Stdio) -> Result<Launched, InitError> {
         let files = Files::of(&self.directory);
         let launched = self.launch(verb, &files, stdio);
         for path in [&files.pid, &files.socket] {

@@ -99,7 +99,8 @@ mod tests {
             for call in (0..600).filter(|call| ![libc::SYS_clone, libc::SYS_socket].contains(call)) {
                 same(call, [0; 3]);
             }
-            for bits in [0, libc::SIGCHLD as u32, libc::CLONE_VM as u32].into_iter().chain((0..32).map(|bit| 1 << bit)) {
+            for bits in [0, libc::SIGCHLD as u32, libc::CLONE_VM as u32].into_iter().chain((0..32).map(|bit| 1 << bit))
+            {
                 for more in [0, libc::CLONE_NEWUSER as u32, libc::CLONE_NEWNS as u32] {
                     same(libc::SYS_clone, [bits | more, 0, 0]);
                 }

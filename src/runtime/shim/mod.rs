@@ -40,7 +40,7 @@ mod sleeper;
 mod supervisor;
 
 pub use policy::restart_after;
-pub use supervisor::{UNKNOWN, UNSEEN, outlives, signal_number};
+pub use supervisor::{KILLED, UNKNOWN, UNSEEN, outlives, signal_number};
 
 /// What the supervisor of a container begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,7 +33,7 @@ mod adopt;
 mod asleep;
 mod outside;
 
-pub use adopt::{UNKNOWN, UNSEEN};
+pub use adopt::{KILLED, UNKNOWN, UNSEEN};
 
 /// How much is read from a container at once, in bytes.
 const PIECE: usize = 64 << 10;

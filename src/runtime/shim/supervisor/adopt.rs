@@ -11,7 +11,7 @@ use nix::fcntl::{OFlag, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{Mode, fstat};
 
-use super::{Run, Supervisor, nonblocking, policy};
+use super::{Run, Supervisor, nonblocking, outlives, policy};
 use crate::runtime::container::{self, State, Status};
 use crate::runtime::init::{InitError, Launched};
 use crate::runtime::roots::Roots;
@@ -23,6 +23,8 @@ use crate::runtime::{state, sys};
 const COLLECTED_MS: u16 = 5000;
 /// What an exit code that nobody knows is called, as containerd has it.
 pub const UNKNOWN: i32 = 255;
+/// The code and the word of what does not outlive its supervisor.
+pub const KILLED: (i32, &str) = (137, "its supervisor was killed, and it with it");
 pub const UNSEEN: &str = "its supervisor was killed, and it ended unseen: its exit code is not known";
 
 /// A pipe whose end for the program is open for reading, too: so it is never without a reader, and what is written to it
@@ -53,6 +55,7 @@ impl Supervisor {
         let now = Instant::now();
         let begun = now.checked_sub(age).unwrap_or(now);
         match own.program(begun) {
+            Some(run) if !outlives(&own.config) => own.end_stranded(&run),
             Some(run) => {
                 own.remember_namespaces(run.process.pid).map_err(|error| step("namespaces", error))?;
                 own.run = Some(run);
@@ -80,6 +83,13 @@ impl Supervisor {
         Some(Run { process: Launched { pid: process.pid, pidfd, terminal: None }, output, begun })
     }
 
+    /// The kernel has not ended it with its supervisor, since a runtime of others made it.
+    fn end_stranded(&mut self, run: &Run) {
+        // It may just have ended by itself.
+        drop(sys::pidfd_send_signal(run.process.pidfd.as_fd(), libc::SIGKILL));
+        self.ended_as(KILLED.0, KILLED.1);
+    }
+
     /// Those that the next start is to be in again.
     fn remember_namespaces(&mut self, pid: i32) -> io::Result<()> {
         if self.config.request.users.is_some() {
@@ -91,14 +101,21 @@ impl Supervisor {
 
     /// It has ended while nobody looked.
     fn ended_unseen(&mut self) {
+        match outlives(&self.config) {
+            true => self.ended_as(UNKNOWN, UNSEEN),
+            false => self.ended_as(KILLED.0, KILLED.1),
+        }
+    }
+
+    fn ended_as(&mut self, code: i32, word: &str) {
         let by_hand = self.status.by_hand;
         let before = (self.status.state, self.status.finished_ms);
-        let code = if before.0 == State::Restarting { self.status.exit_code } else { UNKNOWN };
+        let code = if before.0 == State::Restarting { self.status.exit_code } else { code };
         self.set_exited(code, self.cgroup.oom_kills() > 0);
         if before.0 == State::Restarting {
             self.status.finished_ms = before.1;
         } else {
-            self.status.error = Some(UNSEEN.to_owned());
+            self.status.error = Some(word.to_owned());
             self.tell_end(code);
         }
         let pause = policy::restart_after(&self.config, code, by_hand, self.status.restarts, 0);

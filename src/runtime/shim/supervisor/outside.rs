@@ -47,8 +47,9 @@ impl Supervisor {
         if self.config.init {
             mounts.push((PathBuf::from(bundle::REAPER), self.reaper().map_err(|error| step("launcher", error))?));
         }
-        let attached = Attached::at(&outside.mounts(), &mounts).map_err(|error| step("mounts", error))?;
-        let written = self.bundle(spec, &attached);
+        let mut attached = Attached::at(&outside.mounts(), &mounts).map_err(|error| step("mounts", error))?;
+        let added = attached.add_groups(spec, &self.cgroup);
+        let written = added.and_then(|()| self.bundle(spec, &attached));
         let made = written.and_then(|bundle| outside.create(&bundle, stdio));
         attached.detach().map_err(|error| step("mounts", error))?;
         let process = made?;

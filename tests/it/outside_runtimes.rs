@@ -24,12 +24,22 @@ fn world() -> World {
 const PATIENT: &str = "trap 'echo bye; exit 3' TERM; echo begun; while :; do sleep 0.02; done";
 const RUNC: [&str; 4] = ["--runtime", "runc", "--network", "none"];
 
-fn run(world: &World, more: &[&str], words: &[&str]) -> crate::support::Output {
-    world.run(&[&["run", "--rm"], &RUNC[..], more, &["shell"], words].concat())
+/// Whether the host has control groups of version 2 alone.
+fn is_unified() -> bool {
+    Path::new("/sys/fs/cgroup/cgroup.controllers").exists()
 }
 
-fn background(world: &World, name: &str, more: &[&str]) {
-    world.ok(&[&["run", "-d", "--name", name], &RUNC[..], more, &["shell", "sh", "-c", PATIENT]].concat());
+/// Those of Debian that work on this host; crun does not where both versions are mounted.
+fn runtimes() -> &'static [&'static str] {
+    if is_unified() { &["runc", "crun"] } else { &["runc"] }
+}
+
+fn flags(runtime: &str) -> [&str; 4] {
+    ["--runtime", runtime, "--network", "none"]
+}
+
+fn background(world: &World, runtime: &str, name: &str, more: &[&str]) {
+    world.ok(&[&["run", "-d", "--name", name], &flags(runtime)[..], more, &["shell", "sh", "-c", PATIENT]].concat());
     eventually("it has begun", || world.ok(&["logs", name]).contains("begun"));
 }
 
@@ -37,11 +47,13 @@ fn inspect(world: &World, name: &str) -> Value {
     serde_json::from_str::<Value>(&world.ok(&["inspect", name])).unwrap()[0].clone()
 }
 
-/// What runc itself says of the container with this name.
+/// What its runtime itself says of the container with this name.
 fn state(world: &World, name: &str) -> Value {
-    let id = inspect(world, name)["Id"].as_str().unwrap().to_owned();
+    let found = inspect(world, name);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let (id, runtime) = (text(&found["Id"]), text(&found["HostConfig"]["Runtime"]));
     let root = world.roots.run.join("outside").join(&id[..12]).join("state");
-    let output = std::process::Command::new("runc").arg("--root").arg(root).args(["state", &id]).output().unwrap();
+    let output = std::process::Command::new(runtime).arg("--root").arg(root).args(["state", &id]).output().unwrap();
     serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
 }
 
@@ -66,24 +78,24 @@ fn group(pid: i32, controller: &str, file: &str) -> String {
 #[test]
 fn exit_codes_output_and_input_are_the_programs() {
     let world = world();
-    let output = run(&world, &[], &["sh", "-c", "echo out; echo err >&2; exit 7"]);
-    assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (7, "out\n", "err\n"));
-    assert_eq!(
-        run(&world, &[], &["sh", "-c", "kill -9 $$; exit 1"]).code,
-        1,
-        "process 1 of a namespace is spared that"
-    );
-    let words = [&["run", "--rm", "-i"], &RUNC[..], &["shell", "cat"]].concat();
-    assert_eq!(world.run_with(&words, "to the end").stdout, "to the end");
-    for (program, code) in [("nosuch", 127), ("/nosuch", 127), ("/etc", 126)] {
-        let output = run(&world, &[], &[program]);
-        assert_eq!(output.code, code, "{program}: {output:?}");
-        assert!(output.stderr.contains(&format!("exec {program:?}")), "{output:?}");
+    for runtime in runtimes() {
+        let base = [&["run", "--rm", "-i"], &flags(runtime)[..]].concat();
+        let run = |more: &[&str], words: &[&str]| world.run(&[&base[..], more, &["shell"], words].concat());
+        let output = run(&[], &["sh", "-c", "echo out; echo err >&2; exit 7"]);
+        assert_eq!((output.code, output.stdout.as_str(), output.stderr.as_str()), (7, "out\n", "err\n"), "{runtime}");
+        assert_eq!(run(&[], &["sh", "-c", "kill -9 $$; exit 1"]).code, 1, "process 1 of a namespace is spared that");
+        let words = [&base[..], &["shell", "cat"]].concat();
+        assert_eq!(world.run_with(&words, "to the end").stdout, "to the end");
+        for (program, code) in [("nosuch", 127), ("/nosuch", 127), ("/etc/passwd", 126)] {
+            let output = run(&[], &[program]);
+            assert_eq!(output.code, code, "{runtime} {program}: {output:?}");
+            assert!(output.stderr.contains(&format!("exec {program:?}")), "{output:?}");
+        }
+        // With a process 1 of the engine's in front.
+        let output = run(&["--init"], &["sh", "-c", "echo $$; exit 5"]);
+        assert_eq!(output.code, 5, "{output:?}");
+        assert_ne!(output.stdout, "1\n");
     }
-    // With a process 1 of the engine's in front.
-    let output = run(&world, &["--init"], &["sh", "-c", "echo $$; exit 5"]);
-    assert_eq!(output.code, 5, "{output:?}");
-    assert_ne!(output.stdout, "1\n");
     assert_eq!(world.names(), [""; 0]);
 }
 
@@ -118,13 +130,16 @@ fn it_may_do_what_a_container_of_the_engines_own_may() {
 #[test]
 fn a_container_is_stopped_paused_changed_and_started_again() {
     let world = world();
-    background(&world, "it", &["--memory", "64m", "--pids-limit", "50", "--restart", "always"]);
-    assert_eq!(state(&world, "it")["status"], "running");
-    let inspected = inspect(&world, "it");
-    assert_eq!(inspected["HostConfig"]["Runtime"], "runc");
-    let first = pid(&world, "it");
+    runtimes().iter().for_each(|runtime| is_led(&world, runtime));
+}
+
+fn is_led(world: &World, runtime: &str) {
+    background(world, runtime, "it", &["--memory", "64m", "--pids-limit", "50", "--restart", "always"]);
+    assert_eq!(state(world, "it")["status"], "running");
+    assert_eq!(inspect(world, "it")["HostConfig"]["Runtime"], runtime);
+    let first = pid(world, "it");
     let memory = || {
-        let pid = pid(&world, "it");
+        let pid = pid(world, "it");
         match Path::new("/sys/fs/cgroup/memory").is_dir() {
             true => group(pid, "memory", "memory.limit_in_bytes"),
             false => group(pid, "memory", "memory.max"),
@@ -135,13 +150,13 @@ fn a_container_is_stopped_paused_changed_and_started_again() {
     world.ok(&["update", "--memory", "32m", "it"]);
     assert_eq!(memory(), (32 << 20).to_string());
     world.ok(&["pause", "it"]);
-    assert_eq!((world.field("it", "state"), state(&world, "it")["status"].clone()), ("paused".into(), "paused".into()));
+    assert_eq!((world.field("it", "state"), state(world, "it")["status"].clone()), ("paused".into(), "paused".into()));
     world.ok(&["unpause", "it"]);
     assert!(world.ok(&["top", "it"]).contains("trap"));
     assert!(world.ok(&["stats", "--no-stream", "it"]).contains("32.0MiB"));
     // Its policy brings it back, and a stop by command does not.
     kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
-    eventually("it is another one", || ![0, first].contains(&pid(&world, "it")));
+    eventually("it is another one", || ![0, first].contains(&pid(world, "it")));
     assert_eq!(world.field("it", "restarts"), 1);
     assert_eq!(memory(), (32 << 20).to_string());
     world.ok(&["rename", "it", "other"]);
@@ -163,17 +178,76 @@ fn a_container_is_stopped_paused_changed_and_started_again() {
 fn who_does_not_listen_is_killed_when_its_time_is_up() {
     let world = world();
     let words = ["shell", "sh", "-c", "trap '' TERM; echo begun; while :; do sleep 0.02; done"];
-    world.ok(&[&["run", "-d", "--name", "deaf", "--stop-timeout", "1"], &RUNC[..], &words].concat());
-    eventually("it has begun", || world.ok(&["logs", "deaf"]).contains("begun"));
-    world.ok(&["stop", "deaf"]);
-    assert_eq!(world.field("deaf", "exit_code"), 137);
-    world.ok(&["rm", "deaf"]);
+    for runtime in runtimes() {
+        world.ok(&[&["run", "-d", "--name", "deaf", "--stop-timeout", "1"], &flags(runtime)[..], &words].concat());
+        eventually("it has begun", || world.ok(&["logs", "deaf"]).contains("begun"));
+        world.ok(&["stop", "deaf"]);
+        assert_eq!(world.field("deaf", "exit_code"), 137);
+        world.ok(&["rm", "deaf"]);
+    }
+}
+
+/// Namespaces and memory of others, the host's network, files that are read-only to the last mount, and the memory that
+/// runs out.
+#[test]
+fn what_the_engine_shares_and_limits_holds_under_other_runtimes() {
+    let world = world();
+    for runtime in runtimes() {
+        let run = |more: &[&str], words: &[&str]| {
+            world.run(&[&["run", "--rm", "--runtime", runtime], more, &["shell"], words].concat())
+        };
+        world.ok(&["run", "-d", "--name", "other", "--network", "none", "shell", "sh", "-c", PATIENT]);
+        let namespace = |kind: &str| {
+            let link = fs::read_link(format!("/proc/{}/ns/{kind}", pid(&world, "other"))).unwrap();
+            format!("{}\n", link.display())
+        };
+        let shared = ["--network", "container:other", "--pid", "container:other", "--ipc", "container:other"];
+        for kind in ["net", "pid", "ipc"] {
+            let output = run(&shared, &["busybox", "readlink", &format!("/proc/self/ns/{kind}")]);
+            assert_eq!(output.stdout, namespace(kind), "{runtime}: {output:?}");
+        }
+        world.ok(&["exec", "other", "sh", "-c", "echo shared > /dev/shm/note"]);
+        assert_eq!(run(&shared, &["cat", "/dev/shm/note"]).stdout, "shared\n");
+        let own = fs::read_link("/proc/self/ns/net").unwrap().display().to_string();
+        let host = ["--network", "host", "--pid", "host", "--uts", "host"];
+        assert_eq!(run(&host, &["busybox", "readlink", "/proc/self/ns/net"]).stdout.trim(), own, "{runtime}");
+        fs::create_dir_all(world.directory.join("data")).unwrap();
+        let data = format!("{}:/data:ro", world.directory.join("data").display());
+        let output =
+            run(&["--network", "none", "-v", &data, "--read-only"], &["sh", "-c", "touch /data/x; touch /x; exit 3"]);
+        assert_eq!((output.code, output.stderr.matches("Read-only file system").count()), (3, 2), "{output:?}");
+        let names = ["--network", "none", "--hostname", "h", "--domainname", "d.example"];
+        assert_eq!(
+            run(&names, &["sh", "-c", "busybox hostname; cat /proc/sys/kernel/domainname"]).stdout,
+            "h\nd.example\n"
+        );
+        let hog = [
+            "run",
+            "--name",
+            "hog",
+            "--runtime",
+            runtime,
+            "--network",
+            "none",
+            "--memory",
+            "24m",
+            "--memory-swap",
+            "24m",
+        ];
+        let output = world.run(&[&hog[..], &["builtin:whoami", "hold", "200"]].concat());
+        assert_eq!((output.code, world.field("hog", "oom_killed")), (137, true.into()), "{output:?}");
+        world.ok(&["rm", "-f", "hog", "other"]);
+    }
 }
 
 #[test]
 fn programs_join_it_by_the_same_runtime() {
     let world = world();
-    background(&world, "it", &[]);
+    runtimes().iter().for_each(|runtime| is_joined(&world, runtime));
+}
+
+fn is_joined(world: &World, runtime: &str) {
+    background(world, runtime, "it", &[]);
     let output =
         world.run(&["exec", "-u", "app", "-w", "/tmp", "-e", "A=b", "it", "sh", "-c", "id -u; pwd; echo $A; exit 9"]);
     assert_eq!((output.code, output.stdout.as_str()), (9, "1000\n/tmp\nb\n"), "{output:?}");
@@ -200,7 +274,11 @@ fn programs_join_it_by_the_same_runtime() {
 #[test]
 fn a_terminal_is_passed_on() {
     let world = world();
-    let words = [&["run", "--rm", "-it", "--name", "front"], &RUNC[..], &["shell"]].concat();
+    runtimes().iter().for_each(|runtime| has_terminal(&world, runtime));
+}
+
+fn has_terminal(world: &World, runtime: &str) {
+    let words = [&["run", "--rm", "-it", "--name", "front"], &flags(runtime)[..], &["shell"]].concat();
     let mut terminal = world.terminal(&words);
     terminal.reads("/ # ");
     terminal.types("until busybox stty size | grep '30 100'; do :; done\n");
@@ -256,7 +334,7 @@ fn a_stack_has_networks_ports_volumes_and_checks() {
 #[test]
 fn it_outlives_its_supervisor() {
     let world = world();
-    background(&world, "it", &["--restart", "always"]);
+    background(&world, "runc", "it", &["--restart", "always"]);
     let first = pid(&world, "it");
     for _ in 0..2 {
         let before = supervisor(&world, "it");
@@ -358,6 +436,21 @@ fn what_a_runtime_says_of_its_failure_is_the_error() {
     for name in all {
         assert_eq!((world.field(&name, "state"), world.field(&name, "exit_code")), ("exited".into(), 125.into()));
         world.ok(&["rm", &name]);
+    }
+}
+
+/// Where it can't work, it says so.
+#[test]
+fn crun_says_what_it_needs() {
+    let world = world();
+    let output = world.run(&[&["run", "--rm"], &flags("crun")[..], &["shell", "sh", "-c", "exit 3"]].concat());
+    let is_hybrid = Path::new("/sys/fs/cgroup/unified/cgroup.procs").exists();
+    match is_hybrid {
+        false => assert_eq!(output.code, 3, "{output:?}"),
+        true => {
+            assert_eq!(output.code, 125, "{output:?}");
+            assert!(output.stderr.contains("runtime crun create: cgroups in hybrid mode not supported"), "{output:?}");
+        }
     }
 }
 

@@ -392,7 +392,7 @@ mod tests {
     }"#;
 
     /// Fields that do their work elsewhere: the network room, files, what was looked up, and what only readers need.
-    const ELSEWHERE: [&str; 16] = [
+    const ELSEWHERE: [&str; 17] = [
         "bind_contents",
         "devices",
         "dns",
@@ -407,6 +407,7 @@ mod tests {
         "post_start",
         "pre_start",
         "pre_stop",
+        "runtime",
         "service",
         "userns",
     ];

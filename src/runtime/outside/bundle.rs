@@ -176,3 +176,98 @@ pub fn add_reaper(spec: &mut Spec, source: &Path) {
     let words = init::reaper_arguments(REAPER, &args, process.env().iter().flatten());
     process.set_args(Some(words));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::runtime::init::spec::{Mount as Wanted, MountSource, Namespace, Request, build};
+
+    /// The bundle of this request, for this user.
+    fn written(request: &Request, uid: u32) -> Value {
+        let built = build(request).unwrap();
+        let identity = Identity { uid, gid: 5, groups: vec![5, 7], home: "/home/it".into() };
+        let sets = built.process().as_ref().unwrap().capabilities().clone().unwrap();
+        let person = Person { identity, limits: Vec::new(), capabilities: sets.bounding().clone().unwrap() };
+        let places = [("/data", "/m/0"), ("/sys/fs/cgroup", "/m/1"), ("/dev/shm", "/m/2")];
+        let mounts = places.map(|(target, place)| (PathBuf::from(target), PathBuf::from(place)));
+        let host = Host { rootfs: Path::new("/r"), cgroup: "a/b", own: 42, mounts: &mounts };
+        serde_json::to_value(write(&built, &person, &host)).unwrap()
+    }
+
+    fn request() -> Request {
+        let source = MountSource::Bind { source: "/host/data".into(), propagation: None, mapped: true };
+        Request {
+            args: vec!["true".into()],
+            env: vec!["PATH=/bin:/usr/bin".into()],
+            hostname: "h".into(),
+            domainname: "d.example".into(),
+            network: Namespace::Path("/proc/self/fd/7".into()),
+            mounts: vec![Wanted { target: "/data".into(), read_only: true, source }],
+            sysctls: BTreeMap::from([("kernel.shmmax".to_owned(), "1".to_owned())]),
+            ..Request::default()
+        }
+    }
+
+    #[test]
+    fn it_says_what_the_engines_parts_know_of_each_other() {
+        let bundle = written(&request(), 0);
+        assert_eq!(bundle["ociVersion"], "1.0.2");
+        assert_eq!(bundle["root"], json!({"path": "/r", "readonly": false}));
+        assert_eq!(bundle["process"]["user"], json!({"uid": 0, "gid": 5, "additionalGids": [5, 7]}));
+        assert_eq!(bundle["process"]["env"], json!(["PATH=/bin:/usr/bin", "HOME=/home/it"]));
+        assert_eq!(bundle["linux"]["cgroupsPath"], "/a/b");
+        assert_eq!(bundle["linux"]["seccomp"]["defaultAction"], "SCMP_ACT_ERRNO");
+        let network = json!({"type": "network", "path": "/proc/42/fd/7"});
+        assert!(bundle["linux"]["namespaces"].as_array().unwrap().contains(&network), "{bundle}");
+        assert_eq!((&bundle["hostname"], &bundle["domainname"]), (&json!("h"), &Value::Null));
+        assert_eq!(bundle["linux"]["sysctl"]["kernel.domainname"], "d.example");
+        assert_eq!(bundle["linux"]["sysctl"]["kernel.shmmax"], "1");
+    }
+
+    #[test]
+    fn what_was_made_beforehand_is_bound() {
+        let bundle = written(&request(), 0);
+        let at = |target: &str| {
+            let all = bundle["mounts"].as_array().unwrap();
+            all.iter().find(|mount| mount["destination"] == target).cloned().unwrap()
+        };
+        let bound = |target: &str, source: &str, options: &[&str]| {
+            assert_eq!(
+                at(target),
+                json!({"destination": target, "type": "bind", "source": source, "options": options})
+            );
+        };
+        bound("/data", "/m/0", &["rbind", "rprivate", "ro"]);
+        bound("/sys/fs/cgroup", "/m/1", &["rbind", "rprivate"]);
+        bound("/dev/shm", "/m/2", &["rbind", "rprivate"]);
+        assert_eq!(at("/proc")["type"], "proc");
+    }
+
+    #[test]
+    fn others_than_root_begin_without_capabilities_and_the_hosts_names_stay() {
+        let bundle = written(&Request { uts_host: true, privileged: true, ..request() }, 9);
+        let sets = &bundle["process"]["capabilities"];
+        let count = |set: &str| sets[set].as_array().map_or(0, Vec::len);
+        assert_eq!(["bounding", "effective", "permitted", "ambient"].map(count), [41, 0, 0, 0]);
+        assert_eq!((&bundle["hostname"], &bundle["linux"]["seccomp"]), (&Value::Null, &Value::Null));
+        assert_eq!(bundle["linux"]["sysctl"]["kernel.domainname"], Value::Null);
+        assert_eq!(bundle["annotations"], Value::Null, "marks of the engine's own are not told");
+    }
+
+    #[test]
+    fn the_small_process_1_is_bound_and_looks_for_the_program() {
+        let mut spec = serde_json::from_value(written(&request(), 0)).unwrap();
+        add_reaper(&mut spec, Path::new("/m/3"));
+        let args = spec.process().as_ref().unwrap().args().clone().unwrap();
+        assert_eq!(args, ["/dev/init", "reap", "-1", "2", "/bin/true", "/usr/bin/true", "true"]);
+        let last = spec.mounts().as_ref().unwrap().last().unwrap();
+        assert_eq!(
+            (last.destination().as_path(), last.source().as_deref()),
+            (Path::new(REAPER), Some(Path::new("/m/3")))
+        );
+    }
+}

@@ -129,7 +129,7 @@ impl Own {
 /// half made.
 fn files(roots: &Roots) -> Vec<String> {
     let mut left = Vec::new();
-    for directory in ["containers", "netns", "files"] {
+    for directory in ["containers", "netns", "files", "outside"] {
         left.extend(entries(&roots.run.join(directory)));
     }
     for entry in entries(&roots.run) {

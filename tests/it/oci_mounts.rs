@@ -115,7 +115,8 @@ fn what_covers_begins_as_its_options_say() {
     let world = World::new();
     let script = "cat /copied/file /relative; stat -c %a /copied /new/place /there /said; ls /empty";
     let bundle = Bundle::new(&world, script, |config| {
-        let tmpfs = |to: &str, options: Value| json!({"destination": to, "type": "tmpfs", "source": "x", "options": options});
+        let tmpfs =
+            |to: &str, options: Value| json!({"destination": to, "type": "tmpfs", "source": "x", "options": options});
         add(config, tmpfs("/copied", json!(["tmpcopyup"])));
         add(config, tmpfs("/empty", json!([])));
         add(config, tmpfs("/new/place", json!([])));
@@ -177,10 +178,12 @@ fn links_that_lead_to_nothing_are_followed_inside_of_the_root() {
     assert_eq!(output_of(&bundle), "Linux\nLinux\n");
     assert!(root.join("a/b/c/file").exists() && root.join("d/e").exists() && !Path::new("/d/e").exists());
     let proc = Bundle::new(&world, "true", |_| ());
-    symlink("/elsewhere", proc.directory.join("rootfs/proc")).or_else(|_| {
-        fs::remove_dir_all(proc.directory.join("rootfs/proc"))?;
-        symlink("/elsewhere", proc.directory.join("rootfs/proc"))
-    }).unwrap();
+    symlink("/elsewhere", proc.directory.join("rootfs/proc"))
+        .or_else(|_| {
+            fs::remove_dir_all(proc.directory.join("rootfs/proc"))?;
+            symlink("/elsewhere", proc.directory.join("rootfs/proc"))
+        })
+        .unwrap();
     let said = proc.fails(&["create", "--bundle", proc.directory.to_str().unwrap(), &proc.id]);
     assert!(said.contains("must be mounted on ordinary directory"), "{said}");
 }

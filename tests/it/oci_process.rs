@@ -213,7 +213,11 @@ fn who_asks_for_it_is_given_descriptors_and_gives_some() {
     let words = ["run", "--preserve-fds", "1", "--bundle", bundle.directory.to_str().unwrap(), &bundle.id];
     let command = bundle.command(&words);
     let mut shell = Command::new("sh");
-    shell.arg("-c").arg("exec \"$0\" \"$@\" 3< /proc/sys/kernel/ostype").arg(command.get_program()).args(command.get_args());
+    shell
+        .arg("-c")
+        .arg("exec \"$0\" \"$@\" 3< /proc/sys/kernel/ostype")
+        .arg(command.get_program())
+        .args(command.get_args());
     shell.envs(command.get_envs().filter_map(|(key, value)| Some((key, value?))));
     let output = shell.output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "Linux\n", "{output:?}");

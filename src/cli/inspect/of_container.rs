@@ -167,7 +167,6 @@ fn own_config(one: &Container, wanted: &ContainerConfig, image: Option<&Image>) 
 
 fn host_config(one: &Container, wanted: &ContainerConfig) -> Value {
     let config = &one.config;
-    let limits = &config.request.limits;
     let binds = wanted.mounts.iter().filter_map(bind).collect::<Vec<_>>();
     let (policy, retries) = match &config.restart {
         Restart::No => ("no", 0),
@@ -187,7 +186,7 @@ fn host_config(one: &Container, wanted: &ContainerConfig) -> Value {
         json!({"PathOnHost": device.source, "PathInContainer": device.target,
                "CgroupPermissions": device.permissions})
     };
-    json!({
+    let of_itself = json!({
         "Binds": binds,
         "Tmpfs": wanted.mounts.iter().filter_map(in_memory).collect::<Map<String, Value>>(),
         "NetworkMode": network,
@@ -216,6 +215,18 @@ fn host_config(one: &Container, wanted: &ContainerConfig) -> Value {
         "Sysctls": wanted.sysctls,
         "Ulimits": wanted.ulimits.iter().map(limit).collect::<Vec<_>>(),
         "Devices": wanted.devices.iter().map(device).collect::<Vec<_>>(),
+    });
+    let (Value::Object(mut all), Value::Object(limits)) = (of_itself, limits(config, wanted)) else {
+        return Value::Null;
+    };
+    all.extend(limits);
+    Value::Object(all)
+}
+
+/// What it may use, in the words of docker's `HostConfig`.
+fn limits(config: &container::Config, wanted: &ContainerConfig) -> Value {
+    let limits = &config.request.limits;
+    json!({
         "Memory": limits.memory.unwrap_or(0),
         "MemoryReservation": limits.memory_reservation.unwrap_or(0),
         "MemorySwap": limits.memory_swap.or(limits.memory.map(|bytes| 2 * bytes as i64)).unwrap_or(0),

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use super::users::Users;
 use crate::reconcile::resource::{
-    ContainerConfig, Healthcheck, MountSource, NamespaceMode, NetworkMode, OnUnhealthy, Resources, Restart,
-    label,
+    ContainerConfig, Healthcheck, MountSource, NamespaceMode, NetworkMode, OnUnhealthy, Resources, Restart, label,
 };
 use crate::runtime::container;
 use crate::runtime::image::{self, Contents, Image};

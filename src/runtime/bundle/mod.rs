@@ -287,16 +287,15 @@ impl Room {
             return Err(gone());
         }
         let spec = self.spec(id)?;
-        let asked =
-            |pid: i32, descriptor: OwnedFd| listener::tell(&spec, &state, Status::Running, pid, &descriptor);
+        let asked = |pid: i32, descriptor: OwnedFd| listener::tell(&spec, &state, Status::Running, pid, &descriptor);
         let join = init::Join {
             spec: &spec,
             pidfd: &pidfd,
             pid: state.process.pid,
-            cgroup: &state.group().below_named(exec.groups).map_err(|reason| Error::Unsupported {
-                field: "--cgroup".into(),
-                reason,
-            })?,
+            cgroup: &state
+                .group()
+                .below_named(exec.groups)
+                .map_err(|reason| Error::Unsupported { field: "--cgroup".into(), reason })?,
             stdio: exec.stdio,
             launcher: &self.launcher()?,
             args: &[],
@@ -304,7 +303,12 @@ impl Room {
             cwd: "",
             user: "",
             groups: &[],
-            exactly: Some(init::Exactly { process, when_asked: &asked, preserved: exec.preserved, plain_lines: exec.plain_lines }),
+            exactly: Some(init::Exactly {
+                process,
+                when_asked: &asked,
+                preserved: exec.preserved,
+                plain_lines: exec.plain_lines,
+            }),
         };
         Ok(init::join(join)?)
     }

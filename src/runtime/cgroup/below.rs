@@ -13,7 +13,8 @@ impl Cgroup {
     pub fn below_named(mut self, named: &[String]) -> Result<Self, String> {
         let mut changed = Vec::new();
         for words in named {
-            let (controllers, path) = words.split_once(':').map_or((None, words.as_str()), |(all, path)| (Some(all), path));
+            let (controllers, path) =
+                words.split_once(':').map_or((None, words.as_str()), |(all, path)| (Some(all), path));
             let path = Path::new(path.trim_start_matches('/'));
             if !path.components().all(|part| matches!(part, Component::Normal(_))) {
                 return Err(format!("bad sub cgroup path: {} is not a sub cgroup path", path.display()));

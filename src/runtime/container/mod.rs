@@ -38,8 +38,8 @@ mod tree;
 pub use adopt::{adopt, adopt_after_loss, adopt_all, bury};
 pub use changes::{Change, changes};
 pub use config::{
-    Budget, Checked, Config, Container, Declared, Health, HealthCheck, OnUnhealthy, Phase, ProcessId, Removal,
-    Restart, Start, State, Status,
+    Budget, Checked, Config, Container, Declared, Health, HealthCheck, OnUnhealthy, Phase, ProcessId, Removal, Restart,
+    Start, State, Status,
 };
 pub use logging::{Log, LogFiles, LogForm, LogLoss, LogService, Syslog, SyslogAddress, SyslogForm, tag};
 pub(super) use observe::processes_of;

@@ -13,8 +13,8 @@ use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use super::credentials::{self, Identity};
 use super::labels::Labels;
 use super::{
-    ASKED, Channel, InitError, JoinChild, LaunchChild, MOUNTED, READY, Stdio, clocks, exactly, files, has_namespace, launcher,
-    letter, mounts, namespace_path, terminal, users,
+    ASKED, Channel, InitError, JoinChild, LaunchChild, MOUNTED, READY, Stdio, clocks, exactly, files, has_namespace,
+    launcher, letter, mounts, namespace_path, terminal, users,
 };
 use crate::runtime::network::sandbox;
 use crate::runtime::sys;

@@ -12,8 +12,8 @@ use nix::unistd::{AccessFlags, access, eaccess};
 use oci_spec::runtime::{Process, Spec};
 
 use super::credentials::{self, Identity};
-use super::launcher::Mode;
 use super::labels::Labels;
+use super::launcher::Mode;
 use super::{Channel, Hold, InitError, child, files};
 use crate::runtime::seccomp::{self, Profile};
 use crate::runtime::sys;

@@ -395,7 +395,6 @@ fn group_failed(error: crate::runtime::cgroup::Error) -> InitError {
     InitError::Step { step: "control group".into(), reason: error.to_string() }
 }
 
-
 /// What all that a process or its launcher said until its program ran means.
 ///
 /// # Errors

@@ -14,7 +14,8 @@ use oci_spec::runtime::{
 };
 
 use super::{
-    ALLOW, ARCH, ARCH_X86, ARCH_X86_64, NEW_LISTENER, NR, X32_BIT, answer, argument, fail, jump, load, names, ranges, statement,
+    ALLOW, ARCH, ARCH_X86, ARCH_X86_64, NEW_LISTENER, NR, X32_BIT, answer, argument, fail, jump, load, names, ranges,
+    statement,
 };
 
 /// What is to be installed.

@@ -28,7 +28,7 @@ pub fn table(name: &str, networks: &[Network], attachments: &[Attachment], host:
     let chain = |name, kind, hook, priority, rules| Chain { name, kind, hook, priority, rules };
     let mut chains = vec![
         chain("prerouting", "nat", 0, -100, ports.iter().map(|port| port.inward(host.judge.is_some())).collect()),
-        chain("output", "nat", 3, -100, ports.iter().map(Published::from_here).collect()),
+        chain("output", "nat", 3, -100, ports.iter().map(Published::of_this_host).collect()),
         chain("postrouting", "nat", 4, 100, networks.iter().flat_map(masquerade).collect()),
         chain("input", "filter", 1, 0, input(networks)),
         chain("forward", "filter", 2, 0, forward(networks, &host.closed)),
@@ -104,7 +104,7 @@ impl Published<'_> {
     }
 
     /// From this host's own programs. To a loopback address they do not: those are served by `netd`.
-    fn from_here(&self) -> Rule {
+    fn of_this_host(&self) -> Rule {
         Rule([vec![Expression::NotToLoopback], self.to_it(), vec![self.send()]].concat())
     }
 
@@ -238,7 +238,7 @@ mod tests {
                 oifname "stk-front" drop
                 iifname "eth0" ct status & dnat == 0 drop
         "#]]
-        .assert_eq(&table("stack-x", &networks, &[web.clone()], &host).unwrap().to_string());
+        .assert_eq(&table("stack-x", &networks, std::slice::from_ref(&web), &host).unwrap().to_string());
         let judged = Host { judge: Some(1234), ..Host::default() };
         let mut past = web;
         past.ports[1].bypass = true;
@@ -263,7 +263,7 @@ mod tests {
               chain judged (filter hook 1 priority 2147483646)
                 meta nfproto ipv4 iifname != "lo" fib daddr type local meta l4proto tcp th dport 8080 add @admitted { ip saddr . th sport . ip daddr . th dport . meta l4proto } log group 1234 drop
                 meta nfproto ipv4 iifname != "lo" fib daddr type local meta l4proto tcp th dport 8080 drop
-        "#]].assert_eq(&table("stack-x", &networks[1..], &[past.clone()], &judged).unwrap().to_string());
+        "#]].assert_eq(&table("stack-x", &networks[1..], std::slice::from_ref(&past), &judged).unwrap().to_string());
         past.ports.truncate(0);
         assert!(!table("stack-x", &networks[1..], &[past], &judged).unwrap().remembers);
     }

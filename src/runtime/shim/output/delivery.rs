@@ -221,7 +221,7 @@ impl Delivery {
         if self.retry_at.take().is_none() {
             self.patience = Some(now + MOMENT);
         }
-        self.reported = 0;
+        (self.reported, self.loss.full) = (0, None);
         if let Err(error) = self.link.begin(now) {
             self.failed(&error, now);
             return false;

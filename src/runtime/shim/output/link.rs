@@ -24,6 +24,7 @@ const USUAL: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 
 /// How long a server may take to accept.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How much of what it says is listened to at once, in bytes.
 const MOST_HEARD: usize = 64 << 10;
 
 /// Who is given lines.
@@ -116,9 +117,7 @@ impl Link {
         if paths.clone().any(|path| path.exists()) {
             return Ok(());
         }
-        let mut shown: Vec<String> = paths.map(|path| path.display().to_string()).collect();
-        shown.dedup();
-        shown.truncate(USUAL.len());
+        let shown: Vec<String> = paths.take(USUAL.len()).map(|path| path.display().to_string()).collect();
         Err(format!(
             "no service listens at {} of this host\n  help: choose another logging driver or address",
             shown.join(", ")
@@ -236,7 +235,8 @@ impl Link {
     /// Reads what it says, until it says that it goes.
     fn has_ended(&mut self, socket: &OwnedFd, kind: SockType) -> bool {
         let mut piece = [0; 1024];
-        loop {
+        // One that never stops talking is listened to again when it is its turn.
+        for _ in 0..MOST_HEARD / piece.len() {
             match recv(socket.as_raw_fd(), &mut piece, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) if kind == SockType::Stream => return true,
                 Ok(count) => {
@@ -251,6 +251,7 @@ impl Link {
                 Err(_) => return true,
             }
         }
+        false
     }
 
     /// What to wait for. `has_more`: something is to be sent.
@@ -295,9 +296,11 @@ impl Link {
         };
         match error {
             Errno::EAGAIN | Errno::EINTR => Ok(Sent::Later),
-            Errno::EMSGSIZE | Errno::ENOBUFS if self.takes_files => {
-                Ok(send_file(socket, message).map_or_else(Sent::Never, |()| Sent::Bytes(message.len())))
-            }
+            Errno::EMSGSIZE | Errno::ENOBUFS if self.takes_files => Ok(match send_file(socket, message) {
+                Ok(()) => Sent::Bytes(message.len()),
+                Err(Errno::EAGAIN | Errno::EINTR) => Sent::Later,
+                Err(error) => Sent::Never(error),
+            }),
             Errno::EMSGSIZE | Errno::ENOBUFS if is_datagram => Ok(Sent::Never(error)),
             _ if is_lossy => Ok(Sent::Never(error)),
             other => {

@@ -163,6 +163,13 @@ fn wipe(first: usize, last: usize) -> io::Result<()> {
     Ok(())
 }
 
+/// Under memory pressure this process had better outlive those that it is there for. No promise: a host may withhold the
+/// capability for it. Then it is at least as good a choice as they are, whoever started it.
+pub fn be_chosen_last() {
+    let choose = |score: &str| std::fs::write("/proc/self/oom_score_adj", score);
+    drop(choose("-999").or_else(|_| choose("0")));
+}
+
 /// Marks every descriptor from `first` on to be closed by the next execve(2).
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: takes integers; closes nothing now.

@@ -163,9 +163,7 @@ fn prepare() -> Result<OwnedFd, InitError> {
         Ok(host.into())
     })();
     let host = done.map_err(|error| step("prepare the supervisor", error))?;
-    // Under memory pressure the supervisor had better outlive what it supervises. No promise: a host may withhold the
-    // capability for it.
-    drop(std::fs::write("/proc/self/oom_score_adj", "-999"));
+    sys::be_chosen_last();
     Ok(host)
 }
 

@@ -242,6 +242,7 @@ pub fn main(roots: &Roots, adopted: Option<i32>) -> ExitCode {
     if let Err(error) = leave() {
         return say(&error.to_string(), ExitCode::FAILURE);
     }
+    sys::be_chosen_last();
     keep(roots)
 }
 
@@ -307,8 +308,6 @@ fn again(roots: &Roots) -> io::Result<server::Server> {
 }
 
 fn serve(roots: &Roots, mut server: server::Server) -> ExitCode {
-    // No promise: a host may withhold the capability for it.
-    drop(std::fs::write("/proc/self/oom_score_adj", "-999"));
     // Each container has two descriptors here, each connection two.
     let raised =
         getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));

@@ -26,6 +26,7 @@ use crate::reconcile::plan::{self, DestroyOptions, Plan, PlanOptions, SavedPlan}
 use crate::reconcile::resource::{Config, MountSource, label};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{Contention, Durability, Error as StateError, Lock, replace};
+use crate::runtime::volume::Removal;
 use crate::runtime::{container, network};
 
 /// A runtime for the duration of one command. The engine's own threads do what blocks; one that still waits for
@@ -74,13 +75,16 @@ fn cancellation(display: &Display) -> Result<watch::Receiver<bool>, Failure> {
 }
 
 pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
+    if arguments.dry_run && !arguments.scale.is_empty() {
+        return Err(Failure::new("--scale and --dry-run\n  help: `replicas:` in the file is what a plan is made of"));
+    }
     if arguments.dry_run {
         return show(roots, &arguments.file, &Looked::of_apply(arguments));
     }
     let display = Display::new(arguments.quiet);
     let native = Native::new(roots).with_watcher(Arc::new(display.clone()));
     let engine = Arc::new(native.with_listener(progress::listener(&display)));
-    let loaded = stack_file::load(&arguments.file)?;
+    let loaded = stack_file::scaled(stack_file::load(&arguments.file)?, &arguments.scale)?;
     // A saved plan says itself what is used.
     let asking = if arguments.plan.is_some() { Asking::Planned } else { Asking::Newest };
     let desired = stack_file::lower(&loaded, &engine, arguments.pull, asking)?;
@@ -334,7 +338,8 @@ pub fn status(roots: &Roots, arguments: &Status) -> Result<ExitCode, Failure> {
 pub fn destroy(roots: &Roots, arguments: &Destroy) -> Result<ExitCode, Failure> {
     let stack = stack_of(arguments)?;
     let _lock = lock(roots, &stack)?;
-    let engine = Arc::new(Native::new(roots));
+    let removal = if arguments.now { Removal::Now } else { Removal::Trash };
+    let engine = Arc::new(Native::new(roots).with_removal(removal));
     let display = Display::new(arguments.quiet);
     block_on(async {
         let observed = engine.observe(&stack).await?;

@@ -337,6 +337,7 @@ pub fn exec(roots: &Roots, here: &Here, arguments: &Exec) -> Result<ExitCode, Fa
         cwd: arguments.workdir.clone(),
         user: arguments.user.clone(),
         privileged: arguments.privileged,
+        timeout_ms: None,
     };
     if arguments.privileged || spec::may_trace(&found.config.request) {
         seal()?;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::args::{FileArguments, PullWhen};
 use super::failure::Failure;
-use super::view;
+use super::{names, view};
 use crate::engine::native::Native;
 use crate::reconcile::desired::{self, Desired};
 use crate::reconcile::engine::Engine;
@@ -53,6 +53,25 @@ pub fn read(options: &LoadOptions) -> Result<Loaded, Failure> {
         view::note(warnings.trim_end());
     }
     Ok(loaded)
+}
+
+/// With so many of these containers, each `NAME=N`, as Compose's `--scale` has it.
+///
+/// # Errors
+/// Where there is no such container, or it can be there only once.
+pub fn scaled(mut loaded: Loaded, wanted: &[String]) -> Result<Loaded, Failure> {
+    for text in wanted {
+        let parts = text.split_once('=').and_then(|(name, count)| Some((name, count.parse::<u32>().ok()?)));
+        let (name, count) = parts.ok_or_else(|| Failure::new(format!("--scale {text:?}: expected NAME=N")))?;
+        let known: Vec<String> = loaded.stack.containers.keys().map(ToString::to_string).collect();
+        let Some(container) = loaded.stack.containers.get_mut(name) else {
+            let help = names::hint(name, known.iter().map(String::as_str), "`stack config --services` lists them");
+            return Err(Failure::new(format!("--scale {text:?}: no such container\n  help: {help}")));
+        };
+        container.replicas = count;
+    }
+    let faults = loaded.faults();
+    if faults.list.is_empty() { Ok(loaded) } else { Err(Failure::new(faults.render(view::color()))) }
 }
 
 /// What the engine is to hold; what images are made from on this host is part of it.

@@ -50,7 +50,13 @@ fn df(roots: &Roots, verbose: bool, format: &Format) -> Result<ExitCode, Failure
         return each(&items, format);
     }
     let mut listing = Listing::new(COLUMNS, &["Type", "TotalCount", "Active", "Size", "Reclaimable"]);
-    for (kind, title) in [("image", "Images"), ("container", "Containers"), ("volume", "Volumes")] {
+    for (kind, title) in [
+        ("image", "Images"),
+        ("container", "Containers"),
+        ("volume", "Volumes"),
+        ("snapshot", "Snapshots"),
+        ("trash", "Trash"),
+    ] {
         let own = || items.iter().filter(|item| item.kind == kind);
         let (total, active) = (own().count(), own().filter(|item| item.active).count());
         let bytes: u64 = own().map(|item| item.bytes).sum();
@@ -111,7 +117,21 @@ fn items(roots: &Roots) -> Result<Vec<Item>, Failure> {
             active: one.is_running(),
         });
     }
+    for one in volume::trash::list(roots)? {
+        let bytes = one.volume.data.parent().map_or(0, volume::disk_use);
+        items.push(Item { kind: "trash", name: one.id, stack: None, bytes, active: false });
+    }
     for one in volume::list(roots)? {
+        for snapshot in volume::snapshot::list(roots, &one.config.name)? {
+            items.push(Item {
+                kind: "snapshot",
+                name: format!("{}@{}", one.config.name, snapshot.name),
+                stack: one.config.labels.get(label::STACK).cloned(),
+                bytes: volume::disk_use(&snapshot.data),
+                // Only a command about this very one takes it away.
+                active: true,
+            });
+        }
         items.push(Item {
             kind: "volume",
             stack: one.config.labels.get(label::STACK).cloned(),

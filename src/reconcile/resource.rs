@@ -313,6 +313,9 @@ pub struct Hook {
     pub environment: BTreeMap<String, String>,
     /// With each replica instead of the first alone; before a start only.
     pub per_replica: bool,
+    /// How long it may take; what takes longer is killed, and has failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

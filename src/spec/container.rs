@@ -521,6 +521,8 @@ pub struct Hook {
     pub environment: BTreeMap<String, String>,
     /// `pre_start` only: once a replica instead of once a container.
     pub per_replica: bool,
+    /// Ours: how long it may take before it is killed and has failed.
+    pub timeout_ms: Option<u64>,
 }
 
 /// A number of something, or no limit (`-1`).

@@ -71,6 +71,14 @@ impl Loaded {
         Diagnostics::new(faults.into_iter().map(at).collect(), self.warnings.sources.clone())
     }
 
+    /// What is wrong with the stack as it has become since it was read.
+    pub fn faults(&self) -> Diagnostics {
+        let mut found = Vec::new();
+        validate::validate(&self.stack, &BTreeMap::new(), &mut found);
+        found.retain(|one| one.severity == Severity::Error);
+        Diagnostics::new(found, self.warnings.sources.clone())
+    }
+
     /// Where `path` is written, in native words.
     pub fn locate(&self, path: &str) -> Option<Location> {
         self.stack.spans.find(path).map(|span| self.warnings.sources.locate(span))

@@ -180,3 +180,48 @@ fn a_file_is_printed_as_it_is_understood() {
     assert_eq!(world.ok(&["config", "-q", file.to_str().unwrap()]), "");
     world.ok(&["destroy", "s"]);
 }
+
+/// As Compose's `--scale`: for this once, whatever the file says.
+#[test]
+fn so_many_are_made_as_are_asked_for() {
+    let world = World::new();
+    let text = SHOP.replace(", replicas: 2", "");
+    let file = world.file("stack.yaml", &text);
+    let file = file.to_str().unwrap();
+    world.ok(&["up", "--scale", "web=3", file]);
+    assert_eq!(world.names(), ["shop-db-1", "shop-web-1", "shop-web-2", "shop-web-3"]);
+    assert!(world.fails(1, &["apply", "--scale", "wep=3", file]).contains("did you mean `web`?"));
+    assert!(world.fails(1, &["apply", "--scale", "web", file]).contains("expected NAME=N"));
+    world.ok(&["apply", "--scale", "web=0", file]);
+    assert_eq!(world.names(), ["shop-db-1"]);
+    world.ok(&["apply", file]);
+    assert_eq!(world.names(), ["shop-db-1", "shop-web-1"]);
+    world.ok(&["destroy", "shop"]);
+}
+
+/// What lies in the trash and in snapshots is counted, and a stack can go without leaving something there.
+#[test]
+fn the_disk_that_is_taken_is_told_in_full() {
+    let world = World::new();
+    let text = "name: s\ncontainers: {a: {image: \"builtin:whoami\", network_mode: none, volumes: [\"data:/data\"]}}\nvolumes: {data: {}}\n";
+    let file = world.file("stack.yaml", text);
+    let file = file.to_str().unwrap();
+    let bytes = |kind: &str| -> (u64, u64) {
+        let all: Vec<Value> = serde_json::from_str(&world.ok(&["system", "df", "--format", "json"])).unwrap();
+        let found = all.iter().find(|one| one["kind"] == kind).unwrap();
+        (found["count"].as_u64().unwrap(), found["reclaimable_bytes"].as_u64().unwrap())
+    };
+    world.ok(&["apply", file]);
+    world.file("big", &"x".repeat(100_000));
+    world.ok(&["cp", "big", "s-a-1:/data/"]);
+    world.ok(&["volume", "snapshot", "--yes", "--live", "s_data", "one"]);
+    assert_eq!(bytes("snapshot"), (1, 0));
+    assert_eq!(bytes("trash"), (0, 0));
+    world.ok(&["destroy", "s", "--volumes", "--yes=volumes"]);
+    let (count, size) = bytes("trash");
+    assert!(count == 1 && size > 200_000, "{count} {size}");
+    world.ok(&["volume", "prune", "--trash", "--force"]);
+    world.ok(&["apply", file]);
+    world.ok(&["destroy", "s", "--volumes", "--now", "--yes=volumes"]);
+    assert_eq!(bytes("trash"), (0, 0));
+}

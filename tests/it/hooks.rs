@@ -138,3 +138,22 @@ configs: {setting: {content: "set\n"}}
     assert_eq!(code, 0, "{said}");
     world.ok(&["destroy", "h"]);
 }
+
+/// Whoever hangs does not keep the command waiting for ever.
+#[test]
+fn a_hook_that_takes_too_long_is_killed_and_has_failed() {
+    let world = World::new();
+    let slow = "{command: [/bin/sleep, \"1000\"], timeout: 300ms}";
+    for kind in ["pre_start", "post_start"] {
+        let (code, said) = apply(&world, &format!("{LIVES}    {kind}: [{slow}]\n"));
+        assert!(code == 1 && said.contains(kind), "{kind}: {said}");
+        assert!(said.contains("it took longer than 0.3 s, and was killed"), "{kind}: {said}");
+    }
+    let (code, said) = apply(&world, &format!("{LIVES}    pre_stop: [{slow}]\n"));
+    assert_eq!(code, 0, "{said}");
+    let said = world.fails(1, &["stop", "h-web-1"]);
+    assert!(said.contains("took longer than 0.3 s") && said.contains("was not stopped"), "{said}");
+    assert_eq!(world.field("h-web-1", "state"), "running");
+    world.ok(&["rm", "-f", "h-web-1"]);
+    world.ok(&["destroy", "h", "--volumes", "--yes=volumes"]);
+}

@@ -48,6 +48,9 @@ pub struct Apply {
     /// How many steps are taken at once
     #[arg(long, default_value_t = 8, value_name = "N")]
     pub parallel: usize,
+    /// So many of this container, whatever the file says; the next apply without it takes that back
+    #[arg(long, value_name = "NAME=N")]
+    pub scale: Vec<String>,
     /// When to ask the registry, whatever the file says
     #[arg(long, value_enum, value_name = "WHEN")]
     pub pull: Option<PullWhen>,
@@ -104,6 +107,9 @@ pub struct Destroy {
     /// Also remove the stack's volumes and the data in them (needs --yes=volumes, or an answer)
     #[arg(short, long)]
     pub volumes: bool,
+    /// With --volumes: delete the data at once, it can't be brought back
+    #[arg(long, visible_alias = "no-trash", requires = "volumes")]
+    pub now: bool,
     /// Consent to the plan; `--yes=volumes` also to the loss of data in volumes
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "steps", value_name = "WHAT")]
     pub yes: Option<Consent>,

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::containers::{self, Error};
 use super::{files, names, volumes};
@@ -39,7 +40,7 @@ pub fn before_start(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error
         one.mounts.extend(of_image(roots, wanted)?);
         // One that is left of a start that was killed.
         remove(roots, &one.name)?;
-        let ended = run(roots, &one);
+        let ended = run(roots, &one, hook.timeout_ms);
         let removed = remove(roots, &one.name);
         let (code, output) = ended?;
         removed?;
@@ -81,12 +82,20 @@ pub fn of_image(roots: &Roots, wanted: &ContainerConfig) -> Result<Vec<Mount>, E
     Ok(mounts)
 }
 
-fn run(roots: &Roots, one: &ContainerConfig) -> Result<(i32, String), Error> {
+fn run(roots: &Roots, one: &ContainerConfig, timeout_ms: Option<u64>) -> Result<(i32, String), Error> {
     let removal = Removal::Maker;
     containers::create_with(roots, one, |config| container::Config { removal, ..config })?;
     containers::start(roots, &one.name)?;
-    let code = container::wait_completed(roots, &one.name, None)?;
     let mut lines = Vec::new();
+    let code = match container::wait_completed(roots, &one.name, timeout_ms.map(Duration::from_millis)) {
+        Err(container::Error::Timeout { .. }) => {
+            container::stop(roots, &one.name, &container::Stop::at_once())?;
+            let seconds = timeout_ms.unwrap_or_default() as f64 / 1000.0;
+            lines.push(format!("it took longer than {seconds} s, and was killed"));
+            container::wait_completed(roots, &one.name, None)?
+        }
+        ended => ended?,
+    };
     let select = logs::Select { tail: Some(SHOWN), ..logs::Select::default() };
     logs::read(roots, &one.name, &select, &mut |line| {
         lines.push(line.log.trim_end().to_owned());
@@ -185,5 +194,6 @@ fn inside(hook: &Hook) -> Exec {
         cwd: hook.working_dir.clone(),
         user: hook.user.clone(),
         privileged: hook.privileged,
+        timeout_ms: hook.timeout_ms,
     }
 }

@@ -79,6 +79,8 @@ pub struct Native {
     listener: Option<builds::Listener>,
     /// Keeps the images that a stack is made from, until it is.
     held: Arc<images::Held>,
+    /// What becomes of volumes that are removed.
+    removal: Removal,
 }
 
 impl Native {
@@ -90,6 +92,7 @@ impl Native {
             watcher: Arc::new(images::Silent),
             listener: None,
             held: Arc::default(),
+            removal: Removal::Trash,
         }
     }
 
@@ -103,6 +106,11 @@ impl Native {
             not_honoured: ignored(host),
             unsupported: unsupported::unsupported,
         }
+    }
+
+    /// What becomes of volumes that it removes.
+    pub fn with_removal(self, removal: Removal) -> Self {
+        Self { removal, ..self }
     }
 
     /// Tells how far pulls are.
@@ -186,11 +194,12 @@ impl Engine for Native {
 
     async fn perform(&self, action: &Action) -> Result<(), EngineError> {
         let (roots, action, watcher) = (self.roots.clone(), action.clone(), self.watcher.clone());
-        let (listener, held) = (self.listener.clone(), self.held.clone());
+        let (listener, held, removal) = (self.listener.clone(), self.held.clone(), self.removal);
         blocking(move || match &action {
             Action::Create { id, config: Config::Image(image) } => {
                 held.hold(&roots, id, || make_image(&roots, id, image, &*watcher, listener.as_ref()))
             }
+            Action::Remove { id, config } => remove(&roots, id, config, removal),
             action => perform(&roots, action, &*watcher),
         })
         .await
@@ -222,7 +231,7 @@ fn perform(roots: &Roots, action: &Action, watcher: &dyn Watcher) -> Result<(), 
         Action::Create { id, config } => create(roots, id, config, watcher),
         Action::Update { id, config, .. } => update(roots, id, config, watcher),
         Action::Repair { id, config } => repair(roots, id, config, watcher),
-        Action::Remove { id, config } => remove(roots, id, config),
+        Action::Remove { id, config } => remove(roots, id, config, Removal::Trash),
         Action::Start { id, name } => containers::start(roots, name).map_err(|error| failed(id, error)),
         Action::Stop { id, name } => {
             let stopped = containers::stop(roots, name, &container::Stop::default());
@@ -271,16 +280,14 @@ fn repair(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher
     }
 }
 
-fn remove(roots: &Roots, id: &ResourceId, config: &Config) -> Result<(), EngineError> {
+fn remove(roots: &Roots, id: &ResourceId, config: &Config, removal: Removal) -> Result<(), EngineError> {
     match config {
         Config::Image(image) => {
             let removed = Store::open(roots).remove(&image.reference);
             removed.map(drop).map_err(|error| failed(id, error))
         }
         Config::Network(network) => networks::remove(roots, &network.name).map_err(|error| failed(id, error)),
-        Config::Volume(volume) => {
-            volumes::remove(roots, &volume.name, Removal::Trash).map_err(|error| failed(id, error))
-        }
+        Config::Volume(volume) => volumes::remove(roots, &volume.name, removal).map_err(|error| failed(id, error)),
         Config::Container(container) => {
             containers::remove(roots, &container.name, true).map_err(|error| failed(id, error))
         }

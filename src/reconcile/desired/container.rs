@@ -155,6 +155,7 @@ fn hooks(stack: &spec::Stack, hooks: &[spec::Hook]) -> Vec<Hook> {
         working_dir: hook.working_dir.clone(),
         environment: hook.environment.clone(),
         per_replica: hook.per_replica,
+        timeout_ms: hook.timeout_ms,
     };
     hooks.iter().map(hook).collect()
 }

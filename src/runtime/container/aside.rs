@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -116,5 +117,11 @@ fn join(roots: &Roots, name: &str) -> Result<i32, Error> {
     let copy = |fd: std::os::fd::BorrowedFd<'_>| fd.try_clone_to_owned().map_err(io_at("standard output"));
     let (stdout, stderr) = (copy(io::stdout().as_fd())?, copy(io::stderr().as_fd())?);
     let process = exec::exec(roots, name, &wanted, init::Stdio::Pipes { stdin: None, stdout, stderr })?;
-    exec::wait(&process)
+    let Some(ms) = wanted.timeout_ms else { return exec::wait(&process) };
+    let (code, killed) = exec::wait_within(&process, Duration::from_millis(ms))?;
+    if killed {
+        // Whoever started this one may be gone.
+        drop(writeln!(io::stdout(), "it took longer than {} s, and was killed", ms as f64 / 1000.0));
+    }
+    Ok(code)
 }

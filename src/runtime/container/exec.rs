@@ -1,8 +1,10 @@
 //! A further process in a running container, started by the caller itself: its exit and its terminal are the caller's.
 
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{OFlag, open};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::Mode;
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use oci_spec::runtime::Spec;
@@ -24,6 +26,9 @@ pub struct Exec {
     pub cwd: Option<String>,
     pub user: Option<String>,
     pub privileged: bool,
+    /// For who runs it to its end: how long it may take.
+    #[serde(default)]
+    pub timeout_ms: Option<u64>,
 }
 
 /// Starts it. Must be called from a process with one thread, see [`init::join`].
@@ -107,6 +112,25 @@ fn merge(base: &[String], more: &[String]) -> Vec<String> {
     let replaced: Vec<String> = more.iter().map(|entry| key(entry)).collect();
     let kept = base.iter().filter(|entry| !replaced.contains(&key(entry)));
     kept.chain(more).cloned().collect()
+}
+
+/// As [`wait`]; a process that takes longer than this is killed. Whether it was.
+pub fn wait_within(launched: &Launched, timeout: Duration) -> Result<(i32, bool), Error> {
+    let end = Instant::now() + timeout;
+    loop {
+        let left = end.saturating_duration_since(Instant::now());
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(launched.pidfd.as_fd(), PollFlags::POLLIN)], left) {
+            Ok(0) if Instant::now() < end => {}
+            Ok(0) => {
+                let killed = sys::pidfd_send_signal(launched.pidfd.as_fd(), libc::SIGKILL).is_ok();
+                return Ok((wait(launched)?, killed));
+            }
+            Ok(_) => return Ok((wait(launched)?, false)),
+            Err(nix::Error::EINTR) => {}
+            Err(error) => return Err(io_at("poll")(error.into())),
+        }
+    }
 }
 
 /// Waits for the process and gives its code: its own, or 128 and the signal's number.

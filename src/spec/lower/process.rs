@@ -246,6 +246,7 @@ fn hook(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Hook> {
         working_dir: fields.word("working_dir", cx),
         environment: environment(&mut fields, cx),
         per_replica: per_replica.unwrap_or_default(),
+        timeout_ms: fields.take_ours("timeout").and_then(|node| cx.duration(&node)).filter(|ms| *ms > 0),
     };
     let span = fields.span;
     fields.finish(cx);

@@ -42,7 +42,11 @@ fn parse(list: &str) -> io::Result<Option<CpuSet>> {
     for range in list.split(',').map(str::trim).filter(|range| !range.is_empty()) {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let number = |text: &str| text.parse::<usize>().map_err(|_| wrong());
-        for processor in number(first)?..=number(last)?.min(CpuSet::count()) {
+        let (first, last) = (number(first)?, number(last)?);
+        if first > last || last >= CpuSet::count() {
+            return Err(wrong());
+        }
+        for processor in first..=last {
             set.set(processor).map_err(|_| wrong())?;
         }
     }
@@ -88,6 +92,6 @@ mod tests {
         };
         assert_eq!(of("0-2,7"), Some(vec![0, 1, 2, 7]));
         assert_eq!(of(""), Some(vec![]));
-        assert_eq!(["1-", "-1", "x", "99999"].map(of), [None, None, None, None]);
+        assert_eq!(["1-", "-1", "x", "2-1", "99999", "0-99999"].map(of), [const { None }; 6]);
     }
 }

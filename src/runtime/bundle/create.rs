@@ -54,6 +54,9 @@ pub fn create(room: &Room, spec: &Spec, create: Create<'_>) -> Result<Launched, 
     if !group.processes().is_empty() {
         return Err(Error::Used { group: create.cgroup.to_owned() });
     }
+    if group.is_frozen() {
+        return Err(Error::Frozen { group: create.cgroup.to_owned() });
+    }
     match fs::DirBuilder::new().mode(0o711).create(&directory) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(Error::Exists(create.id.to_owned())),
         made => made.map_err(io_at(directory.display().to_string()))?,

@@ -59,6 +59,8 @@ pub enum Error {
     Wrong { what: &'static str, id: String, status: Status },
     #[error("container's cgroup is not empty: there are processes in {group:?}, linux.cgroupsPath")]
     Used { group: String },
+    #[error("container's cgroup unexpectedly frozen: nothing would run in {group:?}, linux.cgroupsPath")]
+    Frozen { group: String },
     #[error("cannot exec in a paused container (use --ignore-paused to override)")]
     Paused,
     #[error("error running {kind} hook #{number}: {path}: {reason}")]

@@ -6,7 +6,6 @@ pub mod bundle;
 pub mod cgroup;
 pub mod container;
 pub mod events;
-pub mod home;
 pub mod image;
 pub mod init;
 pub mod network;

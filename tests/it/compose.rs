@@ -323,12 +323,12 @@ configs:
   variable: {environment: WORD}
 secrets:
   token: {file: ./token.txt}
-  spoken: {environment: WORD}
+  spoken: {environment: SPOKEN}
 "#;
     let world = World::new();
     files(&world);
     world.file("compose.yaml", text);
-    world.file(".env", "WORD=from the environment\n");
+    world.file(".env", "WORD=from the environment\nSPOKEN=kept in memory alone\n");
     let applied = Applied { world };
     applied.apply();
     assert_eq!(applied.text("web", "/settings"), "the settings\n");
@@ -336,7 +336,7 @@ secrets:
     assert_eq!(applied.text("web", "/etc/variable"), "from the environment");
     assert_eq!(applied.text("web", "/run/secrets/token"), "the token\n");
     assert_eq!(applied.text("web", "/run/secrets/other"), "the token\n");
-    assert_eq!(applied.text("web", "/etc/spoken"), "from the environment");
+    assert_eq!(applied.text("web", "/etc/spoken"), "kept in memory alone");
     let owner = |path: &str| {
         let data = fs::metadata(applied.inside("web", path)).unwrap();
         let first = applied.first_id("web");
@@ -351,7 +351,7 @@ secrets:
     assert_eq!(applied.text("web", "/settings"), "other settings\n");
     // What a secret holds is in no file that survives a reboot.
     let mut search = Command::new("grep");
-    let kept = search.args(["-rl", "from the environment"]).arg(&applied.world.roots.root).output().unwrap();
+    let kept = search.args(["-rl", "kept in memory alone"]).arg(&applied.world.roots.root).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&kept.stdout), "");
     applied.done();
 }

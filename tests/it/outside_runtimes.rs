@@ -108,7 +108,8 @@ fn it_may_do_what_a_container_of_the_engines_own_may() {
     // A filter of libseccomp's kills programs of other machines; runc hides with what can be written to, and is lost.
     let known = ["call x32 getpid: ended with status 0x1f", "mount /proc/PLACE cover rw"];
     let compare = |flags: &[&str], theirs: &str| {
-        let own = probe(flags);
+        // A container of an outside runtime is on the host's ids.
+        let own = probe(&[&["--userns", "host"], flags].concat());
         let differing = |line: &&str| !own.lines().any(|one| one == *line) && !known.contains(line);
         assert_eq!(theirs.lines().filter(differing).collect::<Vec<_>>(), [""; 0], "{flags:?}: {own}");
     };
@@ -153,7 +154,7 @@ fn is_led(world: &World, runtime: &str) {
     assert_eq!((world.field("it", "state"), state(world, "it")["status"].clone()), ("paused".into(), "paused".into()));
     world.ok(&["unpause", "it"]);
     assert!(world.ok(&["top", "it"]).contains("trap"));
-    assert!(world.ok(&["stats", "--no-stream", "it"]).contains("32.0MiB"));
+    assert!(world.ok(&["stats", "--no-stream", "it"]).contains("32MiB"));
     // Its policy brings it back, and a stop by command does not.
     kill(Pid::from_raw(first), Signal::SIGKILL).unwrap();
     eventually("it is another one", || ![0, first].contains(&pid(world, "it")));
@@ -253,7 +254,7 @@ fn is_joined(world: &World, runtime: &str) {
     assert_eq!((output.code, output.stdout.as_str()), (9, "1000\n/tmp\nb\n"), "{output:?}");
     assert_eq!(world.run_with(&["exec", "-i", "it", "cat"], "given").stdout, "given");
     assert_eq!(world.run(&["exec", "it", "/nosuch"]).code, 127);
-    assert_eq!(world.run(&["exec", "-u", "nobody-here", "it", "id"]).code, 125);
+    assert_eq!(world.run(&["exec", "-u", "nobody-here", "it", "id"]).code, 126);
     world.ok(&["exec", "-d", "it", "sh", "-c", "echo done > /tmp/done; sleep 1000"]);
     eventually("it has run", || world.run(&["exec", "it", "cat", "/tmp/done"]).stdout == "done\n");
     let mut terminal = world.terminal(&["exec", "-it", "it", "sh"]);

@@ -176,7 +176,9 @@ fn control_groups_are_read_only_from_wherever_they_are_seen() {
     image(&world, "plain", &json!({}), |_| ());
     let script = "for d in /sys/fs/cgroup /sys/fs/cgroup/*; do test -d $d || continue; mkdir $d/evil; echo 1 >$d/cgroup.procs; \
                   echo 1 >$d/notify_on_release; done; echo over";
-    for flags in [&["--cgroupns", "host"][..], &["--cgroupns", "private"], &["--userns", "private"]] {
+    let refused = run(&world, &["--cgroupns", "host"], "plain", &["sh", "-c", script]);
+    assert!(refused.code == 125 && refused.stderr.contains("control groups of their own"), "{refused:?}");
+    for flags in [&["--userns", "host"][..], &["--cgroupns", "private"], &["--userns", "private"]] {
         let output = run(&world, flags, "plain", &["sh", "-c", script]);
         assert_eq!(output.stdout, "over\n", "{flags:?}: {output:?}");
         let refused = |line: &str| line.contains("Read-only file system") || line.contains("nonexistent directory");

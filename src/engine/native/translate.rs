@@ -196,7 +196,7 @@ struct Security {
     systempaths_unconfined: bool,
 }
 
-/// Options that mean nothing here were named by [`super::unsupported`].
+/// Options that mean nothing here were named by [`super::unsupported::unsupported`].
 fn security(wanted: &ContainerConfig) -> Security {
     let mut security = Security::default();
     for option in &wanted.security_opt {

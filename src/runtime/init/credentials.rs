@@ -244,7 +244,7 @@ fn set_rlimit(limit: &PosixRlimit) -> io::Result<()> {
 }
 
 /// The limits that this process can give: stricter ones than asked for where it may not raise its own, as for
-/// [`set_rlimits`].
+/// `set_rlimits`.
 ///
 /// # Errors
 /// Where its own can't be read.

@@ -1,4 +1,4 @@
-//! From the specification that the engine's own [`init`](crate::runtime::init) executes to one that says all of it in the
+//! From the specification that the engine's own [`init`] executes to one that says all of it in the
 //! words that every runtime knows: pure.
 //!
 //! The engine's own says less, since its parts know each other: the user is looked up later, the filter is built from the

@@ -3,7 +3,7 @@
 //! It makes them, lets commands in, and opens sockets of the host's network for `netd` (see [`super::outside`]). When
 //! the last command has left and no other process is in the user namespace, it ends, and the namespaces with it: the
 //! next command makes them anew, as after a reboot. When it is killed while others live on there, the next command
-//! starts another one in the same namespaces (see [`survivors`]).
+//! starts another one in the same namespaces (see `survivors`).
 //!
 //! On its socket (`RUN/holder.sock`) it greets with a byte, after which it stays at least until the connection ends;
 //! each byte that it is sent asks for a socket.

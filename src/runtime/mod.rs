@@ -4,6 +4,7 @@
 
 pub mod bundle;
 pub mod cgroup;
+pub mod confine;
 pub mod container;
 pub mod events;
 pub mod image;

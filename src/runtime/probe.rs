@@ -11,11 +11,12 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::inotify::{InitFlags, Inotify};
 
 use super::cgroup::Cgroup;
+use super::confine;
 use super::network;
 use super::overlay::{self, Changes};
 use super::rootless;
 use super::roots::Roots;
-use super::userns;
+use super::{sys, userns};
 
 /// Less than this is no room for an image, in bytes.
 const LEAST_SPACE: u64 = 64 << 20;
@@ -85,6 +86,7 @@ pub fn probe(roots: &Roots, search: &OsStr) -> Vec<Fact> {
             "system calls can't be kept from containers",
             "in the kernel's configuration: CONFIG_SECCOMP_FILTER",
         ),
+        landlock(),
         nftables(),
         links(),
         space(roots),
@@ -227,6 +229,18 @@ fn of_containers(roots: &Roots) -> Found {
 fn user_namespaces() -> Found {
     let most = number("/proc/sys/user/max_user_namespaces").unwrap_or(0);
     when(Path::new("/proc/self/ns/user").exists() && most > 0, "", "not there")
+}
+
+fn landlock() -> Fact {
+    let version = sys::landlock_version();
+    let works = version >= confine::LEAST_LANDLOCK;
+    fact(
+        "landlock",
+        false,
+        when(works, format!("version {version}"), "not in use, or too old"),
+        "what unpacks layers and asks containers is kept from system calls, but not from other files",
+        "Linux 5.19 or later, with CONFIG_SECURITY_LANDLOCK, and `landlock` among those of `lsm=`",
+    )
 }
 
 fn nftables() -> Fact {

@@ -24,6 +24,11 @@ macro_rules! numbers {
     ($($name:ident)*) => { &[$(libc::$name),*] };
 }
 
+// Below the macro, which it uses.
+mod helper;
+
+pub use helper::{Helper, of_helper};
+
 /// What ordinary programs need: files, memory, threads, signals, sockets, time.
 const ALLOWED: &[i64] = numbers![
     SYS_read SYS_write SYS_open SYS_close SYS_stat SYS_fstat SYS_lstat SYS_poll SYS_lseek SYS_mmap SYS_mprotect

@@ -512,6 +512,43 @@ pub fn clone_process(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::R
     }
 }
 
+/// The version of landlock(7) that this kernel has; 0 where it has none, or none in use.
+pub fn landlock_version() -> u32 {
+    const VERSION: u32 = 1;
+    let none: *const u8 = std::ptr::null();
+    // SAFETY: with this flag the kernel reads no attributes.
+    let version = unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0_usize, VERSION) };
+    u32::try_from(version).unwrap_or(0)
+}
+
+/// A set of rules with these attributes (`struct landlock_ruleset_attr`, as far as the kernel knows it).
+pub fn landlock_rules(attributes: &[u64]) -> io::Result<OwnedFd> {
+    let size = std::mem::size_of_val(attributes);
+    // SAFETY: the attributes outlive the call, and their size is passed.
+    owned(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, attributes.as_ptr(), size, 0) })
+}
+
+/// Allows these accesses to all below the directory.
+pub fn landlock_allow_below(rules: BorrowedFd<'_>, directory: BorrowedFd<'_>, accesses: u64) -> io::Result<()> {
+    /// `struct landlock_path_beneath_attr`.
+    #[repr(C, packed)]
+    struct Below {
+        accesses: u64,
+        directory: RawFd,
+    }
+    const PATH_BENEATH: u32 = 1;
+    let rule = Below { accesses, directory: directory.as_raw_fd() };
+    // SAFETY: the rule is of the kind that is named, and outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_landlock_add_rule, rules.as_raw_fd(), PATH_BENEATH, &raw const rule, 0) })
+        .map(drop)
+}
+
+/// Puts the rules on this thread, for good. Needs no_new_privs or CAP_SYS_ADMIN.
+pub fn landlock_restrict_self(rules: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: takes integers.
+    check(unsafe { libc::syscall(libc::SYS_landlock_restrict_self, rules.as_raw_fd(), 0) }).map(drop)
+}
+
 /// The user namespace that owns this namespace (ioctl_ns(2), `NS_GET_USERNS`).
 pub fn owning_user_namespace(namespace: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const NS_GET_USERNS: libc::Ioctl = 0xb701;

@@ -368,3 +368,25 @@ fn programs_of_32_bits_run_and_may_do_no_more() {
     world.ok(&["load", "-q", "-i", archive.to_str().unwrap()]);
     assert_eq!(world.ok(&["run", "--rm", "--network", "none", "narrow.tar"]), "32 bits\n");
 }
+
+/// What reads an archive, and what makes its files, has a filter of its own while the rest of the program has none.
+#[test]
+fn who_unpacks_a_layer_is_confined() {
+    let world = World::new();
+    let mut command = world.command(&["import", "-", "slow"]);
+    let mut import = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let tasks = format!("/proc/{}/task", import.id());
+    let confined = || {
+        let all =
+            fs::read_dir(&tasks).unwrap().filter_map(|task| fs::read_to_string(task.ok()?.path().join("status")).ok());
+        let is_confined = |text: &String| text.contains("Seccomp:\t2") && text.contains("NoNewPrivs:\t1");
+        all.filter(|text| text.contains("Name:\tunpack") && is_confined(text)).count()
+    };
+    // The beginning of an archive, whose rest is waited for.
+    std::io::Write::write_all(import.stdin.as_mut().unwrap(), &[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]).unwrap();
+    crate::support::eventually("both threads are confined", || confined() == 2);
+    let first = fs::read_to_string(format!("/proc/{}/status", import.id())).unwrap();
+    assert!(first.contains("Seccomp:\t0"), "{first}");
+    drop(import.stdin.take());
+    assert!(!import.wait().unwrap().success());
+}

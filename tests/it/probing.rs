@@ -146,9 +146,13 @@ fn whoever_asks_has_no_rights() {
         !asks.is_empty() && network(&asks) == network(&first) && open == 2
     });
     let status = std::fs::read_to_string(format!("/proc/{asks}/status")).unwrap();
-    for line in
-        ["Uid:\t65534\t65534\t65534\t65534", "CapPrm:\t0000000000000000", "CapEff:\t0000000000000000", "NoNewPrivs:\t1"]
-    {
+    for line in [
+        "Uid:\t65534\t65534\t65534\t65534",
+        "CapPrm:\t0000000000000000",
+        "CapEff:\t0000000000000000",
+        "NoNewPrivs:\t1",
+        "Seccomp:\t2",
+    ] {
         assert!(status.contains(line), "{line} is not in {status}");
     }
     // It ends with its container.

@@ -28,16 +28,11 @@ use super::limits::Limits;
 use super::store::Contents;
 use super::tarball::{Entry, Kind, Reader};
 use crate::runtime::overlay::Marks;
-use crate::runtime::sys;
+use crate::runtime::{rootless, sys};
 
 const BUFFER: usize = 128 << 10;
 /// How often the disk is asked what is left of it, in bytes written.
 const LOOK_EVERY: u64 = 64 << 20;
-
-/// The mark of a directory that hides what lower layers have in it.
-fn opaque() -> &'static str {
-    Marks::own().opaque().to_str().unwrap_or_default()
-}
 
 /// Why a layer was refused.
 #[derive(Debug, thiserror::Error)]
@@ -122,9 +117,28 @@ struct Layer<'a> {
     buffer: Vec<u8>,
 }
 
-/// Writes the archive's entries below `directory`, which must be empty. Returns what they are.
-pub fn unpack(archive: impl Read, directory: &Path, budget: &Budget<'_>) -> Result<Contents, UnpackError> {
-    entries(archive, File::open(directory)?.into(), budget, How::of_files(Whiteouts::Marks))
+/// An empty directory that a layer is to be unpacked into.
+pub struct Empty {
+    root: OwnedFd,
+    how: How,
+}
+
+impl Empty {
+    /// All that is asked of the host is asked here: who unpacks may have given up the right to ask.
+    ///
+    /// # Errors
+    /// Where it can't be opened.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        Ok(Self { root: File::open(directory)?.into(), how: How::of_files(Whiteouts::Marks) })
+    }
+
+    /// Writes the archive's entries below it. Returns what they are.
+    ///
+    /// # Errors
+    /// See [`UnpackError`].
+    pub fn unpack(self, archive: impl Read, budget: &Budget<'_>) -> Result<Contents, UnpackError> {
+        entries(archive, self.root, budget, self.how)
+    }
 }
 
 /// Writes the entries of an ordinary archive (not of a layer) below a directory that may hold something already.
@@ -144,7 +158,7 @@ pub fn extract(archive: impl Read, directory: BorrowedFd<'_>) -> Result<(), Unpa
 /// See [`UnpackError`].
 pub fn extract_over(archive: impl Read, directory: BorrowedFd<'_>, first_id: u32) -> Result<(), UnpackError> {
     let limits = Limits { entries: u64::MAX, unpacked_bytes: u64::MAX, ..Limits::default() };
-    let how = How { whiteouts: Whiteouts::Files, first_id, keeps_kinds: true };
+    let how = How { first_id, keeps_kinds: true, ..How::of_files(Whiteouts::Files) };
     entries(archive, directory.try_clone_to_owned()?, &Budget::new(&limits, 0), how).map(drop)
 }
 
@@ -154,23 +168,28 @@ struct How {
     whiteouts: Whiteouts,
     first_id: u32,
     keeps_kinds: bool,
+    /// The mark of a directory that hides what lower layers have in it.
+    opaque: &'static str,
+    /// All is whoever unpacks: there is one id only.
+    squashes: bool,
 }
 
 impl How {
     fn of_files(whiteouts: Whiteouts) -> Self {
-        Self { whiteouts, first_id: 0, keeps_kinds: false }
+        let opaque = Marks::own().opaque().to_str().unwrap_or_default();
+        Self { whiteouts, first_id: 0, keeps_kinds: false, opaque, squashes: rootless::squashes() }
     }
 }
 
 fn entries(archive: impl Read, root: OwnedFd, budget: &Budget<'_>, how: How) -> Result<Contents, UnpackError> {
-    let (whiteouts, squashes) = (how.whiteouts, crate::runtime::rootless::squashes());
+    let whiteouts = how.whiteouts;
     let (times, buffer) = (BufWriter::new(nameless_file(&root)?), vec![0; BUFFER]);
     let mut layer = Layer { root, how, budget, last: None, times, own: (geteuid(), getegid()), written: 0, buffer };
     let (mut reader, mut contents) = (Reader::new(archive, budget.limits), Contents::default());
     while let Some(mut entry) = reader.next()? {
         budget.take(entry.size)?;
         (entry.uid, entry.gid) = (entry.uid.wrapping_add(how.first_id), entry.gid.wrapping_add(how.first_id));
-        if squashes {
+        if how.squashes {
             (entry.uid, entry.gid) = (0, 0);
         }
         contents.add(&entry);
@@ -235,7 +254,7 @@ impl Layer<'_> {
         if self.how.whiteouts == Whiteouts::Marks
             && let Some(hidden) = name.as_bytes().strip_prefix(b".wh.")
         {
-            return whiteout(parent, OsStr::from_bytes(hidden));
+            return whiteout(parent, OsStr::from_bytes(hidden), self.how.opaque);
         }
         // Mostly there is nothing of that name yet.
         if entry.kind == Kind::File
@@ -363,7 +382,7 @@ impl Layer<'_> {
         let made = openat(parent, name, flags, Mode::empty())?;
         if there == Some(SFlag::S_IFCHR) {
             // It was whited out before: what lower layers have of it stays hidden.
-            sys::set_attribute(&by_fd(made.as_fd()), opaque(), b"y")?;
+            sys::set_attribute(&by_fd(made.as_fd()), self.how.opaque, b"y")?;
         }
         describe_directory(entry, &made)?;
         let (seconds, nanoseconds) = entry.mtime;
@@ -450,9 +469,9 @@ fn kind_there(parent: BorrowedFd<'_>, name: &OsStr) -> io::Result<Option<SFlag>>
 }
 
 /// Hides what lower layers have under this name; what this layer has of it stays (specification, "Whiteouts").
-fn whiteout(parent: BorrowedFd<'_>, hidden: &OsStr) -> io::Result<()> {
+fn whiteout(parent: BorrowedFd<'_>, hidden: &OsStr, opaque: &str) -> io::Result<()> {
     if hidden == ".wh..opq" {
-        return sys::set_attribute(&by_fd(parent), opaque(), b"y");
+        return sys::set_attribute(&by_fd(parent), opaque, b"y");
     }
     if hidden.as_bytes().starts_with(b".wh.") {
         // Notes of an older file system to itself.
@@ -466,7 +485,7 @@ fn whiteout(parent: BorrowedFd<'_>, hidden: &OsStr) -> io::Result<()> {
         Some(SFlag::S_IFDIR) => {
             let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
             let own = openat(parent, hidden, flags, Mode::empty())?;
-            sys::set_attribute(&by_fd(own.as_fd()), opaque(), b"y")
+            sys::set_attribute(&by_fd(own.as_fd()), opaque, b"y")
         }
         Some(_) => Ok(()),
     }

@@ -3,6 +3,8 @@
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
+use crate::runtime::confine;
+
 const PIECE: usize = 128 << 10;
 /// Pieces that wait to be used, beside one that is made and one that is used.
 const WAITING: usize = 4;
@@ -15,12 +17,17 @@ pub struct Ahead {
     at: usize,
 }
 
-/// Works with what a thread of its own reads from the source. That one ends when the work does, wherever it is then.
+/// Works with what a thread of its own reads from the source, which must be open: no more than that is left to it. It ends
+/// when the work does, wherever it is then.
 pub fn read_ahead<T>(source: &mut (impl Read + Send), work: impl FnOnce(&mut Ahead) -> T) -> T {
     let (give, full) = sync_channel(WAITING);
     let (used, take) = channel();
     std::thread::scope(|scope| {
-        scope.spawn(move || fill(source, &give, &take));
+        scope.spawn(move || match confine::to_what_is_open() {
+            Ok(()) => fill(source, &give, &take),
+            // Where nobody wants it any more, nobody is told.
+            Err(error) => give.send(Err(error)).unwrap_or_default(),
+        });
         work(&mut Ahead { full, used, piece: Vec::new(), at: 0 })
     })
 }

@@ -6,14 +6,16 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
 
 use sha2::{Digest as _, Sha256};
 
 use super::ahead::read_ahead;
 use super::lease::Lease;
+use crate::runtime::confine;
 use crate::runtime::image::document::{Descriptor, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD};
 use crate::runtime::image::limits::Limits;
-use crate::runtime::image::unpack::{Budget, UnpackError, unpack};
+use crate::runtime::image::unpack::{Budget, Empty, UnpackError};
 use crate::runtime::image::{Digest, Error, io_at};
 
 /// A layer that waits in a lease's folder, or is in the store already.
@@ -46,11 +48,15 @@ pub fn unpack_to(
     let archive = Counting { inner: archive, count: received.clone() };
     let inner = decompress(archive).map_err(|error| named(error.into()))?;
     let mut reader = Hashing { inner, hasher: Sha256::new(), count: 0, received, limits: budget.limits() };
-    let unpacked = read_ahead(&mut reader, |ahead| {
-        let contents = unpack(&mut *ahead, &directory, budget)?;
-        // What follows the archive's end belongs to its digest too.
-        io::copy(ahead, &mut io::sink())?;
-        Ok(contents)
+    let empty = Empty::open(&directory).map_err(|error| named(error.into()))?;
+    let unpacked = alone(|| {
+        read_ahead(&mut reader, |ahead| {
+            confine::to_files_below(&directory)?;
+            let contents = empty.unpack(&mut *ahead, budget)?;
+            // What follows the archive's end belongs to its digest too.
+            io::copy(ahead, &mut io::sink())?;
+            Ok(contents)
+        })
     });
     unpacked.map_err(named)?.write(target)?;
     let found = Digest::finish(reader.hasher);
@@ -60,6 +66,14 @@ pub fn unpack_to(
         }
         _ => Ok(found),
     }
+}
+
+/// In a thread of its own, which may give up rights.
+fn alone<T: Send>(work: impl FnOnce() -> Result<T, UnpackError> + Send) -> Result<T, UnpackError> {
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("unpack".into()).spawn_scoped(scope, work)?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread that unpacked failed").into()))
+    })
 }
 
 /// Keeps an archive and unpacks it, both in the lease's folder. One that is compressed is kept as it is, any other

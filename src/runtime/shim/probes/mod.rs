@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns};
 
 use crate::runtime::container::{Place, Probe};
 use crate::runtime::init::{self, Launched};
-use crate::runtime::sys;
+use crate::runtime::{confine, sys};
 
 mod grpc;
 mod hpack;
@@ -45,7 +45,8 @@ fn confine(of: &OwnedFd, output: &OwnedFd) -> io::Result<()> {
     init::die_with_parent()?;
     setns(of, CloneFlags::CLONE_NEWNET)?;
     sys::close_all_but(output.as_fd())?;
-    init::become_nobody()
+    init::become_nobody()?;
+    confine::to_asking()
 }
 
 fn ask(probe: &Probe) -> Result<String, String> {

@@ -276,10 +276,12 @@ mod tests {
             let prefix = format!("{writer}-");
             let own: Vec<u32> =
                 found.iter().filter_map(|event| event.name.strip_prefix(&prefix)?.parse().ok()).collect();
-            assert_eq!(own.last(), Some(&699));
-            assert!(own.is_sorted() && own.len() == 700 - own[0] as usize, "a gap of {writer}: {own:?}");
+            // Of one that was done long before the others nothing may be left.
+            let Some(first) = own.first() else { continue };
+            assert!(own.is_sorted() && own.len() == 700 - *first as usize, "a gap of {writer}: {own:?}");
         }
         let size = |name: &str| fs::metadata(roots.volatile("events").join(name)).unwrap().len();
+        assert!(size("journal") + size("journal.1") > LARGEST, "the newest are kept");
         // Each of the writers may have found room for its line at the same moment.
         assert!(size("journal") <= LARGEST + 5000 && size("journal.1") <= LARGEST + 5000);
         fs::remove_dir_all(directory).unwrap();

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, setns, unshare};
@@ -228,7 +228,7 @@ impl Child {
         let Some((pid, pidfd)) = sys::clone_process(CloneFlags::empty(), None)? else {
             let error = enter().err().map_or(0, |error| error.raw_os_error().unwrap_or(libc::EIO));
             match nix::unistd::write(&entered, &error.to_ne_bytes()) {
-                Ok(_) if error == 0 => wait_for_end(&read, &write),
+                Ok(_) if error == 0 => wait_for_end(&read),
                 _ => sys::exit_now(1),
             }
         };
@@ -257,9 +257,10 @@ impl Child {
 }
 
 /// The child of a process that may have had other threads: only system calls are safe here.
-fn wait_for_end(read: &OwnedFd, write: &OwnedFd) -> ! {
-    // Its own copy of the end: its descriptors end with it, and nobody else of this process uses them.
-    let closed = nix::unistd::close(write.as_raw_fd());
+fn wait_for_end(read: &OwnedFd) -> ! {
+    // With all that it has of its maker: the ends of its own pipe, and of the pipes of others that were made at the same
+    // moment, who would wait for each other for ever.
+    let closed = sys::close_all_but(read.as_fd());
     let heard = nix::unistd::read(read, &mut [0; 1]);
     sys::exit_now(i32::from(closed.is_err() || heard.is_err()))
 }
@@ -292,6 +293,16 @@ mod tests {
         let namespace = with_mappings(&users, &groups).unwrap();
         assert_eq!(mappings_of(namespace.as_fd()).unwrap(), [users.to_vec(), groups.to_vec()]);
         assert_eq!([0, 9, 10, 11].map(|id| outside(&users, id)), [Some(524_288), Some(524_297), Some(5), None]);
+    }
+
+    #[test]
+    fn those_that_are_made_at_once_do_not_wait_for_each_other() {
+        let all: Vec<IdRange> = candidates("at once").take(6).collect();
+        std::thread::scope(|scope| {
+            for ids in all {
+                scope.spawn(move || (0..30).for_each(|_| drop(create(ids).unwrap())));
+            }
+        });
     }
 
     #[test]

@@ -110,6 +110,8 @@ fn as_root_of(ids: IdRange, further: CloneFlags, find: impl FnOnce() -> Option<u
     let (go, say) = (nix::unistd::pipe2(OFlag::O_CLOEXEC)?, nix::unistd::pipe2(OFlag::O_CLOEXEC)?);
     let Some((pid, pidfd)) = sys::clone_process(further | CloneFlags::CLONE_NEWUSER, None)? else {
         let mut byte = [0];
+        // Or it would not hear of the end of its maker.
+        drop(go.1);
         // Only what has ids may make anything.
         if nix::unistd::read(&go.0, &mut byte) == Ok(1) && sys::become_root_alone().is_ok() {
             let word = find().map_or(NOTHING, |index| u8::try_from(index).unwrap_or(NOTHING - 1));

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use super::fnv;
+
 /// The two directories of one engine. Everything that this engine makes on the host is named after [`Roots::key`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roots {
@@ -47,8 +49,7 @@ impl Roots {
     pub fn key(&self) -> String {
         let bytes =
             self.root.as_os_str().as_encoded_bytes().iter().chain([&0]).chain(self.run.as_os_str().as_encoded_bytes());
-        let hash = bytes
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = fnv::hash(bytes.copied());
         format!("{:06x}", (hash ^ (hash >> 24)) & 0xff_ffff)
     }
 }

@@ -13,7 +13,7 @@ use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use serde::{Deserialize, Serialize};
 
 use super::init::credentials;
-use super::sys;
+use super::{fnv, sys};
 
 pub mod trial;
 
@@ -88,9 +88,7 @@ pub fn own_size() -> Option<u32> {
 /// All ranges that containers may have, the same one first for the same seed.
 pub fn candidates(seed: &str) -> impl Iterator<Item = IdRange> + use<> {
     let slots = (LAST - FIRST + 1) / SIZE;
-    let hash = seed
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = fnv::hash(seed.bytes());
     let start = ((hash ^ (hash >> 32)) % u64::from(slots)) as u32;
     (0..slots).map(move |offset| IdRange { first: FIRST + (start + offset) % slots * SIZE, size: SIZE })
 }

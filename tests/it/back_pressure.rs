@@ -21,14 +21,6 @@ fn flood_for() -> Duration {
     Duration::from_secs(if std::env::var_os("STACK_RACES").is_some() { 60 } else { 4 })
 }
 
-fn world_with_shell() -> World {
-    let world = World::new();
-    world.busybox("root");
-    let archive = world.archive("shell", "root", &serde_json::json!({}));
-    world.ok(&["load", "-i", archive.to_str().unwrap()]);
-    world
-}
-
 fn number(path: String, key: &str) -> u64 {
     let text = fs::read_to_string(&path).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
@@ -53,7 +45,7 @@ fn log_bytes(world: &World, name: &str) -> u64 {
 /// As fast as it can: what is kept stays within its bounds, and the program never stands still for long.
 #[test]
 fn a_flood_is_kept_within_bounds_and_does_not_stop_who_makes_it() {
-    let world = world_with_shell();
+    let world = World::with_shell();
     for driver in ["json-file", "local"] {
         let options = ["--log-opt", "max-size=1m", "--log-opt", "max-file=3"];
         let run = ["run", "-d", "--name", "flood", "--network", "none", "--log-driver", driver];
@@ -102,7 +94,7 @@ impl Client {
 /// Neither its supervisor nor the client keeps what is not read, and nobody else waits.
 #[test]
 fn who_does_not_read_is_waited_for_by_its_own_container_alone() {
-    let world = world_with_shell();
+    let world = World::with_shell();
     let quiet = ["run", "-d", "--network", "none", "--log-driver", "none", "-i", "--name"];
     world.ok(&[&quiet[..], &["noisy", "shell", "/bin/sh", "-c", "read go; exec /bin/busybox yes"]].concat());
     world.ok(&["run", "-d", "--name", "other", "--network", "none", "shell", "sleep", "100000"]);
@@ -140,7 +132,7 @@ fn who_does_not_read_is_waited_for_by_its_own_container_alone() {
 /// What an exec prints is in nobody's memory while its reader is slow.
 #[test]
 fn an_exec_whose_reader_is_slow_is_held_in_nobodys_memory() {
-    let world = world_with_shell();
+    let world = World::with_shell();
     world.ok(&["run", "-d", "--name", "box", "--network", "none", "shell", "sleep", "100000"]);
     for flags in [&["exec", "box"][..], &["exec", "-t", "box"]] {
         let before = held_kib(supervisor(&world, "box"));
@@ -163,7 +155,7 @@ fn an_exec_whose_reader_is_slow_is_held_in_nobodys_memory() {
 /// Killed in the middle: nothing of them is left in the supervisor, nor any process of theirs that nobody waits for.
 #[test]
 fn clients_that_die_leave_nothing_behind() {
-    let world = world_with_shell();
+    let world = World::with_shell();
     world.ok(&["run", "-d", "--name", "box", "--network", "none", "shell", "sleep", "100000"]);
     let pid = supervisor(&world, "box");
     let asleep = || number(format!("/proc/{pid}/smaps_rollup"), "Pss") <= 64;

@@ -6,14 +6,6 @@ use std::time::{Duration, Instant};
 
 use crate::support::{World, eventually};
 
-fn world_with_shell() -> World {
-    let world = World::new();
-    world.busybox("root");
-    let archive = world.archive("shell", "root", &serde_json::json!({}));
-    world.ok(&["load", "-i", archive.to_str().unwrap()]);
-    world
-}
-
 fn state(world: &World, name: &str) -> serde_json::Value {
     serde_json::from_str(world.ok(&["inspect", "--format", "{{json .State}}", name]).trim()).unwrap()
 }
@@ -98,7 +90,7 @@ fn processes(world: &World, name: &str) -> (usize, usize) {
 /// `init: true`: whoever is orphaned is collected. Without it nobody does, as process 1 is a program that knows nothing of it.
 #[test]
 fn zombies_are_collected_where_that_is_asked_for() {
-    let world = world_with_shell();
+    let world = World::with_shell();
     let script = "i=0; while test $i -lt 20; do (sleep 0.1 &); i=$((i+1)); done; exec sleep 100000";
     for (name, flags) in [("with", &["--init"][..]), ("without", &[])] {
         let run = ["run", "-d", "--name", name, "--network", "none"];
@@ -113,7 +105,7 @@ fn zombies_are_collected_where_that_is_asked_for() {
 /// Through process 1 in front of it, too, and its exit code comes back.
 #[test]
 fn signals_reach_the_program_and_its_answer_is_the_containers() {
-    let world = world_with_shell();
+    let world = World::with_shell();
     let script = "trap 'echo hup' HUP; trap 'echo int; exit 5' INT; echo ready; while :; do sleep 0.05; done";
     for flags in [&[][..], &["--init"]] {
         let run = ["run", "-d", "--name", "it", "--network", "none", "--stop-signal", "INT"];
@@ -134,7 +126,7 @@ fn signals_reach_the_program_and_its_answer_is_the_containers() {
 /// Clients that do not read are told of the end for a moment, all of them together.
 #[test]
 fn an_end_does_not_wait_for_who_does_not_listen() {
-    let world = world_with_shell();
+    let world = World::with_shell();
     let flags = ["run", "-d", "-i", "--name", "noisy", "--network", "none", "--log-driver", "none"];
     world.ok(&[&flags[..], &["shell", "/bin/sh", "-c", "read go; exec /bin/busybox yes"]].concat());
     let mut clients: Vec<_> = (0..4)

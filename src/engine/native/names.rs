@@ -1,12 +1,12 @@
 //! Names that follow from other names, so that making a thing again finds it.
 
+use crate::runtime::fnv;
+
 /// The volume of a mount that names none: the same for every container of this name, so that data outlives a
 /// container that is replaced.
 pub fn anonymous_volume(container: &str, target: &str) -> String {
     let slug: String = target.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
-    let hash = target
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = fnv::hash(target.bytes());
     format!("{container}.{}.{:06x}", slug.trim_matches('-'), hash & 0xff_ffff)
 }
 

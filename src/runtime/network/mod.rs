@@ -39,6 +39,7 @@ use say::Way;
 pub use trial::{links_work, tables_work};
 
 use super::events::{self, Event};
+use super::fnv;
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
 
@@ -145,8 +146,7 @@ const LINK_LENGTH: usize = 15;
 /// 36).
 fn link_name(roots: &Roots, parts: &[&str]) -> String {
     let bytes = parts.iter().flat_map(|part| part.bytes().chain([0]));
-    let hash =
-        bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    let hash = fnv::hash(bytes);
     let digit = |place: u32| char::from_digit((hash / 36_u64.pow(place) % 36) as u32, 36).unwrap_or('0');
     format!("{LINK}{}{}", roots.key(), (0..6).map(digit).collect::<String>())
 }

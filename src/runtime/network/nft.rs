@@ -9,6 +9,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::netlink::{ACK, APPEND, CREATE, DUMP, EXCLUSIVE, Message, Socket, attributes};
+use crate::runtime::fnv;
 
 const SUBSYSTEM: u16 = 10 << 8;
 const NEW_TABLE: u16 = SUBSYSTEM;
@@ -165,10 +166,7 @@ impl Table {
     /// What is kept beside the table to tell whether it is this one: a hash of its text (FNV-1a), in the form in which
     /// `nft list ruleset` shows it as a comment (type 0, length, text with a NUL).
     fn comment(&self) -> Vec<u8> {
-        let hash = self
-            .to_string()
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+        let hash = fnv::hash(self.to_string().bytes());
         let text = format!("stack rules {hash:016x}\0");
         [&[0, text.len() as u8][..], text.as_bytes()].concat()
     }

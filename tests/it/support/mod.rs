@@ -101,6 +101,15 @@ impl World {
         command
     }
 
+    /// One with the image `shell`, which says nothing of what it runs.
+    pub fn with_shell() -> Self {
+        let world = Self::new();
+        world.busybox("root");
+        let archive = world.archive("shell", "root", &serde_json::json!({}));
+        world.ok(&["load", "-i", archive.to_str().unwrap()]);
+        world
+    }
+
     /// A root file system with a shell, from Debian's busybox, in this folder.
     pub fn busybox(&self, folder: &str) -> PathBuf {
         let root = self.directory.join(folder);

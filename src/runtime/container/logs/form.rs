@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Line;
 use crate::runtime::container::LogForm;
+use crate::runtime::varint;
 
 const STREAMS: [&str; 2] = ["stdout", "stderr"];
 /// A longer entry is none: a line is cut long before.
@@ -100,7 +101,7 @@ fn local(bytes: &mut Vec<u8>, piece: Piece<'_>) {
     field(bytes, 1, stream);
     bytes.push(2 << 3);
     let nanoseconds = i64::try_from(piece.time.as_nanosecond()).unwrap_or_default();
-    varint(bytes, nanoseconds.cast_unsigned());
+    varint::put(bytes, nanoseconds.cast_unsigned());
     field(bytes, 3, text);
     if is_partial {
         bytes.extend([4 << 3, 1]);
@@ -112,16 +113,8 @@ fn local(bytes: &mut Vec<u8>, piece: Piece<'_>) {
 
 fn field(bytes: &mut Vec<u8>, number: u8, content: &[u8]) {
     bytes.push(number << 3 | 2);
-    varint(bytes, content.len() as u64);
+    varint::put(bytes, content.len() as u64);
     bytes.extend_from_slice(content);
-}
-
-fn varint(bytes: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        bytes.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
 }
 
 /// Finds the lines in what is read of a file, piece by piece.
@@ -189,7 +182,7 @@ fn read_local(entry: &[u8], length: usize) -> Option<Line> {
     let (mut stream, mut nanoseconds, mut text, mut is_partial) = (&[][..], 0, &[][..], false);
     while let Some((tag, after)) = rest.split_first() {
         rest = after;
-        let number = read_varint(&mut rest)?;
+        let number = varint::take(&mut rest)?;
         match (tag >> 3, tag & 7) {
             (2, 0) => nanoseconds = number.cast_signed(),
             (4, 0) => is_partial = number != 0,
@@ -213,19 +206,6 @@ fn read_local(entry: &[u8], length: usize) -> Option<Line> {
         time: format!("{time:.9}"),
         attributes: BTreeMap::new(),
     })
-}
-
-fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

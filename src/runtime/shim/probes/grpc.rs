@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 
 use super::hpack::{self, Found};
+use crate::runtime::varint;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const PATH: &str = "/grpc.health.v1.Health/Check";
@@ -65,7 +66,7 @@ fn question(authority: &str, service: &str) -> Vec<u8> {
     let mut message = Vec::new();
     if !service.is_empty() {
         message.push(0x0a);
-        varint(&mut message, service.len());
+        varint::put(&mut message, service.len() as u64);
         message.extend(service.as_bytes());
     }
     let length = (message.len() as u32).to_be_bytes();
@@ -85,18 +86,10 @@ fn text(block: &mut Vec<u8>, text: &str) {
         length if length < 0x7f => block.push(length as u8),
         length => {
             block.push(0x7f);
-            varint(block, length - 0x7f);
+            varint::put(block, (length - 0x7f) as u64);
         }
     }
     block.extend(text.as_bytes());
-}
-
-fn varint(bytes: &mut Vec<u8>, mut value: usize) {
-    while value >= 0x80 {
-        bytes.push(value as u8 & 0x7f | 0x80);
-        value >>= 7;
-    }
-    bytes.push(value as u8);
 }
 
 /// What came on the stream until its end.
@@ -214,13 +207,13 @@ fn verdict(answer: &Answer) -> Result<u64, String> {
 fn serving_status(mut message: &[u8]) -> Option<u64> {
     let mut status = 0;
     while !message.is_empty() {
-        let key = take_varint(&mut message)?;
+        let key = varint::take(&mut message)?;
         match (key >> 3, key & 7) {
-            (1, 0) => status = take_varint(&mut message)?,
-            (_, 0) => drop(take_varint(&mut message)?),
+            (1, 0) => status = varint::take(&mut message)?,
+            (_, 0) => drop(varint::take(&mut message)?),
             (_, 1) => message = message.get(8..)?,
             (_, 2) => {
-                let length = usize::try_from(take_varint(&mut message)?).ok()?;
+                let length = usize::try_from(varint::take(&mut message)?).ok()?;
                 message = message.get(length..)?;
             }
             (_, 5) => message = message.get(4..)?,
@@ -228,19 +221,6 @@ fn serving_status(mut message: &[u8]) -> Option<u64> {
         }
     }
     Some(status)
-}
-
-fn take_varint(bytes: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = bytes.split_first()?;
-        *bytes = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
 }
 
 #[cfg(test)]

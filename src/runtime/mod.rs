@@ -8,6 +8,7 @@ pub mod confine;
 pub mod container;
 pub mod events;
 pub mod fnv;
+pub mod home;
 pub mod image;
 pub mod init;
 pub mod network;

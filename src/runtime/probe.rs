@@ -12,6 +12,7 @@ use nix::sys::inotify::{InitFlags, Inotify};
 
 use super::cgroup::Cgroup;
 use super::confine;
+use super::home::Home;
 use super::network;
 use super::overlay::{self, Changes};
 use super::rootless;
@@ -176,15 +177,23 @@ fn try_overlay(place: &Path) -> io::Result<()> {
 }
 
 fn control_groups(roots: &Roots) -> Fact {
-    let group = Cgroup::named(&format!("stack-{}-doctor-{}", roots.key(), std::process::id()));
-    let version = if Path::new("/sys/fs/cgroup/cgroup.controllers").exists() { "version 2" } else { "version 1" };
+    let home = Home::of(roots, "");
+    let unified = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    let above = home.as_ref().filter(|home| unified && home.exists()).map(|home| home.path() + "/");
+    let name = format!("stack-{}-doctor-{}", roots.key(), std::process::id());
+    let group = Cgroup::named(&(above.unwrap_or_default() + &name));
+    let manager = match home {
+        Some(home) => format!(", by systemd in {}", home.path()),
+        None => ", by this program alone".to_owned(),
+    };
+    let version = if unified { "version 2" } else { "version 1" };
     let means = "processes of a container can't be counted, limited or ended together";
     let (found, mend) = if group.hierarchies().is_empty() {
         (Err("none is mounted at /sys/fs/cgroup".to_owned()), "`mount -t cgroup2 none /sys/fs/cgroup`")
     } else if nix::unistd::geteuid().is_root() {
         let tried = group.create().and_then(|()| group.remove()).map_err(|error| error.to_string());
         (
-            tried.map(|()| controllers(version)),
+            tried.map(|()| controllers(version, &manager)),
             "`mount -o remount,rw /sys/fs/cgroup`; in a container: give it a writable one",
         )
     } else {
@@ -194,7 +203,7 @@ fn control_groups(roots: &Roots) -> Fact {
 }
 
 /// With those that limits need and that are not there.
-fn controllers(version: &str) -> String {
+fn controllers(version: &str, manager: &str) -> String {
     let unified = read("/sys/fs/cgroup/cgroup.controllers");
     let has = |name: &str| match version {
         "version 2" => unified.split_whitespace().any(|word| word == name),
@@ -202,8 +211,8 @@ fn controllers(version: &str) -> String {
     };
     let absent: Vec<&str> = ["memory", "cpu", "pids"].into_iter().filter(|name| !has(name)).collect();
     match absent.as_slice() {
-        [] => version.to_owned(),
-        absent => format!("{version}, without {}: such limits fail", absent.join(" and ")),
+        [] => format!("{version}{manager}"),
+        absent => format!("{version}{manager}, without {}: such limits fail", absent.join(" and ")),
     }
 }
 

@@ -13,6 +13,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::cgroup::Cgroup;
 use super::events::{self, Event};
+use super::home::{self, Home};
 use super::init::{InitError, spec};
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
@@ -99,6 +100,8 @@ pub enum Error {
     #[error(transparent)]
     Cgroup(#[from] super::cgroup::Error),
     #[error(transparent)]
+    Home(#[from] home::Error),
+    #[error(transparent)]
     Spec(#[from] spec::BuildError),
     #[error("{path}: {source}")]
     Io { path: PathBuf, source: io::Error },
@@ -124,7 +127,9 @@ pub(super) fn cgroup(roots: &Roots, config: &Config) -> Cgroup {
 /// Below each hierarchy.
 pub(super) fn cgroup_name(roots: &Roots, config: &Config) -> String {
     let id = config.id.get(..12).unwrap_or(&config.name);
-    let above = config.cgroup_parent.trim_matches('/');
+    let home = Home::of(roots, &config.cgroup_parent).filter(|_| Cgroup::named("").is_unified());
+    let home = home.map(|home| home.path());
+    let above = home.as_deref().unwrap_or(config.cgroup_parent.trim_matches('/'));
     let slash = if above.is_empty() { "" } else { "/" };
     format!("{above}{slash}stack-{}-{id}", roots.key())
 }

@@ -22,6 +22,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, fork, setsid};
 
 use super::container::{Config, Paths, Removal};
+use super::home::Home;
 use super::init::{self, InitError};
 use super::overlay;
 use super::roots::Roots;
@@ -115,7 +116,7 @@ fn take_leave(words: OwnedFd) -> io::Result<()> {
 }
 
 fn supervise(roots: &Roots, name: &str, beginning: Beginning) -> ExitCode {
-    let begun = prepare().and_then(|host| match beginning {
+    let begun = go_home(roots).and_then(|()| prepare()).and_then(|host| match beginning {
         Beginning::Launch => supervisor::Supervisor::launched(roots, name, host),
         Beginning::Adopt => supervisor::Supervisor::adopt(roots, name, host),
     });
@@ -141,6 +142,12 @@ fn say(error: &InitError) -> ExitCode {
     // The starter may be gone; the status file says it too.
     drop(writeln!(io::stdout(), "{text}"));
     ExitCode::FAILURE
+}
+
+/// The session or service of whoever typed the command may end.
+fn go_home(roots: &Roots) -> Result<(), InitError> {
+    let entered = Home::of(roots, "").map_or(Ok(()), |home| home.enter(roots));
+    entered.map_err(|error| step("enter the engine's control group", io::Error::other(error)))
 }
 
 fn leave_stdout() -> io::Result<()> {

@@ -8,9 +8,11 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
 
+mod placeholder;
 mod properties;
 mod wire;
 
+pub use placeholder::Placeholder;
 pub use properties::of as properties_of;
 pub use wire::Value;
 
@@ -58,10 +60,16 @@ pub struct Scope<'a> {
 /// # Errors
 /// Where there is such a unit already, or what systemd says.
 pub fn start(scope: Scope<'_>) -> Result<(), Error> {
-    let mut properties: Properties = vec![
-        ("Description", Value::Text(scope.description.to_owned())),
-        ("Slice", Value::Text(scope.slice.to_owned())),
-        ("PIDs", Value::Numbers(vec![scope.pid as u32])),
+    let mut properties = delegated(scope.slice, scope.description);
+    properties.push(("PIDs", Value::Numbers(vec![scope.pid as u32])));
+    properties.extend(scope.more);
+    start_transient(scope.unit, &properties)
+}
+
+fn delegated(slice: &str, description: &str) -> Properties {
+    vec![
+        ("Description", Value::Text(description.to_owned())),
+        ("Slice", Value::Text(slice.to_owned())),
         ("Delegate", Value::Bool(true)),
         // Whoever made it ends it: it is in no order with the host's own units.
         ("DefaultDependencies", Value::Bool(false)),
@@ -69,15 +77,19 @@ pub fn start(scope: Scope<'_>) -> Result<(), Error> {
         ("MemoryAccounting", Value::Bool(true)),
         ("IOAccounting", Value::Bool(true)),
         ("TasksAccounting", Value::Bool(true)),
-    ];
-    properties.extend(scope.more);
+        // What nobody limits has no limit, and not that of the host's usual units.
+        ("TasksMax", Value::Number(u64::MAX)),
+    ]
+}
+
+fn start_transient(unit: &str, properties: &[(&str, Value)]) -> Result<(), Error> {
     let mut manager = Manager::connect()?;
     // What is left of one that failed has its name still.
-    manager.reset_failed(scope.unit)?;
-    manager.job("start", scope.unit, "StartTransientUnit", "ssa(sv)a(sa(sv))", |body| {
-        body.text(scope.unit);
+    manager.reset_failed(unit)?;
+    manager.job("start", unit, "StartTransientUnit", "ssa(sv)a(sa(sv))", |body| {
+        body.text(unit);
         body.text("fail");
-        body.properties(&properties);
+        body.properties(properties);
         body.array(8, |_| {});
     })
 }

@@ -62,12 +62,19 @@ impl Machine {
         self
     }
 
+    /// The same, which has control groups of version 1.
+    pub fn with_hybrid_systemd(mut self) -> Self {
+        self.first = "hybrid";
+        self
+    }
+
     /// Switches it on, to run these tests of this very program: whole names, whether ignored elsewhere or not.
     pub fn boot(&self, tests: &[&str]) -> Boot {
         let own = std::env::current_exe().unwrap();
         let words = ["--include-ignored", "--exact", "--nocapture", "--test-threads", "1"];
         let arguments = [&[self.first, own.to_str().unwrap()], tests, &words].concat().join(" ");
         assert!(arguments.len() < 1500, "more than a kernel takes: {arguments}");
+        let groups = if self.first == "hybrid" { "systemd.unified_cgroup_hierarchy=0" } else { "" };
         let drive = |file: PathBuf, options: &str| format!("file={},format=raw,if=virtio{options}", file.display());
         let child = Command::new("qemu-system-x86_64")
             .args(["-machine", "q35", "-accel", "tcg", "-cpu", "max", "-m", "1024", "-nodefaults", "-no-user-config"])
@@ -78,7 +85,7 @@ impl Machine {
             .arg("-initrd")
             .arg(made().join("initramfs"))
             .arg("-append")
-            .arg(format!("console=ttyS0 quiet panic=-1 -- {arguments}"))
+            .arg(format!("console=ttyS0 quiet panic=-1 {groups} -- {arguments}"))
             .arg("-drive")
             .arg(drive(made().join("system.img"), ",readonly=on"))
             .arg("-drive")

@@ -73,6 +73,8 @@ fn a_unit_of_systemd_brings_stacks_back_and_ends_them() {
     let machine = Machine::new().with_systemd();
     let mut first = machine.boot(&[
         "vm::systemd::a_scope_holds_a_bundle_through_reloads",
+        "vm::systemd::own_containers_are_in_a_scope_that_systemd_leaves_alone",
+        "vm::inside::a_hog_is_killed_and_its_supervisor_goes_on",
         "vm::boot::stacks_are_made_until_the_power_is_cut",
     ]);
     first.hears("cut now");
@@ -80,6 +82,12 @@ fn a_unit_of_systemd_brings_stacks_back_and_ends_them() {
     for _ in 0..2 {
         machine.boot(&["vm::boot::all_is_back"]).ends_well();
     }
+}
+
+#[test]
+fn systemd_with_version_1_knows_processes_by_their_scope() {
+    let test = ["vm::systemd::with_version_1_processes_are_in_the_scope"];
+    Machine::new().with_hybrid_systemd().boot(&test).ends_well();
 }
 
 /// The first round says how long an apply takes; the others are cut at moments that cover all of it.

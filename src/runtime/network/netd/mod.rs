@@ -44,6 +44,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, setsid};
 
 use super::{Error, kernel, records, sandbox};
+use crate::runtime::home::Home;
 use crate::runtime::rootless;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{Contention, Lock};
@@ -226,6 +227,10 @@ fn wait_until_ready(child: &mut Child) -> io::Result<()> {
 pub fn main(roots: &Roots, adopted: Option<i32>) -> ExitCode {
     if let Err(error) = rootless::enter_network(roots) {
         return say(&error.to_string(), ExitCode::FAILURE);
+    }
+    if let Some(home) = Home::of(roots, "") {
+        // Where that fails it serves until the session of whoever typed the command ends; the next command has another.
+        home.enter(roots).ok();
     }
     if let Some(descriptor) = adopted {
         return match handover::take(roots, descriptor) {

@@ -136,18 +136,18 @@ struct Manager {
 }
 
 impl Manager {
-    /// Says who we are (D-Bus specification, "EXTERNAL"): the number of the user in the hexadecimal of its digits.
+    /// Says who we are (D-Bus specification, "EXTERNAL"): the number of the user in the hexadecimal of its digits. The
+    /// last word goes with it, as systemctl has it: a message that came with that word would lie unread in systemd.
     fn connect() -> io::Result<Self> {
         let mut stream = UnixStream::connect(SOCKET)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         let user: String = nix::unistd::geteuid().to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
-        write!(stream, "\0AUTH EXTERNAL {user}\r\n")?;
+        stream.write_all(format!("\0AUTH EXTERNAL {user}\r\nBEGIN\r\n").as_bytes())?;
         let answer = line(&mut stream)?;
         if !answer.starts_with("OK ") {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, answer));
         }
-        write!(stream, "BEGIN\r\n")?;
         Ok(Self { stream, serial: 0 })
     }
 

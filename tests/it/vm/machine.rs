@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 /// Longer than any boot with all its tests takes where two processors do everything in software.
 const PATIENCE: Duration = Duration::from_secs(400);
+/// What a machine says when it has run its tests.
+const ENDED: &str = "machine: exit ";
 /// What the third disk of each machine holds.
 pub const SECRET: &str = "only for those who were given it\n";
 
@@ -135,13 +137,16 @@ impl Boot {
         Self { child, console, lines, heard: Vec::new(), tests }
     }
 
-    /// The rest of the next line that begins so.
+    /// The rest of the next line that begins so; until then no test has failed.
     pub fn hears(&mut self, beginning: &str) -> String {
         let begun = Instant::now();
         loop {
             match self.lines.recv_timeout(PATIENCE.saturating_sub(begun.elapsed())) {
                 Ok(line) => {
                     self.heard.push(line.clone());
+                    if line.ends_with("FAILED") && beginning != ENDED {
+                        self.fail(&format!("a test failed before `{beginning}`"));
+                    }
                     if let Some(rest) = line.strip_prefix(beginning) {
                         return rest.to_owned();
                     }
@@ -154,7 +159,7 @@ impl Boot {
 
     /// Waits until all its tests have passed and it has switched itself off.
     pub fn ends_well(mut self) {
-        let code = self.hears("machine: exit ");
+        let code = self.hears(ENDED);
         let passed = format!("test result: ok. {} passed", self.tests);
         if code != "0" || !self.heard.iter().any(|line| line.starts_with(&passed)) {
             self.fail(&format!("not all of its {} tests passed", self.tests));

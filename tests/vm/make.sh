@@ -10,7 +10,7 @@ set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
 # What tests run beside the program itself.
-TOOLS="nft ip modprobe systemctl"
+TOOLS="nft ip modprobe systemctl runc crun"
 # Of the kernel's modules: what a disk needs; bridges, pairs of links, filters, overlays. The kernel asks for the latter
 # by itself.
 BOOT_MODULES="drivers/block/virtio_blk.ko drivers/virtio"

@@ -56,6 +56,18 @@ fn other_engines_containers_are_held_in_one_hierarchy() {
     Machine::new().boot(&tests).ends_well();
 }
 
+/// runc, and crun, which has no containers where both versions of control groups are mounted.
+#[test]
+fn runtimes_of_others_make_containers_in_one_hierarchy() {
+    let tests = [
+        "outside_runtimes::exit_codes_output_and_input_are_the_programs",
+        "outside_runtimes::a_container_is_stopped_paused_changed_and_started_again",
+        "outside_runtimes::programs_join_it_by_the_same_runtime",
+        "outside_runtimes::what_the_engine_shares_and_limits_holds_under_other_runtimes",
+    ];
+    Machine::new().boot(&tests).ends_well();
+}
+
 /// Power fails, and is back; then the machine is switched off in order, and on again.
 #[test]
 fn stacks_come_back_after_a_power_cut_and_after_a_reboot() {

@@ -171,6 +171,11 @@ impl Simulated {
         self.set_run(name, RunState::Exited { code, by_hand: false });
     }
 
+    /// The check of a container that runs fails for good.
+    pub fn sicken(&self, name: &str) {
+        self.set_run(name, RunState::Running { health: Health::Unhealthy });
+    }
+
     /// Somebody stops a container by command.
     pub fn stop_by_hand(&self, name: &str) {
         self.set_run(name, RunState::Exited { code: 143, by_hand: true });
@@ -282,7 +287,7 @@ impl Engine for Simulated {
             Some((id, held.resource.clone()))
         });
         let (digests, made) = (world.store.clone(), world.made.clone());
-        Ok(Observed { resources: resources.collect(), digests, made })
+        Ok(Observed { resources: resources.collect(), digests, made, now_ms: world.now_ms })
     }
 
     async fn perform(&self, action: &Action) -> Result<(), EngineError> {

@@ -168,6 +168,8 @@ pub struct Observed {
     pub digests: BTreeMap<String, String>,
     /// Reference → what the image was made from, of those that were built here or came from a file of the host.
     pub made: BTreeMap<String, ImageConfig>,
+    /// When it was looked, by the engine's clock, in milliseconds since 1970.
+    pub now_ms: u64,
 }
 
 /// The condition that a dependent waits for.

@@ -255,6 +255,10 @@ pub struct ContainerConfig {
     /// How often at most.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_unhealthy_budget: Option<Budget>,
+    /// When those before it were replaced because their check failed, as far as the budget counts it; milliseconds since
+    /// 1970. Never declared: the plan hands it from one container to the next.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recreated_ms: Vec<u64>,
     pub stop_signal: Option<String>,
     pub stop_grace_ms: Option<u64>,
     pub logging: Logging,

@@ -49,8 +49,20 @@ pub struct GrpcProbe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     pub max: u32,
-    /// In this time; `None` = since it was started by command.
+    /// In this time; `None` = since it was started by command, or for `recreate` since it was declared so.
     pub within_ms: Option<u64>,
+}
+
+impl Budget {
+    /// Those of the moments that count now.
+    pub fn counted(self, spent: &[u64], now_ms: u64) -> Vec<u64> {
+        let counts = |at: &&u64| self.within_ms.is_none_or(|within| at.saturating_add(within) > now_ms);
+        spent.iter().filter(counts).copied().collect()
+    }
+
+    pub fn is_spent(self, spent: &[u64], now_ms: u64) -> bool {
+        self.counted(spent, now_ms).len() >= self.max as usize
+    }
 }
 
 impl Probe {

@@ -12,7 +12,8 @@ use stack::reconcile::engine::{Action, Engine};
 use stack::reconcile::execute::{Event, ExecuteOptions, execute};
 use stack::reconcile::plan::{DestroyOptions, Plan, PlanOptions, destroy, plan};
 use stack::reconcile::resource::{Config, Kind};
-use stack::spec::{Condition, Container, Dependency, NetworkMode, RestartPolicy, Stack, UpdateOrder};
+use stack::spec::probe::Budget;
+use stack::spec::{Condition, Container, Dependency, HealthAction, NetworkMode, RestartPolicy, Stack, UpdateOrder};
 
 use crate::stacks::{
     checked, container, declare_used, desired, image, on_network, stack, with_port, with_volume, world,
@@ -155,6 +156,53 @@ fn assert_succeeded(rounds: &[Round]) {
             round.report.failures().map(|(index, error)| (&round.plan.steps[index], error)).collect();
         assert!(failures.is_empty(), "{failures:#?}\n{}", round.plan.text());
     }
+}
+
+/// A budget goes from one container to the next, is spent, said so, and comes back with time.
+#[test]
+fn what_never_gets_healthy_is_made_anew_as_often_as_its_budget_allows() {
+    let mut web = checked(container());
+    let check = web.healthcheck.as_mut().unwrap();
+    check.on_failure = HealthAction::Recreate;
+    check.on_failure_budget = Some(Budget { max: 2, within_ms: Some(60_000) });
+    let (world, mut shop) = (world(), stack([("web", web)]));
+    let converged = |declared: &Stack| {
+        let (wanted, plan_options, options) = (desired(declared), PlanOptions::default(), ExecuteOptions::default());
+        let told = |_: &Plan, _: Event<'_>| ();
+        run(converge(&world, &wanted, &plan_options, &options, &told)).unwrap().len()
+    };
+    let left = |declared: &Stack| {
+        let observed = run(world.observe(&desired(declared).stack)).unwrap();
+        plan(&desired(declared), &observed, world.capabilities(), &PlanOptions::default()).text()
+    };
+    converged(&shop);
+    for _ in 0..2 {
+        world.sicken("shop-web-1");
+        assert!(left(&shop).contains("unhealthy"));
+        assert_eq!(converged(&shop), 1);
+        assert_eq!(left(&shop), "");
+        world.advance(1000);
+    }
+    world.sicken("shop-web-1");
+    let spent =
+        "  note: container/web-1 is unhealthy and was made anew 2 times: its budget is spent, it is left as it is\n";
+    assert_eq!((left(&shop).as_str(), converged(&shop)), (spent, 0));
+    // What changes meanwhile in place forgets nothing.
+    shop.containers.get_mut("web").unwrap().restart.policy = RestartPolicy::Always;
+    assert_eq!(converged(&shop), 1);
+    world.sicken("shop-web-1");
+    assert_eq!((left(&shop).as_str(), converged(&shop)), (spent, 0));
+    world.advance(60_000);
+    assert_eq!(converged(&shop), 1);
+    // Another declaration begins anew.
+    shop.containers.get_mut("web").unwrap().hostname = Some("other".to_owned());
+    assert_eq!(converged(&shop), 1);
+    for _ in 0..2 {
+        world.sicken("shop-web-1");
+        assert_eq!(converged(&shop), 1);
+    }
+    world.sicken("shop-web-1");
+    assert_eq!((left(&shop).as_str(), converged(&shop)), (spent, 0));
 }
 
 proptest! {

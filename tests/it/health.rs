@@ -111,3 +111,33 @@ fn what_is_unhealthy_is_made_anew_by_the_next_apply_where_that_is_asked_for() {
     assert!(!world.ok(&["plan", file]).contains("unhealthy"));
     world.ok(&["destroy", "care"]);
 }
+
+#[test]
+fn what_never_gets_healthy_is_made_anew_as_often_as_the_budget_allows() {
+    let world = world();
+    let check = "test: [CMD, test, -e, /never], on_failure: {action: recreate, max: 2, within: 1h}";
+    let text = stack(&format!(", healthcheck: {{{check}}}")).replace("service_healthy", "service_started");
+    let file = world.file("stack.yaml", &text);
+    let file = file.to_str().unwrap();
+    world.ok(&["apply", file]);
+    let status = || world.field("care-web-1", "status").as_str().unwrap().to_owned();
+    let mut ids = Vec::new();
+    for _ in 0..2 {
+        eventually("it is unhealthy", || world.field("care-web-1", "health") == "unhealthy");
+        assert!(!status().contains("budget"), "{}", status());
+        ids.push(world.field("care-web-1", "id"));
+        world.ok(&["apply", file]);
+        assert!(!ids.contains(&world.field("care-web-1", "id")));
+    }
+    eventually("the budget is spent", || status().contains("(unhealthy, budget spent)"));
+    let id = world.field("care-web-1", "id");
+    let said = world.run(&["status", file]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.stdout.contains("container/web-1 is unhealthy and was made anew 2 times"), "{said:?}");
+    world.ok(&["apply", file]);
+    assert_eq!(world.field("care-web-1", "id"), id);
+    let inspected =
+        world.ok(&["inspect", "--format", "{{.State.Health.Cures}} {{.State.Health.BudgetSpent}}", "care-web-1"]);
+    assert_eq!(inspected, "2 true\n");
+    world.ok(&["destroy", "care"]);
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use stack::runtime::container::ProcessId;
 
 use crate::support::{World, as_root_of, eventually};
 
@@ -51,7 +52,7 @@ fn until_asleep(world: &World, name: &str) {
 fn kill_supervisor(world: &World, name: &str) {
     let pid = supervisor(world, name);
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    eventually("its supervisor is gone", || stack::runtime::container::ProcessId::of(pid).start == 0);
+    eventually("its supervisor is gone", || ProcessId::of(pid).start == 0);
 }
 
 fn image(world: &World) {
@@ -230,7 +231,7 @@ fn restart_policies_hold_for_who_ended_unseen_and_after() {
         let pid = program(&world, name);
         kill_supervisor(&world, name);
         kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-        eventually("it has ended", || stack::runtime::container::ProcessId::of(pid).start == 0);
+        eventually("it has ended", || ProcessId::of(pid).start == 0);
     }
     eventually("its policy brings it back", || world.field("comes", "state") == "running");
     let found: serde_json::Value = serde_json::from_str(&world.ok(&["inspect", "stays"])).unwrap();
@@ -257,7 +258,7 @@ fn a_terminal_ends_with_its_supervisor() {
     world.ok(&["run", "-dt", "--name", "it", "--network", "none", "builtin:whoami", "sleep", "forever"]);
     let pid = program(&world, "it");
     kill_supervisor(&world, "it");
-    eventually("it has ended", || stack::runtime::container::ProcessId::of(pid).start == 0);
+    eventually("it has ended", || ProcessId::of(pid).start == 0);
     assert_eq!((world.field("it", "state"), world.field("it", "exit_code")), ("exited".into(), 137.into()));
     world.ok(&["rm", "it"]);
 }
@@ -280,9 +281,13 @@ fn a_supervisor_killed_at_any_moment_leaves_a_container_that_can_be_started() {
         });
         // What is tried is time itself.
         std::thread::sleep(std::time::Duration::from_micros(moment * 500));
-        for (pid, _) in crate::support::processes().into_iter().filter(is_supervisor) {
-            kill(Pid::from_raw(pid as i32), Signal::SIGKILL).ok();
+        let found = crate::support::processes().into_iter().filter(is_supervisor);
+        let killed: Vec<ProcessId> = found.map(|(pid, _)| ProcessId::of(pid as i32)).collect();
+        for process in &killed {
+            kill(Pid::from_raw(process.pid), Signal::SIGKILL).ok();
         }
+        // A program that has not become the container's own yet is among them: it runs for as long as it takes to die.
+        eventually("they are gone", || !killed.iter().any(|process| process.is_alive()));
         crate::support::finish(run, &words);
         world.ok(&["start", "it"]);
         assert_eq!(world.field("it", "state"), "running", "moment {moment}");

@@ -115,7 +115,8 @@ fn state(one: &Container) -> Value {
         });
         value["Health"] = json!({"Status": health_word(status.health), "FailingStreak": status.failing_streak,
                                  "Log": log.collect::<Vec<_>>(),
-                                 "Cures": status.cured_ms.len(), "BudgetSpent": status.budget_spent});
+                                 "Cures": status.cured_ms.len() + one.config.recreated_ms.len(),
+                                 "BudgetSpent": status.budget_spent});
     }
     value
 }

@@ -17,7 +17,7 @@ use crate::runtime::volume;
 
 /// Everything with the stack's label; without a name, all that is of no stack.
 pub fn observe(roots: &Roots, stack: Option<&StackName>) -> Result<Observed, EngineError> {
-    let mut observed = Observed::default();
+    let mut observed = Observed { now_ms: container::now_ms(), ..Observed::default() };
     super::containers::sweep(roots).map_err(|error| failed("containers", error))?;
     container::ids::sweep(roots).map_err(|error| failed("ids of containers", error))?;
     crate::build::sweep(roots).map_err(|error| failed("builds", error))?;

@@ -119,6 +119,7 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         on_unhealthy_budget: wanted
             .on_unhealthy_budget
             .map(|budget| container::Budget { max: budget.max, within_ms: budget.within_ms }),
+        recreated_ms: wanted.recreated_ms.clone(),
         stop_signal: stop_signal.unwrap_or_default(),
         stop_grace_ms: wanted.stop_grace_ms.unwrap_or(DEFAULT_GRACE_MS),
         log,

@@ -129,6 +129,7 @@ pub(super) fn lower_container(
         healthcheck: container.healthcheck.as_ref().map(healthcheck),
         on_unhealthy: on_unhealthy(container),
         on_unhealthy_budget: container.healthcheck.as_ref().and_then(|check| check.on_failure_budget),
+        recreated_ms: Vec::new(),
         stop_signal: container.stop_signal.clone(),
         stop_grace_ms: Some(container.stop_grace_period_ms.unwrap_or(STOP_GRACE_MS)),
         logging: logging(container),

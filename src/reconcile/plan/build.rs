@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::decide::{Decision, Decisions, Fate, decide};
 use super::graph::{Do, Graph};
 use super::steps::steps;
+use super::unhealthy::given_up;
 use super::{Entry, Plan, PlanOptions, TargetError, Verb, condition_word};
 use crate::reconcile::desired::{Desired, DesiredResource};
 use crate::reconcile::engine::{Action, Capabilities, Observed};
@@ -30,7 +31,7 @@ pub(super) fn assemble(desired: &Desired, observed: &Observed, decisions: &Decis
         entries,
         steps: graph.into_steps(),
         not_honoured: desired.not_honoured.clone(),
-        notes: desired.notes.clone(),
+        notes: desired.notes.iter().cloned().chain(given_up(desired, observed)).collect(),
     }
 }
 

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use crate::reconcile::desired::{Desired, DesiredResource};
 use crate::reconcile::diff::{FieldChange, cost, diff};
-use crate::reconcile::engine::{Capabilities, Change, Health, Observed, ObservedResource, Phase, RunState};
+use crate::reconcile::engine::{Capabilities, Change, Observed, ObservedResource, Phase, RunState};
 use crate::reconcile::resource::{
-    Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode, OnUnhealthy,
-    PullPolicy, RETIRED_SUFFIX, ResourceId, Restart,
+    Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode, PullPolicy,
+    RETIRED_SUFFIX, ResourceId, Restart,
 };
 
 use super::PlanOptions;
+use super::unhealthy::{is_to_be_recreated, spend, with_history};
 
 /// What happens to the thing itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,7 +181,7 @@ fn differences(
     observed: &Observed,
     decisions: &Decisions,
 ) -> Vec<FieldChange> {
-    let mut fields = diff(&found.config, &with_digest(&resource.config, observed));
+    let mut fields = diff(&found.config, &with_history(with_digest(&resource.config, observed), &found.config));
     if let (Config::Container(wanted), Config::Container(found)) = (&resource.config, &found.config)
         && fields.iter().all(|field| field.path != "image_digest")
         && decisions.get(&ResourceId::new(Kind::Image, &wanted.image)).is_some_and(Decision::reloads)
@@ -226,18 +227,22 @@ fn decide_found(
     engine: &Capabilities,
     options: &PlanOptions,
 ) -> Decision {
-    let config = with_digest(&resource.config, observed);
+    let mut config = with_history(with_digest(&resource.config, observed), &found.config);
     if found.phase == Phase::Creating {
         return half_made(id, config, fields);
     }
     let mut decision = match cost(id.kind, &fields, engine) {
-        _ if is_to_be_recreated(&config, found) => {
+        _ if is_to_be_recreated(&config, found, observed.now_ms) => {
+            spend(&mut config, observed.now_ms);
             replaced(id, resource, &found.config, &config, observed, engine).because("unhealthy")
         }
         None => Decision::new(Fate::Keep, &config),
         Some(Change::InPlace) => Decision::new(Fate::Update, &config),
         Some(Change::Restart) => Decision::new(Fate::Restart, &config),
-        Some(Change::Replace) => replaced(id, resource, &found.config, &config, observed, engine),
+        Some(Change::Replace) => {
+            let anew = with_digest(&resource.config, observed);
+            replaced(id, resource, &found.config, &anew, observed, engine)
+        }
         Some(Change::LosesData) => loses_data(&config, options),
     };
     decision.fields = fields;
@@ -251,13 +256,6 @@ fn decide_found(
         decide_run(&mut decision, container, run, options);
     }
     decision
-}
-
-/// Its check fails, and the file says that another one shall be made then.
-fn is_to_be_recreated(config: &Config, found: &ObservedResource) -> bool {
-    let Config::Container(container) = config else { return false };
-    let unhealthy = RunState::Running { health: Health::Unhealthy };
-    container.on_unhealthy == OnUnhealthy::Recreate && found.run.as_ref() == Some(&unhealthy)
 }
 
 fn replaced(

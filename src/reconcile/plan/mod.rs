@@ -11,6 +11,7 @@ mod graph;
 mod saved;
 mod steps;
 mod text;
+mod unhealthy;
 
 use std::collections::BTreeSet;
 

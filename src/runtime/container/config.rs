@@ -48,6 +48,9 @@ pub struct Config {
     pub health: Option<HealthCheck>,
     pub on_unhealthy: OnUnhealthy,
     pub on_unhealthy_budget: Option<Budget>,
+    /// When those that it replaces were given up because their check failed; milliseconds since 1970.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub recreated_ms: Vec<u64>,
     /// A signal's name or number; SIGTERM when empty.
     pub stop_signal: String,
     pub stop_grace_ms: u64,
@@ -125,7 +128,7 @@ pub enum OnUnhealthy {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     pub max: u32,
-    /// In this time; without it since the start by command.
+    /// In this time; without it since the start by command, or since it was declared so where it is made anew.
     pub within_ms: Option<u64>,
 }
 

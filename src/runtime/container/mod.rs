@@ -139,7 +139,7 @@ pub fn can_pause(roots: &Roots, container: &Container) -> bool {
     !cgroup(roots, &container.config).is_nowhere()
 }
 
-pub(in crate::runtime) fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 

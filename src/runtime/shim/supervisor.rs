@@ -446,7 +446,13 @@ impl Supervisor {
             return;
         }
         match self.config.on_unhealthy {
-            OnUnhealthy::None | OnUnhealthy::Recreate => {}
+            OnUnhealthy::None => {}
+            OnUnhealthy::Recreate => {
+                // Done by who declared it, and only there counted.
+                let mut spent = self.config.recreated_ms.clone();
+                let allowed = policy::spend(self.config.on_unhealthy_budget, &mut spent, container::now_ms());
+                self.note_budget(allowed);
+            }
             OnUnhealthy::Restart => {
                 if self.is_within_budget() {
                     self.unhealthy = true;
@@ -459,14 +465,17 @@ impl Supervisor {
 
     /// Counts one more cure, or says once that there is none left.
     fn is_within_budget(&mut self) -> bool {
-        let before = self.status.budget_spent;
         let allowed = policy::spend(self.config.on_unhealthy_budget, &mut self.status.cured_ms, container::now_ms());
-        self.status.budget_spent = !allowed;
+        self.note_budget(allowed);
+        allowed
+    }
+
+    fn note_budget(&mut self, allowed: bool) {
+        let before = std::mem::replace(&mut self.status.budget_spent, !allowed);
         if !allowed && !before {
             self.tell("health_budget_spent");
         }
         self.save();
-        allowed
     }
 
     fn set_health(&mut self, health: HealthState) {

@@ -139,8 +139,8 @@ pub fn on_failure(node: Node, path: &str, cx: &mut Context<'_>) -> Option<(Healt
         (None, Some(within)) => {
             cx.error_help("`within` needs `max`", within.span, "say how often at most in that time: `max: 3`");
         }
-        (Some(max), _) if action != HealthAction::Restart => {
-            cx.error("only `restart` has a budget", max.span);
+        (Some(max), _) if !matches!(action, HealthAction::Restart | HealthAction::Recreate) => {
+            cx.error("only `restart` and `recreate` have a budget", max.span);
         }
         _ => {}
     }

@@ -239,8 +239,9 @@ fn restart_policies_hold_for_who_ended_unseen_and_after() {
     assert!(found[0]["State"]["Error"].as_str().unwrap().contains("not known"), "{found}");
     // And once more, of a program whose second supervisor sees its end.
     kill_supervisor(&world, "comes");
-    let pid = program(&world, "comes");
-    assert_eq!(world.field("comes", "pid"), pid);
+    let (pid, killed) = (program(&world, "comes"), supervisor(&world, "comes"));
+    assert_eq!(world.ok(&["inspect", "--format", "{{.State.Pid}}", "comes"]), format!("{pid}\n"));
+    assert_ne!(supervisor(&world, "comes"), killed);
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     // In this order: what is asked for its state may still be the one that ends.
     let is_another = |now: i32| now > 0 && now != pid;

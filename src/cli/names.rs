@@ -49,7 +49,7 @@ pub fn one(roots: &Roots, name: &str) -> Result<Container, Failure> {
 }
 
 /// As it is when its supervisor was killed and it has another.
-fn supervised(roots: &Roots, found: Container) -> Result<Container, Failure> {
+pub fn supervised(roots: &Roots, found: Container) -> Result<Container, Failure> {
     if container::adopt(roots, &found)? { Ok(container::get(roots, &found.config.name)?) } else { Ok(found) }
 }
 

@@ -98,7 +98,8 @@ fn told(reclaimed: u64) -> Result<ExitCode, Failure> {
 fn stopped_containers(roots: &Roots, wanted: &Wanted) -> Result<u64, Failure> {
     let goes = |one: &Container| !one.is_running() && wanted.takes(&one.config.labels, Some(one.config.created_ms));
     let mut bytes = 0;
-    for one in container::list(roots)?.into_iter().filter(goes) {
+    // One whose supervisor was killed may be about to be started again.
+    for one in container::adopt_all(roots, container::list(roots)?)?.into_iter().filter(goes) {
         let name = &one.config.name;
         let size = container::written_bytes(roots, name)?;
         verbs::remove(roots, name, false, false)?;

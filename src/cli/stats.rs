@@ -86,7 +86,7 @@ fn look(roots: &Roots, named: &[String], all: bool) -> Result<Look, Failure> {
         if named.is_empty() { all || one.is_running() } else { named.contains(&one.config.name) }
     };
     let mut seen = BTreeMap::new();
-    for one in container::list(roots)?.into_iter().filter(wanted) {
+    for one in container::adopt_all(roots, container::list(roots)?)?.into_iter().filter(wanted) {
         let traffic = if one.is_running() { traffic(one.status.process.pid) } else { Traffic::default() };
         match container::stats(roots, &one.config.name) {
             Ok(stats) => drop(seen.insert(one.config.name.clone(), (one, stats, traffic))),

@@ -47,6 +47,29 @@ fn pauses_double_and_a_stop_by_command_ends_it() {
     world.ok(&["rm", "-f", "again"]);
 }
 
+/// The file that holds its namespace is gone, and with it the namespace: nothing of the container runs at that moment.
+#[test]
+fn what_waits_to_be_started_again_gets_its_network_back() {
+    let world = World::new();
+    let policy = "deploy: {restart_policy: {condition: any, delay: 1s, window: 1h}}";
+    let web = format!("  web: {{image: 'builtin:whoami', command: [exit, '3'], networks: [net], {policy}}}");
+    let file = world.file("stack.yaml", &format!("name: lose\nnetworks: {{net: {{}}}}\ncontainers:\n{web}\n"));
+    let file = file.to_str().unwrap();
+    world.ok(&["apply", file]);
+    let restarts = || world.field("lose-web-1", "restarts").as_u64().unwrap();
+    eventually("it waits", || restarts() > 0 && world.field("lose-web-1", "state") == "restarting");
+    let held = world.roots.run.join("netns/lose-web-1");
+    nix::mount::umount2(&held, nix::mount::MntFlags::MNT_DETACH).unwrap();
+    std::fs::remove_file(&held).unwrap();
+    let status = world.run(&["status", file]);
+    assert!(status.code == 2 && status.stdout.contains("network namespace gone"), "{status:?}");
+    world.ok(&["apply", file]);
+    let before = restarts();
+    eventually("it is started again", || restarts() > before + 1);
+    assert_eq!(world.ok(&["inspect", "--format", "{{.State.Error}}", "lose-web-1"]), "\n");
+    world.ok(&["destroy", "lose"]);
+}
+
 /// `kill` with what would stop it is a stop; another signal is none.
 #[test]
 fn what_is_killed_by_command_stays_down() {

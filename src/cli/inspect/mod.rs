@@ -65,7 +65,7 @@ fn find(roots: &Roots, name: &str, kinds: &[Kind], size: bool) -> Result<Option<
     for kind in kinds {
         let found = match kind {
             Kind::Container => match container::get(roots, name) {
-                Ok(one) => Some(of_container::value(roots, &one, size)?),
+                Ok(one) => Some(of_container::value(roots, &names::supervised(roots, one)?, size)?),
                 Err(container::Error::NotFound(_)) => None,
                 Err(error) => return Err(error.into()),
             },

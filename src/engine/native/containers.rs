@@ -199,7 +199,7 @@ pub fn finish_start(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error
 }
 
 /// The network of a start, and the files that name it.
-fn prepare(roots: &Roots, wanted: &ContainerConfig, config: &Config) -> Result<Start, Error> {
+pub(super) fn prepare(roots: &Roots, wanted: &ContainerConfig, config: &Config) -> Result<Start, Error> {
     match &wanted.network {
         NetworkMode::Host => Ok(networks::of_host(wanted)),
         NetworkMode::Container(name) => {
@@ -305,7 +305,7 @@ pub fn rename(roots: &Roots, name: &str, new: &str) -> Result<(), Error> {
     networks::claim(roots, &config)
 }
 
-fn start_of(roots: &Roots, config: &Config) -> Result<Start, Error> {
+pub(super) fn start_of(roots: &Roots, config: &Config) -> Result<Start, Error> {
     let file = container::Paths::of(roots, &config.name).start;
     Ok(state::read_json(&file)?.unwrap_or_default())
 }

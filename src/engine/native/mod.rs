@@ -31,6 +31,7 @@ mod files;
 mod hooks;
 mod images;
 mod look;
+mod lost;
 mod names;
 mod naming;
 mod networks;
@@ -273,6 +274,7 @@ fn repair(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher
     match config {
         Config::Network(_) => networks::repair(roots).map_err(|error| failed(id, error)),
         Config::Container(container) => {
+            lost::hold_network(roots, container).map_err(|error| failed(id, error))?;
             networks::repair(roots).map_err(|error| failed(id, error))?;
             containers::finish_start(roots, container).map_err(|error| failed(id, error))
         }

@@ -194,15 +194,17 @@ impl Supervisor {
         Ok((spec, joined))
     }
 
-    /// That of the container's own stays for as long as this process does. Another's is looked up each time: it may have
-    /// been started again, and have a new one.
+    /// That of the container's own stays for as long as this process does, or its network namespace. Another's is looked
+    /// up each time: it may have been started again, and have a new one.
     fn enter_users(&mut self) -> Result<(), InitError> {
-        match joined::users(&self.roots, &self.config.request)? {
-            Some(shared) => self.users = Some(shared),
-            None if self.users.is_none() => {
-                self.users = users(&self.config, &self.start).map_err(|error| step("user namespace", error))?;
-            }
-            None => {}
+        let failed = |error| step("user namespace", error);
+        let shared = joined::users(&self.roots, &self.config.request)?;
+        if let Some(found) =
+            shared.map_or_else(|| of_network(&self.config, &self.start), |it| Ok(Some(it))).map_err(failed)?
+        {
+            self.users = Some(found);
+        } else if let (None, Some(ids)) = (&self.users, self.config.request.users) {
+            self.users = Some(userns::create(ids).map_err(failed)?);
         }
         Ok(())
     }
@@ -795,15 +797,10 @@ impl Supervisor {
 
 /// A network namespace of the container's own belongs to the user namespace that the container shall be in; so does one
 /// of another container that has the same ids.
-fn users(config: &Config, start: &Start) -> io::Result<Option<OwnedFd>> {
-    let Some(ids) = config.request.users else { return Ok(None) };
-    if let Some(netns) = &start.netns {
-        let owner = userns::owner_of(File::open(netns)?.as_fd())?;
-        if !config.request.network_shared || userns::has(owner.as_fd(), ids) {
-            return Ok(Some(owner));
-        }
-    }
-    userns::create(ids).map(Some)
+fn of_network(config: &Config, start: &Start) -> io::Result<Option<OwnedFd>> {
+    let (Some(ids), Some(netns)) = (config.request.users, &start.netns) else { return Ok(None) };
+    let owner = userns::owner_of(File::open(netns)?.as_fd())?;
+    Ok((!config.request.network_shared || userns::has(owner.as_fd(), ids)).then_some(owner))
 }
 
 /// The process itself, not a later one of its number.

@@ -151,7 +151,8 @@ fn connect(workshop: &Workshop, program: &Program, name: &str) -> Result<Start, 
             connect.joins = vec![Join { network: DEFAULT_NETWORK.to_owned(), ..Join::default() }];
             network::connect(roots, &connect)?;
             netd::ensure(roots)?;
-            let gateway = network::get(roots, DEFAULT_NETWORK)?.gateway.to_string();
+            let network = network::get(roots, DEFAULT_NETWORK)?;
+            let gateway = network.ranges.first().map(|range| range.gateway.to_string()).unwrap_or_default();
             let resolv_conf = format!("nameserver {NAME_SERVER}\noptions ndots:0\n");
             Ok(Start {
                 netns: Some(sandbox::path(roots, name)),

@@ -12,7 +12,7 @@ use super::format::{Column, Listing, Row};
 use super::{inspect, names, options, prune, view};
 use crate::engine::native::{create_network, remove_network};
 use crate::reconcile::resource::{NetworkConfig, label};
-use crate::runtime::network::{self, Network};
+use crate::runtime::network::{self, Network, Range};
 use crate::runtime::roots::Roots;
 
 const COLUMNS: &[Column] = &[
@@ -70,11 +70,13 @@ fn row(one: &Network, containers: usize) -> Row {
     let config = &one.config;
     let stack = config.labels.get(label::STACK);
     let labels: Vec<String> = config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let all = |text: fn(&Range) -> String| one.ranges.iter().map(text).collect::<Vec<_>>();
     let value = json!({
         "name": config.name,
         "driver": "bridge",
-        "subnet": one.subnet,
-        "gateway": one.gateway,
+        "subnet": all(|range| range.subnet.to_string()).first(),
+        "gateway": all(|range| range.gateway.to_string()).first(),
+        "ranges": one.ranges,
         "bridge": one.bridge,
         "internal": config.internal,
         "containers": containers,
@@ -85,8 +87,8 @@ fn row(one: &Network, containers: usize) -> Row {
         ("Name", config.name.clone()),
         ("ID", config.name.clone()),
         ("Driver", "bridge".to_owned()),
-        ("Subnet", one.subnet.into()),
-        ("Gateway", one.gateway.to_string()),
+        ("Subnet", all(|range| range.subnet.to_string()).join(",")),
+        ("Gateway", all(|range| range.gateway.to_string()).join(",")),
         ("Internal", config.internal.to_string()),
         ("Containers", containers.to_string()),
         ("Stack", stack.cloned().unwrap_or_default()),

@@ -11,7 +11,7 @@ use crate::engine::native::declared;
 use crate::reconcile::resource::{ContainerConfig, Mount, MountSource, NamespaceMode, NetworkMode, Port, label};
 use crate::runtime::container::{self, Container, Health, Log, LogForm, LogService, Restart, State};
 use crate::runtime::image::{Image, Store};
-use crate::runtime::network::{self, Attachment, Network};
+use crate::runtime::network::{self, Attachment, Family, Network};
 use crate::runtime::roots::Roots;
 
 pub fn value(roots: &Roots, one: &Container, size: bool) -> Result<Value, Failure> {
@@ -325,10 +325,16 @@ fn network_settings(one: &Container, attachment: &Attachment, networks: &[Networ
     for (name, endpoint) in &attachment.endpoints {
         let network = networks.iter().find(|network| network.config.name == *name);
         let mac: Vec<String> = endpoint.hardware_address.iter().map(|byte| format!("{byte:02x}")).collect();
+        let address = |family| endpoint.address(family).map(|address| address.to_string()).unwrap_or_default();
+        let range = |family| network.and_then(|network| network.range(family));
+        let gateway = |family| range(family).map(|range| range.gateway.to_string()).unwrap_or_default();
         let value = json!({
-            "IPAddress": endpoint.address.to_string(),
-            "IPPrefixLen": network.map(|network| network.subnet.prefix()),
-            "Gateway": network.map(|network| network.gateway.to_string()).unwrap_or_default(),
+            "IPAddress": address(Family::V4),
+            "IPPrefixLen": range(Family::V4).map_or(0, |range| range.subnet.prefix()),
+            "Gateway": gateway(Family::V4),
+            "GlobalIPv6Address": address(Family::V6),
+            "GlobalIPv6PrefixLen": range(Family::V6).map_or(0, |range| range.subnet.prefix()),
+            "IPv6Gateway": gateway(Family::V6),
             "MacAddress": mac.join(":"),
             "Aliases": endpoint.names,
             "DNSNames": endpoint.names,
@@ -336,13 +342,16 @@ fn network_settings(one: &Container, attachment: &Attachment, networks: &[Networ
         });
         all.insert(name.clone(), value);
     }
-    let main = attachment.way_out(networks).map(|(network, _)| network.config.name.clone());
+    let mut ways = Family::ALL.into_iter().filter_map(|family| attachment.way_out(networks, family));
+    let main = ways.next().map(|way| way.network.config.name.clone());
     let main = main.and_then(|name| all.get(&name)).or_else(|| all.values().next()).cloned().unwrap_or(json!({}));
     let of_main = |key: &str| main.get(key).cloned().unwrap_or_else(|| json!(""));
     json!({
         "Ports": bindings(ports),
         "IPAddress": of_main("IPAddress"),
         "Gateway": of_main("Gateway"),
+        "GlobalIPv6Address": of_main("GlobalIPv6Address"),
+        "IPv6Gateway": of_main("IPv6Gateway"),
         "MacAddress": of_main("MacAddress"),
         "Networks": all,
     })

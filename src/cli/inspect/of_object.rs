@@ -7,6 +7,7 @@ use crate::cli::{images, view};
 use crate::engine::native::volume_users;
 use crate::reconcile::resource::label;
 use crate::runtime::image::Image;
+use crate::runtime::network::Family;
 use crate::runtime::roots::Roots;
 use crate::runtime::volume::Volume;
 use crate::runtime::{container, network};
@@ -42,8 +43,12 @@ pub fn network(roots: &Roots, one: &network::Network) -> Result<Value, Failure> 
         // One that goes meanwhile is simply not listed.
         let Ok(found) = container::get(roots, &attachment.container) else { continue };
         let mac: Vec<String> = endpoint.hardware_address.iter().map(|byte| format!("{byte:02x}")).collect();
+        let address = |family| {
+            let found = endpoint.address(family).zip(one.range(family));
+            found.map(|(address, range)| format!("{address}/{}", range.subnet.prefix())).unwrap_or_default()
+        };
         let value = json!({"Name": attachment.container, "MacAddress": mac.join(":"),
-                           "IPv4Address": format!("{}/{}", endpoint.address, one.subnet.prefix()), "IPv6Address": ""});
+                           "IPv4Address": address(Family::V4), "IPv6Address": address(Family::V6)});
         containers.insert(found.config.id, value);
     }
     Ok(json!({
@@ -52,14 +57,26 @@ pub fn network(roots: &Roots, one: &network::Network) -> Result<Value, Failure> 
         "Driver": "bridge",
         "Scope": "local",
         "Internal": one.config.internal,
-        "EnableIPv4": true,
-        "EnableIPv6": false,
-        "IPAM": {"Driver": "default", "Config": [{"Subnet": one.subnet, "Gateway": one.gateway}]},
+        "EnableIPv4": one.range(Family::V4).is_some(),
+        "EnableIPv6": one.range(Family::V6).is_some(),
+        "IPAM": {"Driver": "default", "Config": one.ranges.iter().map(pool).collect::<Vec<_>>()},
         "Containers": containers,
         "Options": {"com.docker.network.bridge.name": one.bridge},
         "Labels": one.config.labels,
         "Stack": {"Stack": one.config.labels.get(label::STACK), "Declared": one.config.declared},
     }))
+}
+
+/// What was asked for and is not the whole subnet is only there where it was.
+fn pool(range: &network::Range) -> Value {
+    let mut value = json!({"Subnet": range.subnet, "Gateway": range.gateway});
+    if let Some(part) = range.ip_range {
+        value["IPRange"] = json!(part);
+    }
+    if !range.reserved.is_empty() {
+        value["AuxiliaryAddresses"] = json!(range.reserved);
+    }
+    value
 }
 
 pub fn volume(roots: &Roots, one: &Volume) -> Result<Value, Failure> {

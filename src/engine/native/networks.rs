@@ -7,7 +7,7 @@ use super::naming;
 use super::unsupported::MTU;
 use crate::reconcile::resource::{self, ContainerConfig, NetworkMode};
 use crate::runtime::container::{self, Config, Removal, Start};
-use crate::runtime::network::{self, Attachment, Connect, Join, NetworkConfig, Port, netd, sandbox};
+use crate::runtime::network::{self, Attachment, Connect, Join, NetworkConfig, Pool, Port, netd, sandbox};
 use crate::runtime::roots::Roots;
 
 /// The network of containers that name none, made when it is first needed.
@@ -15,10 +15,11 @@ pub const DEFAULT_NETWORK: &str = "default";
 
 fn config(wanted: &resource::NetworkConfig) -> Result<NetworkConfig, Error> {
     let subnet = wanted.subnet.as_ref().map(|text| text.parse()).transpose()?;
+    let gateway = wanted.gateway.as_ref().and_then(|text| text.parse().ok());
     Ok(NetworkConfig {
         name: wanted.name.clone(),
-        subnet,
-        gateway: wanted.gateway.as_ref().and_then(|text| text.parse().ok()),
+        ipv4: Some(Pool { subnet, gateway, ..Pool::default() }),
+        ipv6: None,
         internal: wanted.internal,
         mtu: wanted.options.get(MTU).and_then(|text| text.parse().ok()),
         labels: wanted.labels.clone(),
@@ -113,7 +114,8 @@ pub fn connect(
         false => naming::resolv_conf(wanted, &host_file("/etc/resolv.conf")),
     };
     let netns = Some(sandbox::path(roots, &wanted.name));
-    let addresses: Vec<IpAddr> = attachment.endpoints.values().map(|endpoint| endpoint.address.into()).collect();
+    let addresses: Vec<IpAddr> =
+        attachment.endpoints.values().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect();
     let hosts = naming::hosts(wanted, &request.hostname, &addresses, gateway);
     Ok(Start { netns, hosts, resolv_conf, ..Start::default() })
 }
@@ -164,7 +166,7 @@ fn joins(wanted: &ContainerConfig) -> Vec<Join> {
         Join {
             network: name.clone(),
             names,
-            address: endpoint.ipv4_address.as_ref().and_then(|text| text.parse().ok()),
+            addresses: endpoint.ipv4_address.iter().filter_map(|text| text.parse().ok()).collect(),
             hardware_address: endpoint.mac_address.as_ref().and_then(|text| hardware_address(text)),
             interface: endpoint.interface_name.clone(),
             gateway_priority: endpoint.gw_priority,
@@ -183,7 +185,7 @@ fn hardware_address(text: &str) -> Option<[u8; 6]> {
 
 fn first_gateway(roots: &Roots, attachment: &Attachment) -> Option<IpAddr> {
     let found = attachment.endpoints.keys().find_map(|name| network::get(roots, name).ok());
-    found.map(|network| network.gateway.into())
+    found.and_then(|network| network.ranges.first().map(|range| range.gateway))
 }
 
 /// A container in the host's network: with the host's names, and its own words on them.

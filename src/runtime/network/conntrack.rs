@@ -4,8 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use super::address::Family;
 use super::netlink::{DUMP, Message, Socket, attributes};
 use super::records::{Attachment, Port};
 
@@ -20,14 +21,15 @@ const UDP: u8 = 17;
 /// Where packets of a connection come from and go to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Way {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: IpAddr,
+    destination: IpAddr,
     protocol: u8,
     destination_port: u16,
 }
 
 /// One connection, with what the kernel knows it by.
 struct Entry {
+    family: Family,
     original: Way,
     reply: Way,
     known_by: Vec<(u16, Vec<u8>)>,
@@ -39,7 +41,7 @@ pub fn forget_misled(now: &Attachment) -> io::Result<()> {
     if published.is_empty() {
         return Ok(());
     }
-    let own: BTreeSet<Ipv4Addr> = now.endpoints.values().map(|endpoint| endpoint.address).collect();
+    let own = addresses(now);
     forget(|entry| is_misled(&published, &own, &entry.original, &entry.reply))
 }
 
@@ -48,26 +50,35 @@ pub fn forget_all(gone: &Attachment) -> io::Result<()> {
     if gone.ports.is_empty() {
         return Ok(());
     }
-    let own: BTreeSet<Ipv4Addr> = gone.endpoints.values().map(|endpoint| endpoint.address).collect();
+    let own = addresses(gone);
     forget(|entry| own.contains(&entry.reply.source) && entry.original.destination != entry.reply.source)
 }
 
-fn is_misled(published: &[&Port], own: &BTreeSet<Ipv4Addr>, original: &Way, reply: &Way) -> bool {
+fn addresses(of: &Attachment) -> BTreeSet<IpAddr> {
+    of.endpoints.values().flat_map(|endpoint| endpoint.addresses.iter().copied()).collect()
+}
+
+fn is_misled(published: &[&Port], own: &BTreeSet<IpAddr>, original: &Way, reply: &Way) -> bool {
     let is_of = |port: &&Port| {
         port.host_port == original.destination_port
-            && port.host_ip.is_none_or(|ip| ip.is_unspecified() || ip == IpAddr::V4(original.destination))
+            && port.host_ip.is_none_or(|ip| is_all(ip, original) || ip == original.destination)
     };
     original.protocol == UDP && published.iter().any(is_of) && !own.contains(&reply.source)
+}
+
+/// Whether this stands for all addresses of the family that the packet is of.
+fn is_all(ip: IpAddr, original: &Way) -> bool {
+    ip.is_unspecified() && Family::of(ip) == Family::of(original.destination)
 }
 
 fn forget(is: impl Fn(&Entry) -> bool) -> io::Result<()> {
     let mut socket = Socket::netfilter()?;
     let mut found = Vec::new();
-    socket.dump(&Message::new(GET, DUMP, &header()), &mut |body| {
+    socket.dump(&Message::new(GET, DUMP, &[0; 4]), &mut |body| {
         found.extend(entry(body).filter(&is));
     })?;
     for entry in found {
-        let mut message = Message::new(DELETE, 0, &header());
+        let mut message = Message::new(DELETE, 0, &[entry.family.number(), 0, 0, 0]);
         for (kind, value) in &entry.known_by {
             message.attribute(*kind, value);
         }
@@ -80,29 +91,28 @@ fn forget(is: impl Fn(&Entry) -> bool) -> io::Result<()> {
     Ok(())
 }
 
-/// Of version 4 of the internet protocol.
-fn header() -> [u8; 4] {
-    [libc::AF_INET as u8, 0, 0, 0]
-}
-
 fn entry(body: &[u8]) -> Option<Entry> {
+    let family = Family::ALL.into_iter().find(|family| body.first() == Some(&family.number()))?;
     let all: BTreeMap<u16, &[u8]> = attributes(body.get(4..)?).into_iter().collect();
     let known_by = [(ORIGINAL, NESTED), (ZONE, 0)].into_iter();
     let known_by = known_by.filter_map(|(kind, flag)| Some((kind | flag, all.get(&kind)?.to_vec())));
-    Some(Entry { original: way(all.get(&ORIGINAL)?)?, reply: way(all.get(&REPLY)?)?, known_by: known_by.collect() })
+    let way = |kind: u16| way(all.get(&kind)?, family);
+    Some(Entry { family, original: way(ORIGINAL)?, reply: way(REPLY)?, known_by: known_by.collect() })
 }
 
 const NESTED: u16 = 0x8000;
 
-fn way(bytes: &[u8]) -> Option<Way> {
+fn way(bytes: &[u8], family: Family) -> Option<Way> {
     let parts: BTreeMap<u16, &[u8]> = attributes(bytes).into_iter().collect();
     let addresses: BTreeMap<u16, &[u8]> = attributes(parts.get(&1)?).into_iter().collect();
     let protocol: BTreeMap<u16, &[u8]> = attributes(parts.get(&2)?).into_iter().collect();
-    let address = |kind: u16| Some(Ipv4Addr::from(<[u8; 4]>::try_from(*addresses.get(&kind)?).ok()?));
+    let address = |kind: u16| family.address(addresses.get(&kind)?);
+    let (source, destination) = if family == Family::V4 { (1, 2) } else { (3, 4) };
     // Not all protocols have ports.
     let port = protocol.get(&3).and_then(|bytes| <[u8; 2]>::try_from(*bytes).ok()).map_or(0, u16::from_be_bytes);
     let number = *protocol.get(&1)?.first()?;
-    Some(Way { source: address(1)?, destination: address(2)?, protocol: number, destination_port: port })
+    let (source, destination) = (address(source)?, address(destination)?);
+    Some(Way { source, destination, protocol: number, destination_port: port })
 }
 
 #[cfg(test)]
@@ -111,15 +121,16 @@ mod tests {
 
     #[test]
     fn only_datagrams_to_a_published_port_that_lead_elsewhere_are_misled() {
+        let ip = |text: &str| text.parse::<IpAddr>().unwrap();
         let port = Port {
-            host_ip: Some(Ipv4Addr::new(192, 0, 2, 1).into()),
+            host_ip: Some(ip("192.0.2.1")),
             host_port: 53,
             container_port: 5353,
             protocol: "udp".into(),
             bypass: false,
         };
-        let (host, client) = (Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::new(192, 0, 2, 9));
-        let (own, other) = (Ipv4Addr::new(10, 210, 0, 2), Ipv4Addr::new(10, 210, 0, 3));
+        let (host, client) = (ip("192.0.2.1"), ip("192.0.2.9"));
+        let (own, other) = (ip("10.210.0.2"), ip("10.210.0.3"));
         let misled = |protocol, destination, destination_port, answers| {
             let original = Way { source: client, destination, protocol, destination_port };
             let reply = Way { source: answers, destination: client, protocol, destination_port: 4000 };

@@ -1,7 +1,7 @@
 //! Links, addresses and routes (rtnetlink(7)), one function a thing. All act in the network namespace of the thread.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::thread;
 
@@ -9,6 +9,7 @@ use nix::net::if_::if_nametoindex;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 
+use super::address::{Family, Subnet, octets};
 use super::netlink::{self, ACK, CREATE, DUMP, EXCLUSIVE, Message, REPLACE, Socket, attributes};
 
 const NEW_LINK: u16 = 16;
@@ -207,40 +208,51 @@ fn gone_is_fine(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Gives the link an address.
-pub fn add_address(socket: &mut Socket, index: i32, address: Ipv4Addr, prefix: u8) -> io::Result<()> {
-    let header = [&[libc::AF_INET as u8, prefix, 0, 0][..], &index.to_ne_bytes()].concat();
+/// Gives the link an address. It can be used at once: that nobody else has it is known (`IFA_F_NODAD`).
+pub fn add_address(socket: &mut Socket, index: i32, address: IpAddr, prefix: u8) -> io::Result<()> {
+    const UNASKED: u8 = 2;
+    const OF_THIS_HOST: u8 = 254;
+    let flags = if address.is_ipv6() { UNASKED } else { 0 };
+    let scope = if address.is_loopback() { OF_THIS_HOST } else { 0 };
+    let header = [&[Family::of(address).number(), prefix, flags, scope][..], &index.to_ne_bytes()].concat();
     let mut message = Message::new(NEW_ADDRESS, ACK | CREATE | EXCLUSIVE, &header);
-    let broadcast = u32::from(address) | u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
-    message.attribute(2, &address.octets()).attribute(1, &address.octets()).attribute(4, &broadcast.to_be_bytes());
+    message.attribute(2, &octets(address)).attribute(1, &octets(address));
+    if let IpAddr::V4(address) = address {
+        let broadcast = u32::from(address) | u32::MAX.checked_shr(u32::from(prefix)).unwrap_or(0);
+        message.attribute(4, &broadcast.to_be_bytes());
+    }
     exists_is_fine(socket.ask(&message))
 }
 
-/// Everything that no other route is for goes to `gateway`, and no longer where it went before.
-pub fn set_default_route(socket: &mut Socket, gateway: Ipv4Addr, index: i32) -> io::Result<()> {
+/// Everything of the gateway's family that no other route is for goes to `gateway`, and no longer where it went before.
+pub fn set_default_route(socket: &mut Socket, gateway: IpAddr, index: i32) -> io::Result<()> {
     // Main table, static, global scope, unicast.
-    let header = [libc::AF_INET as u8, 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
+    let header = [Family::of(gateway).number(), 0, 0, 0, 254, 4, 0, 1, 0, 0, 0, 0];
     let mut message = Message::new(NEW_ROUTE, ACK | CREATE | REPLACE, &header);
-    message.attribute(5, &gateway.octets()).number(4, index as u32);
+    message.attribute(5, &octets(gateway)).number(4, index as u32);
     socket.ask(&message)
 }
 
-/// No way for what no other route is for.
-pub fn remove_default_route(socket: &mut Socket) -> io::Result<()> {
+/// No way for what of this family no other route is for.
+pub fn remove_default_route(socket: &mut Socket, family: Family) -> io::Result<()> {
     // Main table, any scope, unicast.
-    let header = [libc::AF_INET as u8, 0, 0, 0, 254, 0, 255, 1, 0, 0, 0, 0];
+    let header = [family.number(), 0, 0, 0, 254, 0, 255, 1, 0, 0, 0, 0];
     match socket.ask(&Message::new(DELETE_ROUTE, ACK, &header)) {
-        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => Ok(()),
+        Err(error) if is_none_there(&error) => Ok(()),
         other => other,
     }
+}
+
+/// No such route, of the one family or the other, or a kernel without the family.
+fn is_none_there(error: &io::Error) -> bool {
+    let said = error.raw_os_error().unwrap_or_default();
+    [libc::ESRCH, libc::ENOENT, libc::EAFNOSUPPORT, libc::EOPNOTSUPP].contains(&said)
 }
 
 /// Indices of the links that default routes leave by.
 pub fn default_route_links(socket: &mut Socket) -> io::Result<Vec<i32>> {
     let mut found = Vec::new();
-    let mut header = [0_u8; 12];
-    header[0] = libc::AF_INET as u8;
-    socket.dump(&Message::new(GET_ROUTE, DUMP, &header), &mut |body| {
+    socket.dump(&Message::new(GET_ROUTE, DUMP, &[0; 12]), &mut |body| {
         let link = attributes(body.get(12..).unwrap_or_default()).into_iter().find(|(kind, _)| *kind == 4);
         if let (Some(0), Some(index)) = (body.get(1), link.and_then(|(_, value)| number(value))) {
             found.push(index as i32);
@@ -249,46 +261,41 @@ pub fn default_route_links(socket: &mut Socket) -> io::Result<Vec<i32>> {
     Ok(found)
 }
 
-/// The IPv4 addresses of this namespace, each with the index of its link.
-pub fn addresses(socket: &mut Socket) -> io::Result<Vec<(i32, Ipv4Addr)>> {
+/// The addresses of this namespace, each with the index of its link.
+pub fn addresses(socket: &mut Socket) -> io::Result<Vec<(i32, IpAddr)>> {
     let mut found = Vec::new();
-    let mut header = [0_u8; 8];
-    header[0] = libc::AF_INET as u8;
-    socket.dump(&Message::new(GET_ADDRESS, DUMP, &header), &mut |body| {
+    socket.dump(&Message::new(GET_ADDRESS, DUMP, &[0; 8]), &mut |body| {
         let index = body.get(4..).and_then(number);
+        let all = attributes(body.get(8..).unwrap_or_default());
+        let one = |wanted| all.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
         // The link's own, which on a point-to-point link is not the first that is told.
-        let own = attributes(body.get(8..).unwrap_or_default()).into_iter().find(|(kind, _)| *kind == 2);
-        let own = own.and_then(|(_, value)| value.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets)));
+        let own = family(body).zip(one(2).or(one(1))).and_then(|(family, value)| family.address(value));
         found.extend(index.zip(own).map(|(index, own)| (index as i32, own)));
     })?;
     Ok(found)
 }
 
-/// Networks that are in use in this namespace by other links than this one: those of routes and addresses, with their
-/// prefix lengths.
-pub fn networks_in_use(socket: &mut Socket, but_by: Option<i32>) -> io::Result<Vec<(Ipv4Addr, u8)>> {
+/// What an answer on an address or a route is about, `None` where it is neither of IPv4 nor IPv6.
+fn family(body: &[u8]) -> Option<Family> {
+    Family::ALL.into_iter().find(|family| body.first() == Some(&family.number()))
+}
+
+/// Networks that are in use in this namespace by other links than this one: those of routes and addresses.
+pub fn networks_in_use(socket: &mut Socket, but_by: Option<i32>) -> io::Result<Vec<Subnet>> {
     let mut found = Vec::new();
-    let four = |bytes: &[u8]| bytes.first_chunk::<4>().map(|octets| Ipv4Addr::from(*octets));
     let is_other = |index: Option<u32>| but_by.is_none() || index.map(|index| index as i32) != but_by;
-    let mut header = [0_u8; 12];
-    header[0] = libc::AF_INET as u8;
-    socket.dump(&Message::new(GET_ROUTE, DUMP, &header), &mut |body| {
+    let subnet = |body: &[u8], address: Option<&[u8]>| {
+        Some(Subnet::new(family(body)?.address(address?)?, *body.get(1).filter(|prefix| **prefix <= 128)?))
+    };
+    socket.dump(&Message::new(GET_ROUTE, DUMP, &[0; 12]), &mut |body| {
         let all = attributes(body.get(12..).unwrap_or_default());
         let one = |wanted| all.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
-        if let (Some(prefix), Some(address), true) =
-            (body.get(1), one(1).and_then(four), is_other(one(4).and_then(number)))
-        {
-            found.push((address, *prefix));
-        }
+        found.extend(subnet(body, one(1)).filter(|_| is_other(one(4).and_then(number))));
     })?;
-    let mut header = [0_u8; 8];
-    header[0] = libc::AF_INET as u8;
-    socket.dump(&Message::new(GET_ADDRESS, DUMP, &header), &mut |body| {
+    socket.dump(&Message::new(GET_ADDRESS, DUMP, &[0; 8]), &mut |body| {
         let address = attributes(body.get(8..).unwrap_or_default()).into_iter().find(|(kind, _)| *kind == 1);
         let other = is_other(body.get(4..).and_then(number));
-        if let (Some(prefix), Some(address), true) = (body.get(1), address.and_then(|(_, value)| four(value)), other) {
-            found.push((address, *prefix));
-        }
+        found.extend(subnet(body, address.map(|(_, value)| value)).filter(|_| other));
     })?;
     Ok(found)
 }

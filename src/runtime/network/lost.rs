@@ -2,7 +2,7 @@
 //! asked once for all.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use super::links::Link;
 use super::netlink::Socket;
@@ -20,7 +20,7 @@ pub struct Seen {
     networks: Vec<Network>,
     attachments: Vec<Attachment>,
     links: BTreeMap<String, Link>,
-    addresses: Vec<(i32, Ipv4Addr)>,
+    addresses: Vec<(i32, IpAddr)>,
     has_rules: bool,
     /// Links that should pass packets on and do not.
     closed: Vec<String>,
@@ -74,10 +74,11 @@ impl Seen {
         match self.links.get(name) {
             None => vec![format!("link {name} gone")],
             Some(link) if !link.up => vec![format!("link {name} down")],
-            Some(link) if !self.addresses.contains(&(link.index, network.gateway)) => {
-                vec![format!("address {} of link {name} gone", network.gateway)]
+            Some(link) => {
+                let gateways = network.ranges.iter().map(|range| range.gateway);
+                let lost = gateways.filter(|gateway| !self.addresses.contains(&(link.index, *gateway)));
+                lost.map(|gateway| format!("address {gateway} of link {name} gone")).collect()
             }
-            Some(_) => Vec::new(),
         }
     }
 
@@ -122,7 +123,9 @@ fn has_rules(roots: &Roots, networks: &[Network], attachments: &[Attachment]) ->
     let name = table_name(roots);
     let host = Host { closed: forwarding::kept_closed(roots)?, judge: judge(roots, attachments)? };
     let Some(table) = rules::table(&name, networks, attachments, &host) else { return Ok(true) };
-    if table.remembers && !Way::of(roots).is_there().map_err(kernel("find the way by which packets come in again"))? {
+    if !table.remembers.is_empty()
+        && !Way::of(roots).is_there().map_err(kernel("find the way by which packets come in again"))?
+    {
         return Ok(false);
     }
     let asked = Socket::netfilter().and_then(|mut socket| nft::is_in_place(&mut socket, &table));

@@ -3,6 +3,7 @@
 //! What is asked for is written down first ([`records`]), then the kernel is made to match; every call does the whole
 //! of that, so that one that was killed half way is finished by the next. Concurrent callers queue on a lock.
 
+pub mod address;
 mod conntrack;
 mod forwarding;
 mod links;
@@ -25,15 +26,17 @@ mod trial;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
+use address::hardware_address;
+pub use address::{Family, Pool, Range, Subnet};
 pub use lost::Seen;
 use netlink::Socket;
 pub use place::{create, disconnect, mend, reassert, remove, rename};
 pub use ports::{PortHolder, host_ports_free};
-pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, Subnet, attachments, list};
+pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, attachments, list};
 use rules::Host;
 use say::Way;
 pub use trial::{links_work, tables_work};
@@ -54,7 +57,7 @@ pub enum Error {
         "network {0:?} is there already, made from something else\n  help: remove it first, or choose another name"
     )]
     Exists(String),
-    #[error("{0:?} is not an IPv4 subnet: expected ADDRESS/PREFIX with a prefix of 30 at most")]
+    #[error("{0:?} is not a subnet: expected ADDRESS/PREFIX with room for two hosts at least, such as 10.5.0.0/24")]
     Subnet(String),
     #[error(
         "subnet {subnet} of network {name:?} overlaps {other}, which is in use on this host\n  help: choose another `subnet`"
@@ -67,9 +70,9 @@ pub enum Error {
     #[error("network {0:?} has no free address left\n  help: a larger `subnet` has more")]
     NoAddress(String),
     #[error("address {address} of network {network:?} is taken")]
-    AddressTaken { address: Ipv4Addr, network: String },
+    AddressTaken { address: IpAddr, network: String },
     #[error("address {address} is not in the subnet of network {network:?}")]
-    OutsideSubnet { address: Ipv4Addr, network: String },
+    OutsideSubnet { address: IpAddr, network: String },
     #[error("port {port} is taken by {holder}\n  help: publish another host port, or stop what holds it")]
     PortTaken { port: String, holder: String },
     #[error("network {0:?}: letters, digits, `_`, `.` and `-` only, first a letter or digit, 128 at most")]
@@ -108,7 +111,8 @@ pub struct Join {
     pub network: String,
     /// Names by which others find it, its own among them.
     pub names: Vec<String>,
-    pub address: Option<Ipv4Addr>,
+    /// Those that it is to have, one of a family at most.
+    pub addresses: Vec<IpAddr>,
     pub hardware_address: Option<[u8; 6]>,
     pub interface: Option<String>,
     pub gateway_priority: i64,
@@ -174,7 +178,7 @@ fn is_name(name: &str) -> bool {
 /// # Errors
 /// [`Error::NotFound`].
 pub fn get(roots: &Roots, name: &str) -> Result<Network, Error> {
-    let found = if is_name(name) { state::read_json(&records::network_file(roots, name))? } else { None };
+    let found = if is_name(name) { records::read_network(&records::network_file(roots, name))? } else { None };
     found.ok_or_else(|| Error::NotFound(name.to_owned()))
 }
 
@@ -202,7 +206,7 @@ fn ensure(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
     state::make_directory(file.parent().unwrap_or(Path::new("/")))?;
     let mut lost = Vec::new();
     loop {
-        let before = state::read_json::<Network>(&file)?;
+        let before = records::read_network(&file)?;
         let network = match before.clone() {
             Some(present) if present.is(config) => Network { config: config.clone(), ..present },
             Some(_) => return Err(Error::Exists(config.name.clone())),
@@ -215,26 +219,34 @@ fn ensure(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
             None => return Ok(network),
             Some(other) => give_up(roots, &network, other, lost.len())?,
         }
-        lost.push(network.subnet);
+        lost.extend(network.ranges.iter().map(|range| range.subnet));
     }
 }
 
 /// How often a subnet that others took at the same moment is given up for another one.
 const ATTEMPTS: usize = 8;
 
-/// Makes the bridge. Where there was none, the subnet may have gone to somebody else, who is returned.
-fn claim(network: &Network) -> Result<Option<Subnet>, Error> {
+/// Makes the bridge. Where there was none, a subnet may have gone to somebody else: it is returned, and theirs.
+fn claim(network: &Network) -> Result<Option<(Subnet, Subnet)>, Error> {
     let failed = kernel(format!("network {}: find the bridge", network.config.name));
     let there = links::index(&network.bridge).map_err(failed)?.is_some();
     let bridge = make(network)?;
-    if there { Ok(None) } else { subnets::other_user(network.subnet, Some(bridge)) }
+    if there {
+        return Ok(None);
+    }
+    for range in &network.ranges {
+        if let Some(other) = subnets::other_user(range.subnet, Some(bridge))? {
+            return Ok(Some((range.subnet, other)));
+        }
+    }
+    Ok(None)
 }
 
-/// Lets go of a subnet that `other` overlaps, so that another one can be chosen.
+/// Lets go of the subnets, of which another overlaps one, so that others can be chosen.
 ///
 /// # Errors
 /// [`Error::Overlap`] where no other one will do: it was asked for, or containers that run have addresses of it.
-fn give_up(roots: &Roots, network: &Network, other: Subnet, given_up: usize) -> Result<(), Error> {
+fn give_up(roots: &Roots, network: &Network, (own, other): (Subnet, Subnet), given_up: usize) -> Result<(), Error> {
     let name = &network.config.name;
     let lives = |one: &Attachment| one.endpoints.contains_key(name) && sandbox::exists(roots, &one.container);
     let used = attachments(roots)?.iter().any(lives);
@@ -242,8 +254,9 @@ fn give_up(roots: &Roots, network: &Network, other: Subnet, given_up: usize) -> 
     if !used {
         remove_file(&records::network_file(roots, name))?;
     }
-    if used || network.config.subnet.is_some() || given_up == ATTEMPTS {
-        return Err(overlap(&network.config, network.subnet, other));
+    let asked_for = network.config.pools().any(|(_, pool)| pool.subnet == Some(own));
+    if used || asked_for || given_up >= ATTEMPTS {
+        return Err(overlap(&network.config, own, other));
     }
     Ok(())
 }
@@ -269,15 +282,29 @@ pub fn update(roots: &Roots, config: &NetworkConfig) -> Result<(), Error> {
 
 fn plan(roots: &Roots, config: &NetworkConfig, lost: &[Subnet]) -> Result<Network, Error> {
     let bridge = link_name(roots, &["bridge", &config.name]);
-    let subnet = match config.subnet {
+    let ranges = config.pools().map(|(family, pool)| range(roots, config, family, pool, &bridge, lost));
+    let ranges = ranges.collect::<Result<_, Error>>()?;
+    Ok(Network { version: records::VERSION, config: config.clone(), bridge, ranges })
+}
+
+/// The subnet that was asked for, or a free one.
+fn range(
+    roots: &Roots,
+    config: &NetworkConfig,
+    family: Family,
+    pool: &Pool,
+    bridge: &str,
+    lost: &[Subnet],
+) -> Result<Range, Error> {
+    let subnet = match pool.subnet {
         Some(subnet) => match subnets::own_user(&list(roots)?, subnet).or(subnets::other_user(subnet, None)?) {
             Some(other) => return Err(overlap(config, subnet, other)),
             None => subnet,
         },
-        None => subnets::free(roots, &bridge, lost)?,
+        None => subnets::free(roots, family, bridge, lost)?,
     };
-    let gateway = config.gateway.unwrap_or_else(|| subnet.address(1));
-    Ok(Network { version: records::VERSION, config: config.clone(), bridge, subnet, gateway })
+    let gateway = pool.gateway.unwrap_or_else(|| subnet.address(1));
+    Ok(Range { subnet, gateway, ip_range: pool.ip_range, reserved: pool.reserved.clone() })
 }
 
 /// What was asked for, or else the largest packet that the host's way out takes, at most Ethernet's.
@@ -294,14 +321,16 @@ fn mtu(socket: &mut Socket, network: &Network) -> io::Result<u32> {
 fn make(network: &Network) -> Result<i32, Error> {
     let failed = |what: &str| kernel(format!("network {}: {what}", network.config.name));
     let mut socket = route_socket()?;
-    let address = records::hardware_address(network.gateway);
+    let address = network.ranges.first().map_or([0x02, 0x42, 0, 0, 0, 1], |range| hardware_address(range.gateway));
     let mtu = mtu(&mut socket, network).map_err(failed("list the host's links"))?;
     links::make_bridge(&mut socket, &network.bridge, address, mtu).map_err(failed("make the bridge"))?;
     let index = links::existing(&network.bridge).map_err(failed("find the bridge"))?;
     set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", network.bridge), "1")?;
     links::set_up(&mut socket, index).map_err(failed("set the bridge up"))?;
-    let prefix = network.subnet.prefix();
-    links::add_address(&mut socket, index, network.gateway, prefix).map_err(failed("give the bridge its address"))?;
+    for range in &network.ranges {
+        let added = links::add_address(&mut socket, index, range.gateway, range.subnet.prefix());
+        added.map_err(failed("give the bridge its address"))?;
+    }
     Ok(index)
 }
 
@@ -332,7 +361,7 @@ fn apply_rules_for(roots: &Roots, networks: &[Network], attachments: &[Attachmen
     let closed = forwarding::ensure(roots, networks)?;
     let table = rules::table(&name, networks, attachments, &Host { closed, judge: judge(roots, attachments)? });
     let way = Way::of(roots);
-    let comes_again = table.as_ref().is_some_and(|table| table.remembers);
+    let comes_again = table.as_ref().is_some_and(|table| !table.remembers.is_empty());
     if comes_again {
         way.ensure()?;
     }
@@ -444,14 +473,11 @@ fn choose_endpoints(
     let mut endpoints = BTreeMap::new();
     for (number, join) in connect.joins.iter().enumerate() {
         let network = ensure(roots, &get(roots, &join.network)?.config)?;
-        let of = |other: &Attachment| other.endpoints.get(&join.network).map(|endpoint| endpoint.address);
-        let taken: BTreeSet<Ipv4Addr> = others.iter().filter_map(of).collect();
-        let kept = before.endpoints.get(&join.network).map(|endpoint| endpoint.address);
-        let kept = kept.filter(|address| network.subnet.holds(*address) && !taken.contains(address));
-        let address = records::choose_address(&network, join.address.or(kept), &taken)?;
+        let addresses = choose_addresses(&network, join, before, others)?;
+        let own = addresses.first().map_or([0x02, 0x42, 0, 0, 0, 2], |address| hardware_address(*address));
         let endpoint = Endpoint {
-            address,
-            hardware_address: join.hardware_address.unwrap_or_else(|| records::hardware_address(address)),
+            addresses,
+            hardware_address: join.hardware_address.unwrap_or(own),
             interface: join.interface.clone().unwrap_or_else(|| format!("eth{number}")),
             names: join.names.clone(),
             gateway_priority: join.gateway_priority,
@@ -465,10 +491,33 @@ fn choose_endpoints(
     Ok(endpoints)
 }
 
+/// One of each family that the network has: those asked for, those that it had, else free ones.
+fn choose_addresses(
+    network: &Network,
+    join: &Join,
+    before: &Attachment,
+    others: &[Attachment],
+) -> Result<Vec<IpAddr>, Error> {
+    let name = &network.config.name;
+    let of = |one: &Attachment| one.endpoints.get(name).map(|endpoint| endpoint.addresses.clone()).unwrap_or_default();
+    let taken: BTreeSet<IpAddr> = others.iter().flat_map(of).collect();
+    let before = of(before);
+    let choose = |range: &Range| {
+        let own = |all: &[IpAddr]| all.iter().copied().find(|address| Family::of(*address) == range.family());
+        let kept = own(&before).filter(|address| range.subnet.holds(*address) && !taken.contains(address));
+        range.choose(name, own(&join.addresses).or(kept), &taken)
+    };
+    let stranger = join.addresses.iter().find(|address| network.range(Family::of(**address)).is_none());
+    match stranger {
+        Some(address) => Err(Error::OutsideSubnet { address: *address, network: name.clone() }),
+        None => network.ranges.iter().map(choose).collect(),
+    }
+}
+
 /// Takes away cables that are no longer wanted or are to be others, before what they were is forgotten.
 fn unplug_changed(roots: &Roots, before: &Attachment, after: &Attachment) -> Result<(), Error> {
     let same = |a: &Endpoint, b: &Endpoint| {
-        (a.address, a.hardware_address, &a.interface) == (b.address, b.hardware_address, &b.interface)
+        (&a.addresses, a.hardware_address, &a.interface) == (&b.addresses, b.hardware_address, &b.interface)
     };
     let stays = |name: &String, endpoint| after.endpoints.get(name).is_some_and(|other| same(endpoint, other));
     let mut socket = route_socket()?;
@@ -491,30 +540,54 @@ fn build(roots: &Roots, attachment: &Attachment, owner: &sandbox::Owner) -> Resu
         let name = &network.config.name;
         let Some(endpoint) = attachment.endpoints.get(name) else { continue };
         plug(roots, attachment, network, endpoint, &namespace).map_err(failed(&format!("join {name}")))?;
-        places.push((endpoint.clone(), network.subnet.prefix()));
+        places.push(Placed::of(network, endpoint));
     }
-    let way_out = attachment.way_out(&networks);
-    let way_out = way_out.map(|(network, endpoint)| (network.gateway, endpoint.interface.clone()));
-    sandbox::inside(&namespace, move || address(&places, way_out)).map_err(failed("set its addresses and routes"))
+    let way_out = |family| {
+        let way = attachment.way_out(&networks, family);
+        (family, way.map(|way| (way.range.gateway, way.endpoint.interface.clone())))
+    };
+    let ways_out = Family::ALL.map(way_out);
+    sandbox::inside(&namespace, move || address(&places, ways_out)).map_err(failed("set its addresses and routes"))
 }
 
-/// Gives the interfaces of the thread's namespace their addresses, and the default route its gateway.
-fn address(places: &[(Endpoint, u8)], way_out: Option<(Ipv4Addr, String)>) -> io::Result<()> {
+/// An interface of a container, and its addresses with the lengths of their prefixes.
+struct Placed {
+    interface: String,
+    addresses: Vec<(IpAddr, u8)>,
+}
+
+impl Placed {
+    fn of(network: &Network, endpoint: &Endpoint) -> Self {
+        let place = |address: &IpAddr| Some((*address, network.range_of(*address)?.subnet.prefix()));
+        Self { interface: endpoint.interface.clone(), addresses: endpoint.addresses.iter().filter_map(place).collect() }
+    }
+}
+
+/// A family's default route: its gateway and the interface that it leaves by.
+type DefaultRoute = (Family, Option<(IpAddr, String)>);
+
+/// Gives the interfaces of the thread's namespace their addresses, and the default routes their gateways.
+fn address(places: &[Placed], ways_out: [DefaultRoute; 2]) -> io::Result<()> {
     let mut socket = Socket::route()?;
-    for (endpoint, prefix) in places {
-        let index = links::existing(&endpoint.interface)?;
+    for place in places {
+        let index = links::existing(&place.interface)?;
         // The neighbours hear of the address when the link comes up: it may have been another container's.
-        fs::write(format!("/proc/sys/net/ipv4/conf/{}/arp_notify", endpoint.interface), "1")?;
-        links::add_address(&mut socket, index, endpoint.address, *prefix)?;
+        fs::write(format!("/proc/sys/net/ipv4/conf/{}/arp_notify", place.interface), "1")?;
+        for (address, prefix) in &place.addresses {
+            links::add_address(&mut socket, index, *address, *prefix)?;
+        }
         links::set_up(&mut socket, index)?;
     }
     if !places.is_empty() {
         resolver::lead_there()?;
     }
-    match way_out {
-        Some((gateway, interface)) => links::set_default_route(&mut socket, gateway, links::existing(&interface)?),
-        None => links::remove_default_route(&mut socket),
+    for (family, way_out) in ways_out {
+        match way_out {
+            Some((gateway, interface)) => links::set_default_route(&mut socket, gateway, links::existing(&interface)?)?,
+            None => links::remove_default_route(&mut socket, family)?,
+        }
     }
+    Ok(())
 }
 
 /// Named after the attachment's owner.

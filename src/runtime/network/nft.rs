@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use super::address::{Family, octets};
 use super::netlink::{ACK, APPEND, CREATE, DUMP, EXCLUSIVE, Message, Socket, attributes};
 use crate::runtime::fnv;
 
@@ -23,14 +24,13 @@ const NEW_SET: u16 = SUBSYSTEM | 9;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 const INET: u8 = 1;
-const IPV4: u32 = 2;
 
 /// A table: chains with their rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     pub name: String,
-    /// Whether it remembers connections ([`Expression::Admit`]).
-    pub remembers: bool,
+    /// The families whose connections it remembers ([`Expression::Admit`]).
+    pub remembers: Vec<Family>,
     pub chains: Vec<Chain>,
 }
 
@@ -62,11 +62,11 @@ pub enum Expression {
         is: bool,
     },
     Source {
-        network: Ipv4Addr,
+        network: IpAddr,
         prefix: u8,
     },
     Destination {
-        network: Ipv4Addr,
+        network: IpAddr,
         prefix: u8,
     },
     /// 6 TCP, 17 UDP.
@@ -82,8 +82,10 @@ pub enum Expression {
         protocol: u8,
         port: u16,
     },
-    /// The destination is not in 127.0.0.0/8.
-    NotToLoopback,
+    /// Is of this family, and the destination is no loopback address.
+    NotToLoopback(Family),
+    /// Is of IPv6, and the source is not one that counts on its own link alone (fe80::/10).
+    NotFromNeighbour,
     /// The destination is an address of this host.
     ToThisHost,
     /// Belongs to a connection that was let through before.
@@ -95,16 +97,16 @@ pub enum Expression {
     Accept,
     Drop,
     SendTo {
-        address: Ipv4Addr,
+        address: IpAddr,
         port: u16,
     },
     Masquerade,
-    /// Is of IPv4.
-    Ipv4,
-    /// Remembers the connection that the packet begins, for a few seconds; where there is no room for it the rule ends.
-    Admit,
-    /// Belongs to a connection that is remembered.
-    Admitted,
+    Of(Family),
+    /// Remembers the connection of this family that the packet begins, for a few seconds; where there is no room for it
+    /// the rule ends.
+    Admit(Family),
+    /// Belongs to a connection of this family that is remembered.
+    Admitted(Family),
     /// Whoever listens to this group (`NFNLGRP_NFLOG`'s) gets a copy of the packet.
     Copy(u16),
 }
@@ -115,8 +117,10 @@ impl fmt::Display for Expression {
         match self {
             Self::From { interface, is } => write!(f, "iifname {}{interface:?}", not(is)),
             Self::To { interface, is } => write!(f, "oifname {}{interface:?}", not(is)),
-            Self::Source { network, prefix } => write!(f, "ip saddr {network}/{prefix}"),
-            Self::Destination { network, prefix } => write!(f, "ip daddr {network}/{prefix}"),
+            Self::Source { network, prefix } => write!(f, "{} saddr {network}/{prefix}", word(Family::of(*network))),
+            Self::Destination { network, prefix } => {
+                write!(f, "{} daddr {network}/{prefix}", word(Family::of(*network)))
+            }
             Self::Protocol(6) => f.write_str("meta l4proto tcp"),
             Self::Protocol(17) => f.write_str("meta l4proto udp"),
             Self::Protocol(number) => write!(f, "meta l4proto {number}"),
@@ -124,32 +128,58 @@ impl fmt::Display for Expression {
             Self::SourcePort(port) => write!(f, "th sport {port}"),
             Self::SetPort { port, .. } => write!(f, "th dport set {port}"),
             Self::SetSourcePort { port, .. } => write!(f, "th sport set {port}"),
-            Self::NotToLoopback => f.write_str("ip daddr != 127.0.0.0/8"),
+            Self::NotToLoopback(family) => {
+                let (network, prefix) = loopback(*family);
+                write!(f, "{} daddr != {network}/{prefix}", word(*family))
+            }
+            Self::NotFromNeighbour => f.write_str("ip6 saddr != fe80::/10"),
             Self::ToThisHost => f.write_str("fib daddr type local"),
             Self::Established => f.write_str("ct state established,related"),
             Self::Published => f.write_str("ct status dnat"),
             Self::NotPublished => f.write_str("ct status & dnat == 0"),
             Self::Accept => f.write_str("accept"),
             Self::Drop => f.write_str("drop"),
-            Self::SendTo { address, port } => write!(f, "dnat ip to {address}:{port}"),
+            Self::SendTo { address, port } => {
+                write!(f, "dnat {} to {}", word(Family::of(*address)), SocketAddr::new(*address, *port))
+            }
             Self::Masquerade => f.write_str("masquerade"),
-            Self::Ipv4 => f.write_str("meta nfproto ipv4"),
-            Self::Admit => write!(f, "add @{ADMITTED} {{ {CONNECTION} }}"),
-            Self::Admitted => write!(f, "{CONNECTION} @{ADMITTED}"),
+            Self::Of(Family::V4) => f.write_str("meta nfproto ipv4"),
+            Self::Of(Family::V6) => f.write_str("meta nfproto ipv6"),
+            Self::Admit(family) => write!(f, "add @{} {{ {} }}", set_name(*family), connection_text(*family)),
+            Self::Admitted(family) => write!(f, "{} @{}", connection_text(*family), set_name(*family)),
             Self::Copy(group) => write!(f, "log group {group}"),
         }
     }
 }
 
-/// The set of connections that are remembered, and how its elements read.
-const ADMITTED: &str = "admitted";
-const CONNECTION: &str = "ip saddr . th sport . ip daddr . th dport . meta l4proto";
+fn word(family: Family) -> &'static str {
+    if family == Family::V4 { "ip" } else { "ip6" }
+}
+
+/// The set of connections of a family that are remembered.
+fn set_name(family: Family) -> &'static str {
+    if family == Family::V4 { "admitted" } else { "admitted6" }
+}
+
+/// How its elements read.
+fn connection_text(family: Family) -> String {
+    let word = word(family);
+    format!("{word} saddr . th sport . {word} daddr . th dport . meta l4proto")
+}
+
+fn loopback(family: Family) -> (IpAddr, u8) {
+    match family {
+        Family::V4 => (Ipv4Addr::new(127, 0, 0, 0).into(), 8),
+        Family::V6 => (Ipv6Addr::LOCALHOST.into(), 128),
+    }
+}
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "table inet {}", self.name)?;
-        if self.remembers {
-            writeln!(f, "  set {ADMITTED} (timeout {} s size {})", REMEMBERED.as_secs(), MOST_REMEMBERED)?;
+        for family in &self.remembers {
+            let (name, seconds) = (set_name(*family), REMEMBERED.as_secs());
+            writeln!(f, "  set {name} (timeout {seconds} s size {MOST_REMEMBERED})")?;
         }
         for chain in &self.chains {
             writeln!(f, "  chain {} ({} hook {} priority {})", chain.name, chain.kind, chain.hook, chain.priority)?;
@@ -207,9 +237,7 @@ fn creation(table: &Table, flags: u16) -> Vec<Message> {
     let mut new = table_message(NEW_TABLE, flags, &table.name);
     new.attribute(6, &table.comment());
     let mut messages = vec![new];
-    if table.remembers {
-        messages.push(set_of_connections(&table.name));
-    }
+    messages.extend(table.remembers.iter().map(|family| set_of_connections(&table.name, *family)));
     for chain in &table.chains {
         let mut new = message(NEW_CHAIN, CREATE);
         new.text(1, &table.name).text(3, chain.name);
@@ -227,9 +255,7 @@ fn creation(table: &Table, flags: u16) -> Vec<Message> {
 }
 
 /// What tells one connection from another, in the registers of four bytes from the first on.
-const KEY: [Part; 5] = [Part::Network(12), Part::Transport(0), Part::Network(16), Part::Transport(2), Part::Protocol];
-/// Of the kernel's data types, as `nft` numbers them: address, port, address, port, protocol.
-const KEY_TYPES: [u32; 5] = [7, 13, 7, 13, 12];
+const KEY: [Part; 5] = [Part::Source, Part::Transport(0), Part::Destination, Part::Transport(2), Part::Protocol];
 const FIRST_REGISTER: u32 = 8;
 /// How long a connection is remembered: a client that hears nothing asks again after one second, and then after two.
 const REMEMBERED: Duration = Duration::from_secs(5);
@@ -237,34 +263,67 @@ const MOST_REMEMBERED: u32 = 65_535;
 
 #[derive(Clone, Copy)]
 enum Part {
-    /// Four bytes from here in the network header.
-    Network(u32),
-    /// Two from here in the transport header.
+    Source,
+    Destination,
+    /// Two bytes from here in the transport header.
     Transport(u32),
     Protocol,
 }
 
-fn set_of_connections(table: &str) -> Message {
+impl Part {
+    /// The kernel's data type, as `nft` numbers them.
+    fn data_type(self, family: Family) -> u32 {
+        match (self, family) {
+            (Self::Source | Self::Destination, Family::V4) => 7,
+            (Self::Source | Self::Destination, Family::V6) => 8,
+            (Self::Transport(_), _) => 13,
+            (Self::Protocol, _) => 12,
+        }
+    }
+
+    /// How many registers it fills.
+    fn registers(self, family: Family) -> u32 {
+        match self {
+            Self::Source | Self::Destination => u32::from(family.bits() / 32),
+            Self::Transport(_) | Self::Protocol => 1,
+        }
+    }
+}
+
+/// Where source and destination begin in the network header, and how long each is.
+fn places(family: Family) -> (u32, u32, u32) {
+    match family {
+        Family::V4 => (12, 16, 4),
+        Family::V6 => (8, 24, 16),
+    }
+}
+
+fn set_of_connections(table: &str, family: Family) -> Message {
     const MADE_BY_RULES_AND_EXPIRING: u32 = 0x10 | 0x20;
     let mut new = message(NEW_SET, CREATE);
-    new.text(1, table).text(2, ADMITTED).big(3, MADE_BY_RULES_AND_EXPIRING);
-    // Six bits a type, four bytes a part.
-    new.big(4, KEY_TYPES.iter().fold(0, |all, one| all << 6 | one)).big(5, 4 * KEY.len() as u32);
+    new.text(1, table).text(2, set_name(family)).big(3, MADE_BY_RULES_AND_EXPIRING);
+    // Six bits a type, four bytes a register.
+    let types = KEY.iter().fold(0, |all, part| all << 6 | part.data_type(family));
+    new.big(4, types).big(5, 4 * KEY.iter().map(|part| part.registers(family)).sum::<u32>());
     new.nested(9, |description| {
         description.big(1, MOST_REMEMBERED);
     });
-    new.big(10, 1).attribute(11, &(REMEMBERED.as_millis() as u64).to_be_bytes());
+    new.big(10, if family == Family::V4 { 1 } else { 2 }).attribute(11, &(REMEMBERED.as_millis() as u64).to_be_bytes());
     new
 }
 
 /// The connection of the packet into the registers.
-fn load_connection(list: &mut Message) {
-    for (register, part) in (FIRST_REGISTER..).zip(KEY) {
+fn load_connection(list: &mut Message, family: Family) {
+    let (source, destination, length) = places(family);
+    let mut register = FIRST_REGISTER;
+    for part in KEY {
         match part {
-            Part::Network(offset) => load(list, "payload", &[(1, register), (2, 1), (3, offset), (4, 4)]),
+            Part::Source => load(list, "payload", &[(1, register), (2, 1), (3, source), (4, length)]),
+            Part::Destination => load(list, "payload", &[(1, register), (2, 1), (3, destination), (4, length)]),
             Part::Transport(offset) => load(list, "payload", &[(1, register), (2, 2), (3, offset), (4, 2)]),
             Part::Protocol => load(list, "meta", &[(2, 16), (1, register)]),
         }
+        register += part.registers(family);
     }
 }
 
@@ -331,7 +390,10 @@ pub fn others_judge_input(socket: &mut Socket) -> io::Result<bool> {
     const DROP: [u8; 4] = 0_u32.to_be_bytes();
     let mut found: Vec<(u8, String, String, bool)> = Vec::new();
     let asked = socket.dump(&Message::new(GET_CHAIN, DUMP, &header(0, 0)), &mut |body| {
-        let Some(&family) = body.first().filter(|family| [INET, IPV4 as u8].contains(family)) else { return };
+        let Some(&family) = body.first().filter(|family| [INET, nf(Family::V4), nf(Family::V6)].contains(family))
+        else {
+            return;
+        };
         let all: BTreeMap<u16, &[u8]> = attributes(body.get(4..).unwrap_or_default()).into_iter().collect();
         let text = |kind| all.get(&kind).map(|value| text(value));
         let is_input = |value: &&[u8]| attributes(value).contains(&(1, &INPUT[..]));
@@ -433,18 +495,34 @@ fn interface(list: &mut Message, key: u32, name: &str, is: bool) {
     compare(list, &padded, is);
 }
 
-fn is_ipv4(list: &mut Message) {
-    load(list, "meta", &[(2, 15), (1, 1)]);
-    compare(list, &[IPV4 as u8], true);
+/// The kernel's number of the family in netfilter (`NFPROTO_IPV4`, `NFPROTO_IPV6`).
+fn nf(family: Family) -> u8 {
+    family.number()
 }
 
-fn address(list: &mut Message, offset: u32, network: Ipv4Addr, prefix: u8, is: bool) {
-    is_ipv4(list);
-    load(list, "payload", &[(1, 1), (2, 1), (3, offset), (4, 4)]);
-    let bits = u32::MAX.checked_shl(32 - u32::from(prefix)).unwrap_or(0).to_be_bytes();
+fn is_of(list: &mut Message, family: Family) {
+    load(list, "meta", &[(2, 15), (1, 1)]);
+    compare(list, &[nf(family)], true);
+}
+
+/// `offset` is where the address begins in the network header.
+fn address(list: &mut Message, offset: u32, network: IpAddr, prefix: u8, is: bool) {
+    let family = Family::of(network);
+    is_of(list, family);
+    load(list, "payload", &[(1, 1), (2, 1), (3, offset), (4, u32::from(family.bits() / 8))]);
+    let bit = |number: u8| if number < prefix { 0x80 >> (number % 8) } else { 0 };
+    let bits: Vec<u8> = (0..family.bits() / 8).map(|byte| (byte * 8..=byte * 8 + 7).map(bit).sum()).collect();
     mask(list, &bits);
-    let network = u32::from_be_bytes(network.octets()) & u32::from_be_bytes(bits);
-    compare(list, &network.to_be_bytes(), is);
+    let network: Vec<u8> = octets(network).iter().zip(&bits).map(|(byte, bits)| byte & bits).collect();
+    compare(list, &network, is);
+}
+
+fn source(list: &mut Message, network: IpAddr, prefix: u8, is: bool) {
+    address(list, places(Family::of(network)).0, network, prefix, is);
+}
+
+fn destination(list: &mut Message, network: IpAddr, prefix: u8, is: bool) {
+    address(list, places(Family::of(network)).1, network, prefix, is);
 }
 
 fn transport_port(list: &mut Message, offset: u32, port: u16) {
@@ -488,9 +566,13 @@ fn encode_expression(list: &mut Message, expression: &Expression) {
     match expression {
         Expression::From { interface: name, is } => interface(list, 6, name, *is),
         Expression::To { interface: name, is } => interface(list, 7, name, *is),
-        Expression::Source { network, prefix } => address(list, 12, *network, *prefix, true),
-        Expression::Destination { network, prefix } => address(list, 16, *network, *prefix, true),
-        Expression::NotToLoopback => address(list, 16, Ipv4Addr::new(127, 0, 0, 0), 8, false),
+        Expression::Source { network, prefix } => source(list, *network, *prefix, true),
+        Expression::Destination { network, prefix } => destination(list, *network, *prefix, true),
+        Expression::NotToLoopback(family) => {
+            let (network, prefix) = loopback(*family);
+            destination(list, network, prefix, false);
+        }
+        Expression::NotFromNeighbour => source(list, Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0).into(), 10, false),
         Expression::Protocol(number) => {
             load(list, "meta", &[(2, 16), (1, 1)]);
             compare(list, &[*number], true);
@@ -510,24 +592,24 @@ fn encode_expression(list: &mut Message, expression: &Expression) {
         Expression::Accept => verdict(list, 1),
         Expression::Drop => verdict(list, 0),
         Expression::SendTo { address, port } => {
-            immediate(list, 1, &address.octets());
+            immediate(list, 1, &octets(*address));
             immediate(list, 2, &port.to_be_bytes());
             element(list, "nat", |data| {
-                data.big(1, 1).big(2, IPV4).big(3, 1).big(5, 2);
+                data.big(1, 1).big(2, nf(Family::of(*address)).into()).big(3, 1).big(5, 2);
             });
         }
         Expression::Masquerade => element(list, "masq", |_| {}),
-        Expression::Ipv4 => is_ipv4(list),
-        Expression::Admit => {
-            load_connection(list);
+        Expression::Of(family) => is_of(list, *family),
+        Expression::Admit(family) => {
+            load_connection(list, *family);
             element(list, "dynset", |data| {
-                data.text(1, ADMITTED).big(2, 1).big(3, 0).big(4, FIRST_REGISTER);
+                data.text(1, set_name(*family)).big(2, 1).big(3, 0).big(4, FIRST_REGISTER);
             });
         }
-        Expression::Admitted => {
-            load_connection(list);
+        Expression::Admitted(family) => {
+            load_connection(list, *family);
             element(list, "lookup", |data| {
-                data.text(1, ADMITTED).big(2, FIRST_REGISTER).big(4, 1);
+                data.text(1, set_name(*family)).big(2, FIRST_REGISTER).big(4, 1);
             });
         }
         Expression::Copy(group) => element(list, "log", |data| {

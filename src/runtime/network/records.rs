@@ -1,107 +1,32 @@
-//! What is written down about networks and the containers in them, and the choice of addresses: pure but for reading
-//! and writing files. Format 1 of both files.
+//! What is written down about networks and the containers in them: pure but for reading and writing files. Format 2 of
+//! both files; format 1, which knew IPv4 alone, is read too.
 //!
 //! `networks/NAME.json` and `endpoints/CONTAINER.json` below the durable root, so that all can be put back after a
 //! reboot with the same addresses; the endpoints of a container that goes with its end are below the volatile root.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Value, json};
 
+use super::address::{Family, Pool, Range};
 use super::{Error, io_at};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;
 
-/// An IPv4 network, `10.210.3.0/24`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct Subnet {
-    network: u32,
-    prefix: u8,
-}
-
-impl Subnet {
-    /// `prefix` is the number of leading bits that all addresses share, 32 at most.
-    pub fn new(address: Ipv4Addr, prefix: u8) -> Self {
-        Self { network: u32::from(address) & bits(prefix), prefix }
-    }
-
-    pub fn prefix(self) -> u8 {
-        self.prefix
-    }
-
-    pub fn network(self) -> Ipv4Addr {
-        Ipv4Addr::from(self.network)
-    }
-
-    /// The address with this number in the network; 0 is the network's own.
-    pub fn address(self, number: u32) -> Ipv4Addr {
-        Ipv4Addr::from(self.network.wrapping_add(number))
-    }
-
-    pub fn holds(self, address: Ipv4Addr) -> bool {
-        u32::from(address) & bits(self.prefix) == self.network
-    }
-
-    pub fn overlaps(self, other: Self) -> bool {
-        self.holds(other.network()) || other.holds(self.network())
-    }
-
-    /// Whether something can have this address: neither the network's own nor the one that means everybody.
-    pub fn is_host(self, address: Ipv4Addr) -> bool {
-        let number = u32::from(address) & !bits(self.prefix);
-        self.holds(address) && number != 0 && number != !bits(self.prefix)
-    }
-
-    /// How many addresses it has for bridge and containers.
-    fn hosts(self) -> u32 {
-        (!bits(self.prefix)).saturating_sub(1)
-    }
-}
-
-fn bits(prefix: u8) -> u32 {
-    u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0)
-}
-
-impl FromStr for Subnet {
-    type Err = Error;
-    fn from_str(text: &str) -> Result<Self, Error> {
-        let parsed =
-            text.split_once('/').and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse().ok()?)));
-        match parsed {
-            Some((address, prefix)) if prefix <= 30 => Ok(Self::new(address, prefix)),
-            _ => Err(Error::Subnet(text.to_owned())),
-        }
-    }
-}
-
-impl TryFrom<String> for Subnet {
-    type Error = Error;
-    fn try_from(text: String) -> Result<Self, Error> {
-        text.parse()
-    }
-}
-
-impl From<Subnet> for String {
-    fn from(subnet: Subnet) -> Self {
-        format!("{}/{}", subnet.network(), subnet.prefix)
-    }
-}
-
 /// A network as it is asked for.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct NetworkConfig {
     pub name: String,
-    pub subnet: Option<Subnet>,
-    pub gateway: Option<Ipv4Addr>,
+    /// Where it has IPv4.
+    pub ipv4: Option<Pool>,
+    /// Where it has IPv6.
+    pub ipv6: Option<Pool>,
     /// No way in or out, but between its containers.
     pub internal: bool,
     pub mtu: Option<u32>,
@@ -110,17 +35,52 @@ pub struct NetworkConfig {
     pub declared: Value,
 }
 
+/// IPv4 in any free subnet.
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            ipv4: Some(Pool::default()),
+            ipv6: None,
+            internal: false,
+            mtu: None,
+            labels: BTreeMap::new(),
+            declared: Value::Null,
+        }
+    }
+}
+
+impl NetworkConfig {
+    /// What it asks for of each family that it has, in the order of [`Family::ALL`].
+    pub fn pools(&self) -> impl Iterator<Item = (Family, &Pool)> {
+        Family::ALL
+            .into_iter()
+            .zip([&self.ipv4, &self.ipv6])
+            .filter_map(|(family, pool)| Some((family, pool.as_ref()?)))
+    }
+}
+
 /// A network as it is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Network {
     pub version: u32,
     pub config: NetworkConfig,
     pub bridge: String,
-    pub subnet: Subnet,
-    pub gateway: Ipv4Addr,
+    /// One of each family that it has, IPv4's first.
+    pub ranges: Vec<Range>,
 }
 
 impl Network {
+    /// What it has of this family.
+    pub fn range(&self, family: Family) -> Option<&Range> {
+        self.ranges.iter().find(|range| range.family() == family)
+    }
+
+    /// The range that this address is of.
+    pub fn range_of(&self, address: IpAddr) -> Option<&Range> {
+        self.ranges.iter().find(|range| range.subnet.holds(address))
+    }
+
     /// Whether it was made from this, but for what is only written down.
     pub(super) fn is(&self, config: &NetworkConfig) -> bool {
         let NetworkConfig { labels, declared, .. } = config.clone();
@@ -131,14 +91,36 @@ impl Network {
 /// A container's place in one network.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Endpoint {
-    pub address: Ipv4Addr,
-    /// Given by the user, or made from the address.
+    /// One of each family that the network has, IPv4's first. Format 1 had one `address`.
+    #[serde(alias = "address", deserialize_with = "one_or_more")]
+    pub addresses: Vec<IpAddr>,
+    /// Given by the user, or made from the first address.
     pub hardware_address: [u8; 6],
     pub interface: String,
     /// Names by which others of this network find it, the container's own among them.
     pub names: Vec<String>,
     /// The highest gives the default route.
     pub gateway_priority: i64,
+}
+
+impl Endpoint {
+    /// The address of this family.
+    pub fn address(&self, family: Family) -> Option<IpAddr> {
+        self.addresses.iter().copied().find(|address| Family::of(*address) == family)
+    }
+}
+
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpAddr>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Addresses {
+        One(IpAddr),
+        More(Vec<IpAddr>),
+    }
+    Ok(match Addresses::deserialize(deserializer)? {
+        Addresses::One(address) => vec![address],
+        Addresses::More(addresses) => addresses,
+    })
 }
 
 /// A port of the host that leads to one of the container.
@@ -177,17 +159,52 @@ impl Attachment {
         if self.id.is_empty() { &self.container } else { &self.id }
     }
 
-    /// The network that gives the default route, on which ports are published too, and the place in it: of those that
-    /// are not internal the one with the highest priority, of equals the first by name.
-    pub fn way_out<'a>(&self, networks: &'a [Network]) -> Option<(&'a Network, &Endpoint)> {
+    /// The network that gives this family's default route, on which its ports are published too, and the place in it: of
+    /// those that are not internal the one with the highest priority, of equals the first by name.
+    pub fn way_out<'a>(&self, networks: &'a [Network], family: Family) -> Option<WayOut<'a, '_>> {
         let network = |name: &String| networks.iter().find(|network| network.config.name == *name);
-        let places = self.endpoints.iter().filter_map(|(name, endpoint)| Some((network(name)?, endpoint)));
-        let open = places.filter(|(network, _)| !network.config.internal);
-        open.min_by_key(|(_, endpoint)| std::cmp::Reverse(endpoint.gateway_priority))
+        let places = self.endpoints.iter().filter_map(|(name, endpoint)| {
+            let network = network(name).filter(|network| !network.config.internal)?;
+            Some(WayOut { network, endpoint, range: network.range(family)?, address: endpoint.address(family)? })
+        });
+        places.min_by_key(|way| std::cmp::Reverse(way.endpoint.gateway_priority))
     }
 }
 
-pub(super) const VERSION: u32 = 1;
+/// By which a container leaves its networks.
+#[derive(Clone, Copy, Debug)]
+pub struct WayOut<'a, 'b> {
+    pub network: &'a Network,
+    pub range: &'a Range,
+    pub endpoint: &'b Endpoint,
+    /// The container's own there.
+    pub address: IpAddr,
+}
+
+pub(super) const VERSION: u32 = 2;
+
+/// Of format 1: one subnet of IPv4 and this host's address in it, as asked for and as given.
+fn upgrade(mut network: Value) -> Value {
+    if network["version"] != json!(1) {
+        return network;
+    }
+    let mut take = |place: &str, key: &str| {
+        network.pointer_mut(place).and_then(Value::as_object_mut).and_then(|part| part.remove(key))
+    };
+    let pool = json!({"subnet": take("/config", "subnet"), "gateway": take("/config", "gateway")});
+    let range = json!({"subnet": take("", "subnet"), "gateway": take("", "gateway")});
+    network["config"]["ipv4"] = pool;
+    network["ranges"] = json!([range]);
+    network["version"] = json!(VERSION);
+    network
+}
+
+/// The network that is written down there, by this version or an earlier one.
+pub(super) fn read_network(path: &Path) -> Result<Option<Network>, Error> {
+    let Some(value) = state::read_json::<Value>(path)? else { return Ok(None) };
+    let read = serde_json::from_value(upgrade(value));
+    read.map(Some).map_err(|error| io_at(path)(io::Error::new(io::ErrorKind::InvalidData, error)))
+}
 
 fn networks(roots: &Roots) -> PathBuf {
     roots.durable("networks")
@@ -208,7 +225,7 @@ pub(super) fn attachment_file(roots: &Roots, container: &str, transient: bool) -
     if transient || volatile.exists() { volatile } else { durable }
 }
 
-fn records<T: DeserializeOwned>(directory: &Path) -> Result<Vec<T>, Error> {
+fn records<T>(directory: &Path, read: impl Fn(&Path) -> Result<Option<T>, Error>) -> Result<Vec<T>, Error> {
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -218,48 +235,21 @@ fn records<T: DeserializeOwned>(directory: &Path) -> Result<Vec<T>, Error> {
     let mut paths: Vec<PathBuf> =
         paths.filter(|path| path.extension().is_some_and(|extension| extension == "json")).collect();
     paths.sort_unstable();
-    let read = |path: &PathBuf| state::read_json::<T>(path).map_err(Error::from).transpose();
-    paths.iter().filter_map(read).collect()
+    paths.iter().filter_map(|path| read(path).transpose()).collect()
 }
 
 /// All networks, by name.
 pub fn list(roots: &Roots) -> Result<Vec<Network>, Error> {
-    records(&networks(roots))
+    records(&networks(roots), read_network)
 }
 
 /// What all containers have of the network, by their names.
 pub fn attachments(roots: &Roots) -> Result<Vec<Attachment>, Error> {
+    let read = |path: &Path| Ok(state::read_json::<Attachment>(path)?);
     let mut all =
-        attachment_directories(roots).iter().map(|place| records(place)).collect::<Result<Vec<_>, _>>()?.concat();
-    all.sort_by(|a: &Attachment, b| a.container.cmp(&b.container));
+        attachment_directories(roots).iter().map(|place| records(place, read)).collect::<Result<Vec<_>, _>>()?.concat();
+    all.sort_by(|a, b| a.container.cmp(&b.container));
     Ok(all)
-}
-
-/// The address asked for, if it is free; else the first free one after the gateway.
-pub(super) fn choose_address(
-    network: &Network,
-    wanted: Option<Ipv4Addr>,
-    taken: &BTreeSet<Ipv4Addr>,
-) -> Result<Ipv4Addr, Error> {
-    let name = || network.config.name.clone();
-    match wanted {
-        Some(address) if !network.subnet.is_host(address) => Err(Error::OutsideSubnet { address, network: name() }),
-        Some(address) if taken.contains(&address) || address == network.gateway => {
-            Err(Error::AddressTaken { address, network: name() })
-        }
-        Some(address) => Ok(address),
-        None => {
-            let numbers = 1..=network.subnet.hosts();
-            let free = |address: &Ipv4Addr| *address != network.gateway && !taken.contains(address);
-            numbers.map(|number| network.subnet.address(number)).find(free).ok_or_else(|| Error::NoAddress(name()))
-        }
-    }
-}
-
-/// A locally administered hardware address that says which IP address it is of.
-pub(super) fn hardware_address(address: Ipv4Addr) -> [u8; 6] {
-    let [a, b, c, d] = address.octets();
-    [0x02, 0x42, a, b, c, d]
 }
 
 #[cfg(test)]
@@ -267,22 +257,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_given_once() {
-        let subnet: Subnet = "10.1.2.0/29".parse().unwrap();
-        let config = NetworkConfig::default();
-        let gateway = subnet.address(1);
-        let network = Network { version: 1, config, bridge: String::new(), gateway, subnet };
-        let mut taken = BTreeSet::new();
-        for number in 2..=6 {
-            let address = choose_address(&network, None, &taken).unwrap();
-            assert_eq!(address, subnet.address(number));
-            taken.insert(address);
-        }
-        assert!(matches!(choose_address(&network, None, &taken), Err(Error::NoAddress(_))));
-        let wanted = |text: &str| choose_address(&network, Some(text.parse().unwrap()), &taken);
-        assert!(matches!(wanted("10.1.2.3"), Err(Error::AddressTaken { .. })));
-        for outside in ["10.1.3.3", "10.1.2.0", "10.1.2.7"] {
-            assert!(matches!(wanted(outside), Err(Error::OutsideSubnet { .. })), "{outside}");
-        }
+    fn records_of_the_first_format_are_read() {
+        let text = r#"{"version": 1, "bridge": "stk0", "subnet": "10.1.2.0/24", "gateway": "10.1.2.1", "config":
+            {"name": "n", "subnet": null, "gateway": "10.1.2.1", "internal": true, "mtu": 1400, "labels": {}, "declared": null}}"#;
+        let network: Network = serde_json::from_value(upgrade(serde_json::from_str(text).unwrap())).unwrap();
+        let gateway: IpAddr = "10.1.2.1".parse().unwrap();
+        let range = network.range(Family::V4).unwrap();
+        assert_eq!((range.subnet.to_string().as_str(), range.gateway), ("10.1.2.0/24", gateway));
+        let pool = Pool { gateway: Some(gateway), ..Pool::default() };
+        let config = NetworkConfig {
+            name: "n".into(),
+            ipv4: Some(pool),
+            internal: true,
+            mtu: Some(1400),
+            ..NetworkConfig::default()
+        };
+        assert!(network.is(&config), "what was asked for then is what is asked for now");
+        let now = serde_json::to_value(&network).unwrap();
+        assert_eq!(serde_json::from_value::<Network>(upgrade(now)).unwrap(), network);
+        let text = r#"{"address": "10.1.2.3", "hardware_address": [2, 66, 10, 1, 2, 3], "interface": "eth0", "names": [],
+            "gateway_priority": 0}"#;
+        let endpoint: Endpoint = serde_json::from_str(text).unwrap();
+        assert_eq!(endpoint.address(Family::V4), Some("10.1.2.3".parse().unwrap()));
+        let now = serde_json::to_string(&endpoint).unwrap();
+        assert_eq!(serde_json::from_str::<Endpoint>(&now).unwrap(), endpoint);
     }
 }

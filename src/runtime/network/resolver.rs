@@ -21,8 +21,8 @@ pub fn lead_there() -> io::Result<()> {
 fn table() -> Table {
     let rules = [6, 17].into_iter().flat_map(|protocol| {
         let of = Expression::Protocol(protocol);
-        let to = Expression::Destination { network: ADDRESS, prefix: 32 };
-        let from = Expression::Source { network: ADDRESS, prefix: 32 };
+        let to = Expression::Destination { network: ADDRESS.into(), prefix: 32 };
+        let from = Expression::Source { network: ADDRESS.into(), prefix: 32 };
         let there = Expression::SetPort { protocol, port: PORT };
         let back = Expression::SetSourcePort { protocol, port: ASKED };
         [
@@ -32,7 +32,7 @@ fn table() -> Table {
     });
     // Before whatever rules the container makes for its own packets: they see the port that is really used.
     let output = Chain { name: "output", kind: "filter", hook: 3, priority: -300, rules: rules.collect() };
-    Table { name: "stack-names".to_owned(), remembers: false, chains: vec![output] }
+    Table { name: "stack-names".to_owned(), remembers: Vec::new(), chains: vec![output] }
 }
 
 #[cfg(test)]

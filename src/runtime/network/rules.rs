@@ -2,16 +2,17 @@
 //! tested as text. Nothing of anybody else's is looked at or changed.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
+use super::address::{Family, Range};
 use super::nft::{Chain, Expression, Rule, Table};
 use super::records::{Attachment, Network, Port};
 
 /// What the rules depend on of the host.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Host {
-    /// Its links that pass packets on only because of us.
-    pub closed: BTreeSet<String>,
+    /// Its links that pass packets of a family on only because of us.
+    pub closed: BTreeSet<(Family, String)>,
     /// Where its own firewall judges who may speak to it: the group by which `netd` hears of what that lets in (see `say`).
     pub judge: Option<u16>,
 }
@@ -35,23 +36,29 @@ pub fn table(name: &str, networks: &[Network], attachments: &[Attachment], host:
     ];
     let judged = host.judge.map(|group| ports.iter().flat_map(|port| port.judged(group)).collect::<Vec<_>>());
     let judged = judged.filter(|rules| !rules.is_empty());
-    let remembers = judged.is_some();
+    let families = |port: &Published<'_>| (!port.port.bypass).then_some(port.family());
+    let families: BTreeSet<Family> = ports.iter().filter(|_| judged.is_some()).filter_map(families).collect();
+    let remembers = families.into_iter().collect();
     chains.extend(judged.map(|rules| chain("judged", "filter", 1, LAST, rules)));
     Some(Table { name: name.to_owned(), remembers, chains })
 }
 
-/// Whether the host's firewall is asked on this port. To a loopback address nothing comes from elsewhere, and IPv6 is
-/// served by `netd`, which the host's firewall sees as any program.
+/// Whether the host's firewall is asked on this port. To a loopback address nothing comes from elsewhere.
 pub fn is_judged(port: &Port) -> bool {
     !port.bypass && is_led(port)
 }
 
 /// Whether packets to it are led to the container by rules.
 fn is_led(port: &Port) -> bool {
-    match port.host_ip {
-        Some(IpAddr::V4(address)) => !address.is_loopback(),
-        Some(IpAddr::V6(_)) => false,
-        None => true,
+    port.host_ip.is_none_or(|address| !address.is_loopback())
+}
+
+/// As the internet protocol numbers them.
+fn protocol_number(word: &str) -> u8 {
+    match word {
+        "udp" => 17,
+        "sctp" => 132,
+        _ => 6,
     }
 }
 
@@ -63,34 +70,45 @@ fn to(network: &Network) -> Expression {
     Expression::To { interface: network.bridge.clone(), is: true }
 }
 
-/// A port of this host that leads to a container.
+/// A port of this host that leads to a container, as far as it is of one family: what comes by the other is carried
+/// by `netd`, which the host's firewall sees as any program.
 struct Published<'a> {
     port: &'a Port,
-    target: Ipv4Addr,
+    target: IpAddr,
 }
 
 /// Those of the ports that rules lead.
 fn published<'a>(networks: &[Network], attachments: &'a [Attachment]) -> Vec<Published<'a>> {
-    let of = |attachment: &'a Attachment| {
-        let target = attachment.way_out(networks).map(|(_, endpoint)| endpoint.address);
-        let led = attachment.ports.iter().filter(|port| is_led(port));
+    let of = |attachment: &'a Attachment, family| {
+        let target = attachment.way_out(networks, family).map(|way| way.address);
+        let led = attachment
+            .ports
+            .iter()
+            .filter(move |port| is_led(port) && port.host_ip.is_none_or(|address| Family::of(address) == family));
         led.filter_map(move |port| Some(Published { port, target: target? }))
     };
-    attachments.iter().flat_map(of).collect()
+    let both = attachments.iter().flat_map(|one| Family::ALL.map(|family| (one, family)));
+    both.flat_map(|(one, family)| of(one, family)).collect()
 }
 
 impl Published<'_> {
-    /// Packets to the port, at this host. What goes elsewhere is left alone whatever port it is for.
+    fn family(&self) -> Family {
+        Family::of(self.target)
+    }
+
+    /// Packets to the port, at this host. What goes elsewhere is left alone whatever port it is for, and so is what comes
+    /// from an address that nobody can answer across a router.
     fn to_it(&self) -> Vec<Expression> {
         let destination = match self.port.host_ip {
-            Some(IpAddr::V4(address)) if !address.is_unspecified() => {
-                Some(Expression::Destination { network: address, prefix: 32 })
+            Some(network) if !network.is_unspecified() => {
+                Some(Expression::Destination { network, prefix: Family::of(network).bits() })
             }
             _ => None,
         };
-        let protocol = Expression::Protocol(if self.port.protocol == "udp" { 17 } else { 6 });
+        let protocol = Expression::Protocol(protocol_number(&self.port.protocol));
         let rest = [Expression::ToThisHost, protocol, Expression::Port(self.port.host_port)];
-        destination.into_iter().chain(rest).collect()
+        let far = (self.family() == Family::V6).then_some(Expression::NotFromNeighbour);
+        far.into_iter().chain(destination).chain(rest).collect()
     }
 
     fn send(&self) -> Expression {
@@ -99,13 +117,15 @@ impl Published<'_> {
 
     /// From elsewhere to the container; where the host judges, what it has let in.
     fn inward(&self, judged: bool) -> Rule {
-        let admitted = (judged && !self.port.bypass).then_some([Expression::Ipv4, Expression::Admitted]);
+        let family = self.family();
+        let admitted = (judged && !self.port.bypass).then_some([Expression::Of(family), Expression::Admitted(family)]);
         Rule([self.to_it(), admitted.into_iter().flatten().collect(), vec![self.send()]].concat())
     }
 
     /// From this host's own programs. To a loopback address they do not: those are served by `netd`.
     fn of_this_host(&self) -> Rule {
-        Rule([vec![Expression::NotToLoopback], self.to_it(), vec![self.send()]].concat())
+        let elsewhere = vec![Expression::NotToLoopback(self.family())];
+        Rule([elsewhere, self.to_it(), vec![self.send()]].concat())
     }
 
     /// What the host's firewall has let in: it comes again. Nothing else of it goes on to who listens here, which is
@@ -115,11 +135,9 @@ impl Published<'_> {
             return Vec::new();
         }
         let elsewhere = Expression::From { interface: "lo".to_owned(), is: false };
-        let it = [vec![Expression::Ipv4, elsewhere], self.to_it()].concat();
-        vec![
-            Rule([it.clone(), vec![Expression::Admit, Expression::Copy(group), Expression::Drop]].concat()),
-            Rule([it, vec![Expression::Drop]].concat()),
-        ]
+        let it = [vec![Expression::Of(self.family()), elsewhere], self.to_it()].concat();
+        let admit = vec![Expression::Admit(self.family()), Expression::Copy(group), Expression::Drop];
+        vec![Rule([it.clone(), admit].concat()), Rule([it, vec![Expression::Drop]].concat())]
     }
 }
 
@@ -129,12 +147,15 @@ fn masquerade(network: &Network) -> Vec<Rule> {
     if network.config.internal {
         return Vec::new();
     }
-    let source = Expression::Source { network: network.subnet.network(), prefix: network.subnet.prefix() };
-    let elsewhere = Expression::To { interface: network.bridge.clone(), is: false };
-    vec![
-        Rule(vec![source.clone(), elsewhere, Expression::Masquerade]),
-        Rule(vec![source, to(network), Expression::Published, Expression::Masquerade]),
-    ]
+    let of_range = |range: &Range| {
+        let source = Expression::Source { network: range.subnet.network(), prefix: range.subnet.prefix() };
+        let elsewhere = Expression::To { interface: network.bridge.clone(), is: false };
+        [
+            Rule(vec![source.clone(), elsewhere, Expression::Masquerade]),
+            Rule(vec![source, to(network), Expression::Published, Expression::Masquerade]),
+        ]
+    };
+    network.ranges.iter().flat_map(of_range).collect()
 }
 
 /// An internal network does not reach the host either; it answers what the host asks.
@@ -151,7 +172,7 @@ fn input(networks: &[Network]) -> Vec<Rule> {
 
 /// Within a network everything; out of one that is not internal; in through published ports alone. What is neither
 /// from nor to a network of ours is not decided here, unless the host would not pass it on but for us.
-fn forward(networks: &[Network], strangers: &BTreeSet<String>) -> Vec<Rule> {
+fn forward(networks: &[Network], strangers: &BTreeSet<(Family, String)>) -> Vec<Rule> {
     let within = networks.iter().map(|network| Rule(vec![from(network), to(network), Expression::Accept]));
     let internal = networks.iter().filter(|network| network.config.internal);
     let closed = internal
@@ -160,9 +181,9 @@ fn forward(networks: &[Network], strangers: &BTreeSet<String>) -> Vec<Rule> {
     let inward = networks.iter().filter(|network| !network.config.internal).flat_map(|network| {
         [Rule(vec![to(network), Expression::Published, Expression::Accept]), Rule(vec![to(network), Expression::Drop])]
     });
-    let strangers = strangers.iter().map(|link| {
+    let strangers = strangers.iter().map(|(family, link)| {
         let from = Expression::From { interface: link.clone(), is: true };
-        Rule(vec![from, Expression::NotPublished, Expression::Drop])
+        Rule(vec![Expression::Of(*family), from, Expression::NotPublished, Expression::Drop])
     });
     within.chain(closed).chain(answers).chain(inward).chain(strangers).collect()
 }
@@ -173,28 +194,24 @@ mod tests {
 
     use expect_test::expect;
 
-    use super::super::records::{Endpoint, NetworkConfig, Subnet, hardware_address};
+    use super::super::records::{Endpoint, NetworkConfig};
     use super::*;
 
-    fn network(name: &str, subnet: &str, internal: bool) -> Network {
-        let subnet: Subnet = subnet.parse().unwrap();
+    fn network(name: &str, subnets: &[&str], internal: bool) -> Network {
+        let range = |text: &&str| Range::new(text.parse().unwrap());
         let config = NetworkConfig { name: name.into(), internal, ..NetworkConfig::default() };
-        let bridge = format!("stk-{name}");
-        Network { version: 1, config, bridge, gateway: subnet.address(1), subnet }
+        Network { version: 2, config, bridge: format!("stk-{name}"), ranges: subnets.iter().map(range).collect() }
     }
 
     #[test]
     fn the_table_reads_as_it_is_meant() {
-        let networks = [network("back", "10.210.1.0/24", true), network("front", "10.210.0.0/24", false)];
-        let endpoint = |text: &str| {
-            let address: Ipv4Addr = text.parse().unwrap();
-            Endpoint {
-                address,
-                hardware_address: hardware_address(address),
-                interface: "eth0".into(),
-                names: vec![],
-                gateway_priority: 0,
-            }
+        let networks = [network("back", &["10.210.1.0/24"], true), network("front", &["10.210.0.0/24"], false)];
+        let endpoint = |text: &str| Endpoint {
+            addresses: vec![text.parse().unwrap()],
+            hardware_address: [0; 6],
+            interface: "eth0".into(),
+            names: vec![],
+            gateway_priority: 0,
         };
         let port = |host_ip: Option<&str>, host_port, protocol: &str| Port {
             host_ip: host_ip.map(|text| text.parse().unwrap()),
@@ -212,7 +229,7 @@ mod tests {
             ports: vec![port(None, 8080, "tcp"), port(Some("192.0.2.1"), 53, "udp"), port(Some("127.0.0.1"), 9, "tcp")],
             ..Attachment::default()
         };
-        let host = Host { closed: BTreeSet::from(["eth0".to_owned()]), judge: None };
+        let host = Host { closed: BTreeSet::from([(Family::V4, "eth0".to_owned())]), judge: None };
         assert_eq!(table("stack-x", &[], &[], &host), None);
         expect![[r#"
             table inet stack-x
@@ -236,7 +253,7 @@ mod tests {
                 ct state established,related accept
                 oifname "stk-front" ct status dnat accept
                 oifname "stk-front" drop
-                iifname "eth0" ct status & dnat == 0 drop
+                meta nfproto ipv4 iifname "eth0" ct status & dnat == 0 drop
         "#]]
         .assert_eq(&table("stack-x", &networks, std::slice::from_ref(&web), &host).unwrap().to_string());
         let judged = Host { judge: Some(1234), ..Host::default() };
@@ -265,6 +282,6 @@ mod tests {
                 meta nfproto ipv4 iifname != "lo" fib daddr type local meta l4proto tcp th dport 8080 drop
         "#]].assert_eq(&table("stack-x", &networks[1..], std::slice::from_ref(&past), &judged).unwrap().to_string());
         past.ports.truncate(0);
-        assert!(!table("stack-x", &networks[1..], &[past], &judged).unwrap().remembers);
+        assert!(table("stack-x", &networks[1..], &[past], &judged).unwrap().remembers.is_empty());
     }
 }

@@ -14,6 +14,7 @@
 
 use std::fs;
 use std::io;
+use std::net::Ipv4Addr;
 
 use super::netlink::Socket;
 use super::{Error, kernel, link_name, links, nft, route_socket, set_if_there};
@@ -50,6 +51,8 @@ pub struct Way {
 /// What frames to the link that brings back are addressed to.
 pub const BACK: [u8; 6] = [0x02, 0x42, 0, 0, 0, 2];
 const OUT: [u8; 6] = [0x02, 0x42, 0, 0, 0, 1];
+/// This host's, by any name.
+const HERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 12);
 /// Whatever came in as one packet.
 const LARGEST: u32 = 65_535;
 
@@ -63,14 +66,22 @@ impl Way {
         let failed = |what: &str| kernel(format!("the way by which packets come in again: {what}"));
         let mut socket = route_socket()?;
         links::make_pair(&mut socket, (&self.out, OUT), (&self.back, BACK), LARGEST).map_err(failed("make it"))?;
+        // Nothing is asked or told by them.
+        set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.out), "1")?;
+        set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/addr_gen_mode", self.back), "1")?;
+        set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/accept_ra", self.back), "0")?;
         for name in [&self.out, &self.back] {
-            set_if_there(&format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1")?;
             let index = links::existing(name).map_err(failed("find it"))?;
             links::set_up(&mut socket, index).map_err(failed("set it up"))?;
         }
-        // By this link come the addresses of all the world, and go on to containers.
-        set_if_there(&format!("/proc/sys/net/ipv4/conf/{}/rp_filter", self.back), "0")?;
-        set_if_there(&format!("/proc/sys/net/ipv4/conf/{}/forwarding", self.back), "1")
+        // By this link come the addresses of all the world, and go on to containers. A host that is strict on all links
+        // (`net.ipv4.conf.all.rp_filter=1`) has to be told that here any way back will do, which it only hears of a link
+        // that has an address.
+        let index = links::existing(&self.back).map_err(failed("find it"))?;
+        links::add_address(&mut socket, index, HERE.into(), 32).map_err(failed("give it an address"))?;
+        set_if_there(&format!("/proc/sys/net/ipv4/conf/{}/rp_filter", self.back), "2")?;
+        set_if_there(&format!("/proc/sys/net/ipv4/conf/{}/forwarding", self.back), "1")?;
+        set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/force_forwarding", self.back), "1")
     }
 
     pub fn is_there(&self) -> io::Result<bool> {

@@ -60,20 +60,20 @@ fn in_a_world(test: impl FnOnce(&World) + Send + 'static) {
 /// A namespace that is plugged into a new link of this host.
 fn neighbour(roots: &Roots, link: &str, here: Ipv4Addr, there: Ipv4Addr) -> PathBuf {
     let mut socket = Socket::route().unwrap();
-    links::make_bridge(&mut socket, link, records::hardware_address(here), 1500).unwrap();
+    links::make_bridge(&mut socket, link, hardware_address(here.into()), 1500).unwrap();
     let index = links::existing(link).unwrap();
     links::set_up(&mut socket, index).unwrap();
-    links::add_address(&mut socket, index, here, 24).unwrap();
+    links::add_address(&mut socket, index, here.into(), 24).unwrap();
     let namespace = sandbox::ensure(roots, link, &sandbox::Owner::Host).unwrap();
     let file = fs::File::open(&namespace).unwrap();
-    let peer = links::Peer { namespace: file.as_fd(), name: "eth0", address: records::hardware_address(there) };
+    let peer = links::Peer { namespace: file.as_fd(), name: "eth0", address: hardware_address(there.into()) };
     links::make_cable(&mut socket, &format!("c-{link}"), index, &peer, 1500).unwrap();
     sandbox::inside(&namespace, move || {
         let mut socket = Socket::route()?;
         let index = links::existing("eth0")?;
-        links::add_address(&mut socket, index, there, 24)?;
+        links::add_address(&mut socket, index, there.into(), 24)?;
         links::set_up(&mut socket, index)?;
-        links::set_default_route(&mut socket, here, index)
+        links::set_default_route(&mut socket, here.into(), index)
     })
     .unwrap();
     namespace
@@ -146,7 +146,17 @@ fn port(host_port: u16, container_port: u16) -> Port {
 }
 
 fn address_in(attachment: &Attachment, network: &str) -> Ipv4Addr {
-    attachment.endpoints[network].address
+    match attachment.endpoints[network].address(Family::V4) {
+        Some(IpAddr::V4(address)) => address,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn gateway(network: &Network) -> Ipv4Addr {
+    match network.range(Family::V4).unwrap().gateway {
+        IpAddr::V4(address) => address,
+        IpAddr::V6(address) => panic!("{address}"),
+    }
 }
 
 /// A server in the namespace that tells each client its address; it ends with the test's namespaces at the latest.
@@ -208,7 +218,7 @@ fn containers_of_one_network_talk_and_others_do_not() {
         // The host may ask a container of an internal network, but not the other way round.
         let host = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 9000)).unwrap();
         assert!(ask(address_in(&db, "back"), 5432).is_ok());
-        assert!(ask_from(&world.namespace("db"), back.gateway, 9000).is_err());
+        assert!(ask_from(&world.namespace("db"), gateway(&back), 9000).is_err());
         assert!(ask_from(&world.namespace("db"), UPLINK, 9000).is_err());
         drop(host);
     });
@@ -402,7 +412,7 @@ fn each_rule_that_is_flushed_is_noticed() {
 #[test]
 fn a_table_of_somebody_else_stays() {
     in_a_world(|world| {
-        let theirs = nft::Table { name: "theirs".into(), remembers: false, chains: Vec::new() };
+        let theirs = nft::Table { name: "theirs".into(), remembers: Vec::new(), chains: Vec::new() };
         let mut socket = Socket::netfilter().unwrap();
         socket.batch(&nft::encode(&theirs)).unwrap();
         world.network("front");
@@ -427,9 +437,9 @@ fn addresses_stay_as_long_as_the_container_does() {
         disconnect(&world.roots, "a").unwrap();
         assert_eq!(address_in(&world.container("b", &["front"], &[]), "front"), second);
         let mut fixed = wish("c", &["front"], &[]);
-        fixed.joins[0].address = Some(second);
+        fixed.joins[0].addresses = vec![second.into()];
         assert!(matches!(connect(&world.roots, &fixed), Err(Error::AddressTaken { .. })));
-        fixed.joins[0].address = Some(first);
+        fixed.joins[0].addresses = vec![first.into()];
         assert_eq!(address_in(&connect(&world.roots, &fixed).unwrap(), "front"), first);
     });
 }
@@ -452,9 +462,9 @@ fn a_container_moves_between_networks_and_its_default_route_with_it() {
                 routes.lines().map(|line| line.split('\t').collect::<Vec<_>>()).find(|at| at[1] == "00000000");
             default.map(|at| Ipv4Addr::from(u32::from_str_radix(at[2], 16).unwrap().to_be()))
         };
-        assert_eq!(gateway_of(&["one", "two"], &[0, 0]), Some(one.gateway));
-        assert_eq!(gateway_of(&["one", "two"], &[0, 1]), Some(two.gateway));
-        assert_eq!(gateway_of(&["back", "two"], &[9, 0]), Some(two.gateway));
+        assert_eq!(gateway_of(&["one", "two"], &[0, 0]), Some(gateway(&one)));
+        assert_eq!(gateway_of(&["one", "two"], &[0, 1]), Some(gateway(&two)));
+        assert_eq!(gateway_of(&["back", "two"], &[9, 0]), Some(gateway(&two)));
         assert!(ask_from(&world.namespace("web"), OUTSIDE, 80).is_ok());
         assert_eq!(gateway_of(&["back"], &[0]), None);
         let inside = sandbox::inside(&world.namespace("web"), || links::list(&mut Socket::route()?)).unwrap();
@@ -522,8 +532,8 @@ fn a_network_is_made_once_and_new_labels_are_taken_over() {
         assert_eq!(create(&world.roots, &labelled).unwrap().config, labelled);
         let other = NetworkConfig { internal: true, ..made.config.clone() };
         assert!(matches!(create(&world.roots, &other), Err(Error::Exists(_))));
-        let subnet = Some("192.0.2.128/25".parse().unwrap());
-        let overlapping = NetworkConfig { name: "x".into(), subnet, ..NetworkConfig::default() };
+        let ipv4 = Some(Pool { subnet: Some("192.0.2.128/25".parse().unwrap()), ..Pool::default() });
+        let overlapping = NetworkConfig { name: "x".into(), ipv4, ..NetworkConfig::default() };
         assert!(matches!(create(&world.roots, &overlapping), Err(Error::Overlap { .. })));
         assert!(matches!(get(&world.roots, "../front"), Err(Error::NotFound(_))));
     });

@@ -20,6 +20,7 @@ const WHOLE_PACKETS: u8 = 2;
 const TURN: usize = 64;
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+const SCTP: u8 = 132;
 
 /// Hears of packets, and sends them.
 pub struct Again {
@@ -69,20 +70,47 @@ impl AsFd for Again {
     }
 }
 
+/// What a packet's header says of it.
+struct Headed {
+    /// Of the link layer (`ETH_P_IP`, `ETH_P_IPV6`).
+    ether_type: [u8; 2],
+    /// Where what it carries begins, and where it ends.
+    content: std::ops::Range<usize>,
+    protocol: u8,
+    addresses: std::ops::Range<usize>,
+}
+
+fn headed(packet: &[u8]) -> Option<Headed> {
+    let number = |place: usize| Some(usize::from(u16::from_be_bytes([*packet.get(place)?, *packet.get(place + 1)?])));
+    let first = *packet.first()?;
+    match first >> 4 {
+        4 => {
+            let begin = Some(usize::from(first & 15) * 4).filter(|length| *length >= 20)?;
+            let content = begin..number(2)?;
+            Some(Headed { ether_type: [8, 0], content, protocol: *packet.get(9)?, addresses: 12..20 })
+        }
+        // One with further headers before what it carries is none that a published port's rule has matched at all.
+        6 => {
+            let content = 40..40 + number(4)?;
+            Some(Headed { ether_type: [0x86, 0xdd], content, protocol: *packet.get(6)?, addresses: 8..40 })
+        }
+        _ => None,
+    }
+}
+
 /// The packet for the link that brings it back. Its checksum is made anew: one that never was on a wire has none.
-/// `None` for what is no whole packet of IPv4 with TCP or UDP.
+/// `None` for what is no whole packet of IPv4 or IPv6 with TCP or UDP; SCTP's does not depend on addresses.
 fn frame(packet: &mut [u8]) -> Option<Vec<u8>> {
-    let header = usize::from(packet.first().filter(|first| *first >> 4 == 4)? & 15) * 4;
-    let length = usize::from(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]));
-    let packet = packet.get_mut(..length)?;
-    let protocol = *packet.get(9)?;
-    let addresses = packet.get(12..20)?.to_vec();
+    let Headed { ether_type, content, protocol, addresses } = headed(packet)?;
+    let packet = packet.get_mut(..content.end)?;
+    let addresses = packet.get(addresses)?.to_vec();
+    let transport = packet.get_mut(content)?;
     let place = match protocol {
         TCP => 16,
         UDP => 6,
+        SCTP => return Some([&BACK[..], &[0; 6], &ether_type, packet].concat()),
         _ => return None,
     };
-    let transport = packet.get_mut(header..).filter(|_| header >= 20)?;
     transport.get_mut(place..place + 2)?.fill(0);
     let rest = [&[0, protocol][..], &u16::try_from(transport.len()).ok()?.to_be_bytes()].concat();
     let sum = [&addresses[..], &rest, transport].into_iter().fold(0, add);
@@ -92,8 +120,7 @@ fn frame(packet: &mut [u8]) -> Option<Vec<u8>> {
         checksum => checksum,
     };
     transport.get_mut(place..place + 2)?.copy_from_slice(&checksum.to_be_bytes());
-    const IPV4: [u8; 2] = [8, 0];
-    Some([&BACK[..], &[0; 6], &IPV4, packet].concat())
+    Some([&BACK[..], &[0; 6], &ether_type, packet].concat())
 }
 
 /// The sum of these as numbers of sixteen bits (RFC 1071).
@@ -127,6 +154,16 @@ mod tests {
         let transport = &sent[14 + 20..];
         let sum = [&sent[14 + 12..14 + 20], &[0, UDP, 0, 12], transport].into_iter().fold(0, add);
         assert_eq!(fold(sum), 0xffff, "who receives it finds nothing wrong");
+    }
+
+    #[test]
+    fn a_frame_of_ipv6_is_one_of_its_kind() {
+        let mut packet = [&[0x60, 0, 0, 0, 0, 12, UDP, 64][..], &[0xfd; 32], &datagram()[20..]].concat();
+        let sent = frame(&mut packet).unwrap();
+        assert_eq!(sent[12..14], [0x86, 0xdd]);
+        let sum = [&[0xfd; 32][..], &[0, UDP, 0, 12], &sent[14 + 40..]].into_iter().fold(0, add);
+        assert_eq!(fold(sum), 0xffff);
+        assert_eq!(frame(&mut packet[..51]), None, "cut off");
     }
 
     #[test]

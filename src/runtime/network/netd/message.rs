@@ -1,7 +1,9 @@
 //! Questions and answers on the wire (RFC 1035, RFC 6891). Pure; takes any bytes.
 
+use std::net::IpAddr;
+
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, ResponseCode};
-use hickory_proto::rr::rdata::{A, PTR};
+use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record};
 
 use super::zone::{self, Answer, Query, Zone};
@@ -47,7 +49,7 @@ pub fn handle(zone: &Zone, client: &str, packet: &[u8], transport: Transport, tu
     let name = question.name().to_ascii();
     let query = Query { name: name.trim_end_matches('.').to_owned(), kind: question.query_type() };
     let data = match zone::answer(zone, client, &query, turn) {
-        Answer::Addresses(addresses) => addresses.into_iter().map(|address| RData::A(A(address))).collect(),
+        Answer::Addresses(addresses) => addresses.into_iter().map(record).collect(),
         Answer::Name(name) => Name::from_ascii(name + ".").into_iter().map(|name| RData::PTR(PTR(name))).collect(),
         Answer::Unknown => return failure(&request, ResponseCode::NXDomain),
         Answer::Refuse => return failure(&request, ResponseCode::Refused),
@@ -60,6 +62,13 @@ pub fn handle(zone: &Zone, client: &str, packet: &[u8], transport: Transport, tu
     reply.metadata.authoritative = true;
     reply.add_answers(records(data));
     encode(&reply, limit(&request, transport))
+}
+
+fn record(address: IpAddr) -> RData {
+    match address {
+        IpAddr::V4(address) => RData::A(A(address)),
+        IpAddr::V6(address) => RData::AAAA(AAAA(address)),
+    }
 }
 
 /// What goes back when nobody could be asked.
@@ -148,8 +157,6 @@ fn encode(reply: &Message, limit: u16) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use hickory_proto::op::Query as Question;
     use hickory_proto::rr::RecordType;
     use proptest::prelude::*;
@@ -160,7 +167,7 @@ mod tests {
     fn zone(members: u8) -> Zone {
         let mut zone = Zone::default();
         for last in 0..members {
-            zone.add_endpoint("n", &format!("c{last}"), &["web".to_owned()], Ipv4Addr::new(10, 0, 0, last));
+            zone.add_endpoint("n", &format!("c{last}"), &["web".to_owned()], IpAddr::from([10, 0, 0, last]));
         }
         zone.add_client("c0", Client { networks: vec!["n".into()], outside: false, servers: vec![] });
         zone

@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
 use super::zone::{Client, Zone};
+use crate::runtime::network::Family;
 use crate::runtime::network::records::{Attachment, Endpoint, Network, Port};
 
 /// How what is published is carried.
@@ -61,12 +62,13 @@ impl Wanted {
 }
 
 /// Decides what to serve. `present` are the containers that have a network namespace now: only these are reached.
-pub fn wanted(networks: &[Network], attachments: &[Attachment], present: &BTreeSet<String>) -> Wanted {
+pub fn wanted(all: &[Network], attachments: &[Attachment], present: &BTreeSet<String>) -> Wanted {
     let networks: BTreeMap<&str, &Network> =
-        networks.iter().map(|network| (network.config.name.as_str(), network)).collect();
+        all.iter().map(|network| (network.config.name.as_str(), network)).collect();
     let mut wanted = Wanted::default();
     for network in networks.values() {
-        wanted.zone.add_network(&network.config.name, network.subnet.network(), network.subnet.prefix());
+        let subnets = network.ranges.iter().map(|range| range.subnet).collect();
+        wanted.zone.add_network(&network.config.name, subnets);
     }
     for attachment in attachments.iter().filter(|attachment| present.contains(&attachment.container)) {
         let known: Vec<(&String, &Endpoint)> =
@@ -75,7 +77,9 @@ pub fn wanted(networks: &[Network], attachments: &[Attachment], present: &BTreeS
             continue;
         }
         for (network, endpoint) in &known {
-            wanted.zone.add_endpoint(network, &attachment.container, &endpoint.names, endpoint.address);
+            for address in &endpoint.addresses {
+                wanted.zone.add_endpoint(network, &attachment.container, &endpoint.names, *address);
+            }
         }
         let open = |name: &str| networks.get(name).is_some_and(|network| !network.config.internal);
         let client = Client {
@@ -85,21 +89,27 @@ pub fn wanted(networks: &[Network], attachments: &[Attachment], present: &BTreeS
         };
         wanted.zone.add_client(&attachment.container, client);
         wanted.resolvers.insert(attachment.container.clone());
-        let outward = known.iter().filter(|(name, _)| open(name));
         // The same choice as the firewall's, so that both ways in lead to the same address.
-        if let Some((_, endpoint)) = outward.max_by_key(|(_, endpoint)| endpoint.gateway_priority) {
-            for port in &attachment.ports {
-                publish(&mut wanted.ports, &attachment.container, endpoint.address, port);
-            }
+        let ways = Family::ALL.map(|family| Some((family, attachment.way_out(all, family)?.address)));
+        let ways = ways.into_iter().flatten().collect();
+        for port in &attachment.ports {
+            publish(&mut wanted.ports, &attachment.container, &ways, port);
         }
     }
     wanted
 }
 
-fn publish(ports: &mut BTreeMap<Listener, Target>, container: &str, address: Ipv4Addr, port: &Port) {
-    let protocol = if port.protocol == "udp" { Protocol::Udp } else { Protocol::Tcp };
-    let target = SocketAddr::from((address, port.container_port));
+/// Who comes by one family reaches the container by the same, or by the one that it has.
+fn publish(ports: &mut BTreeMap<Listener, Target>, container: &str, ways: &BTreeMap<Family, IpAddr>, port: &Port) {
+    let protocol = match port.protocol.as_str() {
+        "udp" => Protocol::Udp,
+        "tcp" => Protocol::Tcp,
+        // Others are led by rules alone.
+        _ => return,
+    };
     let mut add = |host: IpAddr, optional: bool| {
+        let Some(address) = ways.get(&Family::of(host)).or_else(|| ways.values().next()) else { return };
+        let target = SocketAddr::new(*address, port.container_port);
         let listener = Listener { protocol, address: SocketAddr::from((host, port.host_port)) };
         let target = Target { container: container.to_owned(), address: target, optional };
         ports.entry(listener).or_insert(target);
@@ -107,8 +117,8 @@ fn publish(ports: &mut BTreeMap<Listener, Target>, container: &str, address: Ipv
     match port.host_ip {
         Some(address) => add(address, false),
         None => {
-            add(Ipv4Addr::UNSPECIFIED.into(), false);
-            add(Ipv6Addr::UNSPECIFIED.into(), true);
+            add(Family::V4.unspecified(), false);
+            add(Family::V6.unspecified(), true);
         }
     }
 }
@@ -117,16 +127,17 @@ fn publish(ports: &mut BTreeMap<Listener, Target>, container: &str, address: Ipv
 mod tests {
     use super::*;
     use crate::runtime::network::records::NetworkConfig;
+    use crate::runtime::network::{Range, Subnet};
 
     fn network(name: &str, subnet: &str, internal: bool) -> Network {
-        let subnet: crate::runtime::network::Subnet = subnet.parse().unwrap();
+        let subnet: Subnet = subnet.parse().unwrap();
         let config = NetworkConfig { name: name.into(), internal, ..NetworkConfig::default() };
-        Network { version: 1, config, bridge: String::new(), gateway: subnet.address(1), subnet }
+        Network { version: 2, config, bridge: String::new(), ranges: vec![Range::new(subnet)] }
     }
 
     fn attachment(container: &str, places: &[(&str, &str, i64)], ports: &[Port]) -> Attachment {
         let endpoint = |address: &str, gateway_priority| Endpoint {
-            address: address.parse().unwrap(),
+            addresses: address.split(' ').map(|text| text.parse().unwrap()).collect(),
             hardware_address: [0; 6],
             interface: "eth0".into(),
             names: vec![container.to_owned()],
@@ -170,5 +181,24 @@ mod tests {
         assert_eq!(lines, expected);
         assert_eq!(found.resolvers, ["db", "web"].map(str::to_owned).into());
         assert!(wanted(&networks, &[], &present).is_empty());
+    }
+
+    #[test]
+    fn a_client_comes_by_its_own_family_where_the_container_has_it() {
+        let mut both = network("both", "10.1.0.0/24", false);
+        both.ranges.push(Range::new("fd00:1::/64".parse().unwrap()));
+        let six = network("six", "fd00:2::/64", false);
+        let ports = |port| [self::port(None, port, "tcp")];
+        let web = attachment("web", &[("both", "10.1.0.2 fd00:1::2", 0)], &ports(80));
+        let new = attachment("new", &[("six", "fd00:2::2", 0)], &ports(81));
+        let found = wanted(&[both, six], &[web, new], &["web", "new"].map(str::to_owned).into());
+        let lines: Vec<String> = found.ports.iter().map(|(from, to)| format!("{from} {}", to.address)).collect();
+        let expected = [
+            "0.0.0.0:80/tcp 10.1.0.2:80",
+            "0.0.0.0:81/tcp [fd00:2::2]:80",
+            "[::]:80/tcp [fd00:1::2]:80",
+            "[::]:81/tcp [fd00:2::2]:80",
+        ];
+        assert_eq!(lines, expected);
     }
 }

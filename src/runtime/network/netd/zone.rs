@@ -5,9 +5,11 @@
 //! leaves, not even a question.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv6Addr};
 
 use hickory_proto::rr::RecordType;
+
+use crate::runtime::network::Subnet;
 
 /// Who asks.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -21,11 +23,11 @@ pub struct Client {
 
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Members {
-    subnet: Option<(u32, u8)>,
+    subnets: Vec<Subnet>,
     /// In lower case.
-    names: BTreeMap<String, Vec<Ipv4Addr>>,
+    names: BTreeMap<String, Vec<IpAddr>>,
     /// The container of each address.
-    containers: BTreeMap<Ipv4Addr, String>,
+    containers: BTreeMap<IpAddr, String>,
 }
 
 /// All names of one engine.
@@ -46,7 +48,7 @@ pub struct Query {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// These addresses, in this order. None at all where the name exists and has no record of the kind asked for.
-    Addresses(Vec<Ipv4Addr>),
+    Addresses(Vec<IpAddr>),
     /// The name of an address.
     Name(String),
     /// There is no such name.
@@ -58,11 +60,11 @@ pub enum Answer {
 }
 
 impl Zone {
-    pub fn add_network(&mut self, name: &str, subnet: Ipv4Addr, prefix: u8) {
-        self.networks.entry(name.to_owned()).or_default().subnet = Some((u32::from(subnet), prefix));
+    pub fn add_network(&mut self, name: &str, subnets: Vec<Subnet>) {
+        self.networks.entry(name.to_owned()).or_default().subnets = subnets;
     }
 
-    pub fn add_endpoint(&mut self, network: &str, container: &str, names: &[String], address: Ipv4Addr) {
+    pub fn add_endpoint(&mut self, network: &str, container: &str, names: &[String], address: IpAddr) {
         let members = self.networks.entry(network.to_owned()).or_default();
         for name in std::iter::once(container).chain(names.iter().map(String::as_str)) {
             let addresses = members.names.entry(name.to_ascii_lowercase()).or_default();
@@ -82,8 +84,8 @@ impl Zone {
     }
 
     /// Addresses of the name in the networks of the client, each once; of networks with the same name in them all.
-    fn addresses(&self, client: &Client, name: &str) -> Option<Vec<Ipv4Addr>> {
-        let mut found: Option<Vec<Ipv4Addr>> = None;
+    fn addresses(&self, client: &Client, name: &str) -> Option<Vec<IpAddr>> {
+        let mut found: Option<Vec<IpAddr>> = None;
         for (network, members) in self.shared(client) {
             let network = network.to_ascii_lowercase();
             let within = name.strip_suffix(&network).and_then(|rest| rest.strip_suffix('.'));
@@ -104,9 +106,7 @@ pub fn answer(zone: &Zone, client: &str, query: &Query, turn: usize) -> Answer {
     let Some(client) = zone.clients.get(client) else { return Answer::Refuse };
     let name = query.name.to_ascii_lowercase();
     if let Some(mut addresses) = zone.addresses(client, &name) {
-        if query.kind != RecordType::A {
-            return Answer::Addresses(Vec::new());
-        }
+        addresses.retain(|address| query.kind == if address.is_ipv4() { RecordType::A } else { RecordType::AAAA });
         let first = turn % addresses.len().max(1);
         addresses.rotate_left(first);
         return Answer::Addresses(addresses);
@@ -119,7 +119,9 @@ pub fn answer(zone: &Zone, client: &str, query: &Query, turn: usize) -> Answer {
         match known {
             Some(_) if query.kind != RecordType::PTR => return Answer::Addresses(Vec::new()),
             Some(name) => return Answer::Name(name),
-            None if shared.any(|(_, members)| holds(members, address)) => return Answer::Unknown,
+            None if shared.any(|(_, members)| members.subnets.iter().any(|subnet| subnet.holds(address))) => {
+                return Answer::Unknown;
+            }
             None => {}
         }
     }
@@ -130,18 +132,16 @@ pub fn answer(zone: &Zone, client: &str, query: &Query, turn: usize) -> Answer {
     }
 }
 
-fn holds(members: &Members, address: Ipv4Addr) -> bool {
-    let bits = |prefix: u8| u32::MAX.checked_shl(32 - u32::from(prefix.min(32))).unwrap_or(0);
-    members.subnet.is_some_and(|(network, prefix)| u32::from(address) & bits(prefix) == network)
-}
-
-/// The address of `4.3.2.1.in-addr.arpa`.
-fn reverse(name: &str) -> Option<Ipv4Addr> {
-    let labels: Vec<&str> = name.strip_suffix(".in-addr.arpa")?.rsplit('.').collect();
-    match labels.join(".").parse() {
-        Ok(IpAddr::V4(address)) => Some(address),
-        _ => None,
+/// The address of `4.3.2.1.in-addr.arpa`, and of 32 digits before `.ip6.arpa` (RFC 3596 section 2.5).
+fn reverse(name: &str) -> Option<IpAddr> {
+    if let Some(digits) = name.strip_suffix(".ip6.arpa") {
+        let labels: Vec<&str> = digits.rsplit('.').collect();
+        let one_each = labels.len() == 32 && labels.iter().all(|label| label.len() == 1);
+        let number = u128::from_str_radix(&labels.concat(), 16).ok().filter(|_| one_each)?;
+        return Some(Ipv6Addr::from(number).into());
     }
+    let labels: Vec<&str> = name.strip_suffix(".in-addr.arpa")?.rsplit('.').collect();
+    labels.join(".").parse().ok().filter(IpAddr::is_ipv4)
 }
 
 #[cfg(test)]
@@ -150,17 +150,19 @@ mod tests {
 
     fn zone() -> Zone {
         let mut zone = Zone::default();
-        zone.add_network("front", Ipv4Addr::new(10, 1, 0, 0), 24);
-        zone.add_network("back", Ipv4Addr::new(10, 2, 0, 0), 24);
+        let subnets = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect();
+        zone.add_network("front", subnets(&["10.1.0.0/24"]));
+        zone.add_network("back", subnets(&["10.2.0.0/24", "fd00:2::/64"]));
         let mut add = |network: &str, container: &str, names: &[&str], last: u8| {
             let third = if network == "front" { 1 } else { 2 };
             let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-            zone.add_endpoint(network, container, &names, Ipv4Addr::new(10, third, 0, last));
+            zone.add_endpoint(network, container, &names, IpAddr::from([10, third, 0, last]));
         };
         add("front", "web-1", &["Web", "web-1"], 2);
         add("front", "web-2", &["Web"], 3);
         add("back", "web-1", &["web"], 2);
         add("back", "db-1", &["db", "database"], 4);
+        zone.add_endpoint("back", "db-1", &["db".to_owned()], "fd00:2::4".parse().unwrap());
         let client = |networks: &[&str], outside: bool, servers: &[&str]| Client {
             networks: networks.iter().map(|name| (*name).to_owned()).collect(),
             outside,
@@ -176,7 +178,9 @@ mod tests {
     fn each_container_sees_the_names_of_its_networks_only() {
         use Answer::{Addresses, Forward, Name, Refuse, Unknown};
         use RecordType::{A, AAAA, MX, PTR};
-        let ip = |third, last| Ipv4Addr::new(10, third, 0, last);
+        let ip = |third, last| IpAddr::from([10, third, 0, last]);
+        let six = format!("4{}.2.0.0.0.0.0.d.f.ip6.arpa", ".0".repeat(23));
+        let unknown = six.replacen('4', "5", 1);
         let cases = [
             ("web-2", "web", A, 0, Addresses(vec![ip(1, 2), ip(1, 3)])),
             ("web-2", "WEB", A, 1, Addresses(vec![ip(1, 3), ip(1, 2)])),
@@ -189,6 +193,11 @@ mod tests {
             ("web-2", "db", A, 0, Forward(vec![])),
             ("web-2", "example.com", A, 0, Forward(vec![])),
             ("web-1", "db", A, 0, Addresses(vec![ip(2, 4)])),
+            ("web-1", "db", AAAA, 0, Addresses(vec!["fd00:2::4".parse().unwrap()])),
+            ("web-1", &six, PTR, 0, Name("db-1.back".into())),
+            ("web-1", &unknown, PTR, 0, Unknown),
+            ("web-2", &six, PTR, 0, Forward(vec![])),
+            ("web-1", "4.3.ip6.arpa", PTR, 0, Forward(vec!["9.9.9.9".into()])),
             ("web-1", "web", A, 0, Addresses(vec![ip(2, 2), ip(1, 2), ip(1, 3)])),
             ("web-1", "example.com", AAAA, 0, Forward(vec!["9.9.9.9".into()])),
             ("db-1", "web", A, 0, Addresses(vec![ip(2, 2)])),

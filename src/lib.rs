@@ -44,6 +44,9 @@
 //! The other way round, a container may name a runtime of others ([`runtime::outside`]): its supervisor makes all that it
 //! has of the host, writes a bundle, and has that runtime make the processes.
 //!
+//! Programs of others that speak docker's plugin protocol extend the engine ([`runtime::plugin`]): each command asks them
+//! anew, within bounds; a supervisor never does.
+//!
 //! Programs beside the container's own, such as hooks, join it from a process with one thread: a command that has several
 //! starts this program once more for each ([`runtime::container::aside`]).
 //!
@@ -70,7 +73,7 @@
 //! `images/{index.json,blobs,layers,signatures}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data,snapshots}`, `volumes/.trash`,
 //! `skeleton` (the layer below all images). Below the volatile root (`/run/stack`), gone at reboot:
 //! `containers/NAME/{status.json,start.json,shim.sock,…}`, `netns/CONTAINER`, `files/CONTAINER` (configs and secrets),
-//! `outside/ID` (bundles), `locks`. Of a container that goes with its end, `config.json` and `endpoints/CONTAINER.json` are below the volatile
+//! `outside/ID` (bundles), `volumes/NAME.json` (for whom a plugin has mounted it), `locks`. Of a container that goes with its end, `config.json` and `endpoints/CONTAINER.json` are below the volatile
 //! root too, and what it writes in `containers/.transient-NAME`: the next command sweeps away what nobody owns. Every
 //! JSON file has a version, is written under another name, synced, and renamed ([`runtime::state`]).
 

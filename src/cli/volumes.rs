@@ -59,7 +59,7 @@ fn list(roots: &Roots, arguments: &VolumeList) -> Result<ExitCode, Failure> {
         let stack = one.config.labels.get(label::STACK);
         let wanted = filters.labels(&one.config.labels)
             && filters.any("name", |pattern| name_matches(&one.config.name, pattern))
-            && filters.any("driver", |driver| driver == "local")
+            && filters.any("driver", |driver| driver == driver_of(&one))
             && filters.any("stack", |wanted| stack.is_some_and(|own| own == wanted))
             && dangling.is_none_or(|dangling| dangling == users.is_empty());
         if wanted {
@@ -83,13 +83,18 @@ fn list(roots: &Roots, arguments: &VolumeList) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// `local`, or the plugin that makes it.
+pub fn driver_of(one: &Volume) -> &str {
+    one.config.plugin().unwrap_or(volume::driver::LOCAL)
+}
+
 fn row(one: &Volume, users: usize, size: Option<u64>) -> Row {
     let config = &one.config;
     let stack = config.labels.get(label::STACK);
     let labels: Vec<String> = config.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
     let mut value = json!({
         "name": config.name,
-        "driver": "local",
+        "driver": driver_of(one),
         "directory": one.data,
         "containers": users,
         "protected": config.protect,
@@ -104,7 +109,7 @@ fn row(one: &Volume, users: usize, size: Option<u64>) -> Row {
     }
     let cells = [
         ("Name", config.name.clone()),
-        ("Driver", "local".to_owned()),
+        ("Driver", driver_of(one).to_owned()),
         ("Size", size.map_or("N/A".to_owned(), view::size)),
         ("Links", users.to_string()),
         ("Protected", config.protect.to_string()),
@@ -117,9 +122,6 @@ fn row(one: &Volume, users: usize, size: Option<u64>) -> Row {
 }
 
 fn create(roots: &Roots, arguments: &VolumeCreate) -> Result<ExitCode, Failure> {
-    if arguments.driver != "local" {
-        return Err(Failure::new(format!("--driver {:?}: there is `local` only", arguments.driver)));
-    }
     let pairs = |flag, texts: &[String]| -> Result<BTreeMap<String, String>, Failure> {
         texts.iter().map(|text| Ok(options::setting(flag, text)?)).collect()
     };

@@ -65,6 +65,8 @@ struct World {
     /// References that can't be pulled.
     unavailable: BTreeSet<String>,
     foreign_ports: BTreeSet<u16>,
+    /// Plugins that do not answer.
+    silent_plugins: BTreeSet<String>,
     unreadable: BTreeSet<PathBuf>,
     external: BTreeSet<(Kind, String)>,
     behaviours: BTreeMap<String, Behaviour>,
@@ -125,6 +127,16 @@ impl Simulated {
 
     pub fn behave(&self, service: &str, behaviour: Behaviour) {
         self.world().behaviours.insert(service.to_owned(), behaviour);
+    }
+
+    /// From now on this plugin does not answer, or does again.
+    pub fn set_plugin(&self, name: &str, answers: bool) {
+        let mut world = self.world();
+        if answers {
+            world.silent_plugins.remove(name);
+        } else {
+            world.silent_plugins.insert(name.to_owned());
+        }
     }
 
     /// From now on the registry has other content under this name.

@@ -14,6 +14,7 @@ pub mod init;
 pub mod network;
 pub mod outside;
 pub mod overlay;
+pub mod plugin;
 pub mod probe;
 pub mod rootless;
 pub mod roots;

@@ -75,6 +75,23 @@ async fn a_failure_skips_its_dependents_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_plugin_that_does_not_answer_fails_its_volumes_and_who_mounts_them_only() {
+    let world = world();
+    let mut shop = stack([("db", with_volume(container(), "data")), ("other", container())]);
+    shop.volumes.get_mut("data").unwrap().driver = Some("disks".to_owned());
+    let desired = desired(&shop);
+    world.set_plugin("disks", false);
+    let (plan, _) = plan_now(&world, &desired).await;
+    let report = execute(&world, &plan, &options(), &|_| {}).await;
+    let undone = undone(&plan, &report);
+    assert!(undone[0].ends_with("plugin disks does not answer"), "{undone:?}");
+    assert_eq!(running(&world, &desired).await, ["other-1"]);
+    world.set_plugin("disks", true);
+    assert!(apply(&world, &desired).await.succeeded());
+    assert_eq!(running(&world, &desired).await, ["db-1", "other-1"]);
+}
+
+#[tokio::test]
 async fn nothing_running_is_stopped_for_what_cannot_succeed() {
     let world = world();
     let before = stack([("db", container()), ("web", with_port(needs(container(), "db", Condition::Started), 80))]);

@@ -35,6 +35,7 @@ mod oci_process;
 mod oci_runtime;
 mod outside_runtimes;
 mod plans;
+mod plugins;
 mod prechecks;
 mod probe;
 mod probing;

@@ -495,10 +495,10 @@ pub struct VolumeImport {
 pub struct VolumeCreate {
     /// The volume's name; one that nothing else has when absent
     pub name: Option<String>,
-    /// `local`, the only one so far
+    /// `local`, or the plugin that makes it
     #[arg(short, long, default_value = "local")]
     pub driver: String,
-    /// What is mounted there: `type=…`, `device=…`, `o=…`
+    /// What the driver is told; `local` takes `type=…`, `device=…`, `o=…`
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub opt: Vec<String>,
     /// Labels, to find it by

@@ -3,13 +3,13 @@
 use serde_json::{Map, Value, json};
 
 use crate::cli::failure::Failure;
-use crate::cli::{images, view};
+use crate::cli::{images, view, volumes};
 use crate::engine::native::volume_users;
 use crate::reconcile::resource::label;
 use crate::runtime::image::Image;
 use crate::runtime::network::Family;
 use crate::runtime::roots::Roots;
-use crate::runtime::volume::Volume;
+use crate::runtime::volume::{self, Volume};
 use crate::runtime::{container, network};
 
 pub fn image(image: &Image) -> Value {
@@ -80,12 +80,19 @@ fn pool(range: &network::Range) -> Value {
 }
 
 pub fn volume(roots: &Roots, one: &Volume) -> Result<Value, Failure> {
+    // A plugin that can't be asked is no reason to show nothing.
+    let (status, scope) = match one.config.plugin().map(|_| volume::driver::status(roots, one)) {
+        Some(Ok((status, scope))) => (status.unwrap_or_default(), scope),
+        Some(Err(error)) => (json!({"error": error.to_string()}), "local".to_owned()),
+        None => (Value::Null, "local".to_owned()),
+    };
     Ok(json!({
         "Name": one.config.name,
-        "Driver": "local",
+        "Driver": volumes::driver_of(one),
         "Mountpoint": one.data,
         "CreatedAt": view::time(one.created * 1000),
-        "Scope": "local",
+        "Scope": scope,
+        "Status": status,
         "Options": one.config.driver_opts,
         "Labels": one.config.labels,
         "Stack": {

@@ -94,7 +94,9 @@ pub fn create_leased(
 }
 
 fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Users) -> Result<Config, Error> {
-    let facts = facts(roots, wanted, image, users)?;
+    let facts = facts(roots, wanted, image, users);
+    volumes::let_go(roots, wanted)?;
+    let facts = facts?;
     let mut config = translate(wanted, image, &facts)?;
     config.declared = Declared::new(&ContainerConfig { image_digest: image.digest.to_string(), ..wanted.clone() })?;
     Ok(config)
@@ -163,11 +165,18 @@ pub fn start_under(
     let wanted = declared(found).ok_or_else(|| Error::Undeclared(found.config.name.clone()))?;
     let request = &found.config.request;
     files::write(roots, &wanted, request.users)?;
-    volumes::mount_all(roots, &wanted)?;
-    hooks::before_start(roots, &wanted)?;
-    let start = prepare(roots, &wanted, &found.config)?;
-    hooks::note_start(roots, &wanted)?;
-    container::start(roots, found, &start, supervision, meanwhile)?;
+    let id = &found.config.id;
+    let started = volumes::mount_all(roots, &wanted, id).and_then(|()| {
+        hooks::before_start(roots, &wanted)?;
+        let start = prepare(roots, &wanted, &found.config)?;
+        hooks::note_start(roots, &wanted)?;
+        Ok(container::start(roots, found, &start, supervision, meanwhile)?)
+    });
+    if started.is_err() {
+        volumes::release(roots, &wanted, id);
+    }
+    started?;
+    volumes::hand_over(roots, &wanted, id)?;
     hooks::after_start(roots, &wanted)
 }
 
@@ -177,7 +186,16 @@ pub fn stop(roots: &Roots, name: &str, how: &container::Stop) -> Result<(), Erro
     if let Some(wanted) = declared(&found).filter(|wanted| !wanted.pre_stop.is_empty()) {
         hooks::before_stop(roots, &found.config.name, &wanted)?;
     }
-    Ok(container::stop(roots, &found.config.name, how)?)
+    container::stop(roots, &found.config.name, how)?;
+    unmount(roots, &found);
+    Ok(())
+}
+
+/// Has plugins unmount the volumes of a container that has ended.
+fn unmount(roots: &Roots, ended: &Container) {
+    if let Some(wanted) = declared(ended) {
+        volumes::release(roots, &wanted, &ended.config.id);
+    }
 }
 
 /// As [`stop`], for who shuts the host down.
@@ -186,7 +204,9 @@ pub fn halt(roots: &Roots, name: &str) -> Result<(), Error> {
     if let Some(wanted) = declared(&found).filter(|wanted| found.is_running() && !wanted.pre_stop.is_empty()) {
         hooks::before_stop(roots, &found.config.name, &wanted)?;
     }
-    Ok(container::halt(roots, &found.config.name)?)
+    container::halt(roots, &found.config.name)?;
+    unmount(roots, &found);
+    Ok(())
 }
 
 /// Runs what is left of the hooks after the container's start.
@@ -264,7 +284,7 @@ pub fn lent(roots: &Roots, found: &Container) -> Result<Vec<Mount>, Error> {
 pub fn files_of(roots: &Roots, name: &str) -> Result<Tree, Error> {
     let found = container::get(roots, name)?;
     if let Some(wanted) = declared(&found).filter(|_| !found.is_running()) {
-        volumes::mount_all(roots, &wanted)?;
+        volumes::mount_all(roots, &wanted, &found.config.id)?;
     }
     Ok(Tree::of_container(roots, &found.config.name)?)
 }
@@ -328,6 +348,9 @@ pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
         }
         container::stop(roots, &name, &container::Stop::at_once())?;
     }
+    if let Some(found) = &found {
+        unmount(roots, found);
+    }
     // The container itself goes last: as long as it is there, whoever comes after a crash knows what else there is.
     if let Some(found) = found
         && name.ends_with(RETIRED_SUFFIX)
@@ -353,7 +376,7 @@ pub fn sweep(roots: &Roots) -> Result<(), Error> {
         let_go(roots, &over.name)?;
         over.remove(roots)?;
     }
-    Ok(())
+    volumes::settle(roots)
 }
 
 /// Stops and starts it again, with its networks put in order.

@@ -7,8 +7,9 @@ use super::builds;
 use crate::reconcile::desired::Desired;
 use crate::reconcile::resource::{Config, ImageConfig, ImageSource};
 use crate::runtime::image::{Platform, Store, runs};
-use crate::runtime::outside;
 use crate::runtime::roots::Roots;
+use crate::runtime::volume::driver::LOCAL;
+use crate::runtime::{outside, plugin};
 use crate::spec::Fault;
 
 /// Fills in what archives, root file systems and builds read of the host. Returns all that is wrong with them; files of
@@ -16,6 +17,7 @@ use crate::spec::Fault;
 pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wrong>) {
     let (mut faults, mut wrong) = (foreign_platforms(desired), Vec::new());
     faults.extend(absent_runtimes(roots, desired));
+    faults.extend(absent_drivers(roots, desired));
     for (image, place) in desired.images_mut() {
         let name = image.reference.clone();
         let (word, content) = match &mut image.source {
@@ -46,6 +48,16 @@ fn absent_runtimes(roots: &Roots, desired: &Desired) -> Vec<Fault> {
     });
     let wrong = |name: &str| outside::find(roots, name).err().map(|error| error.to_string());
     containers.filter_map(|(name, place)| Some(Fault::new(format!("{place}.runtime"), &wrong(name)?))).collect()
+}
+
+/// The volumes whose driver is no plugin that this host has. Whether it runs is for the volume's making to say.
+fn absent_drivers(roots: &Roots, desired: &Desired) -> Vec<Fault> {
+    let volumes = desired.resources.values().filter_map(|resource| match &resource.config {
+        Config::Volume(volume) if volume.driver != LOCAL => Some((&volume.driver, &resource.place)),
+        _ => None,
+    });
+    let wrong = |name: &str| plugin::find(roots, name).err().map(|error| error.to_string());
+    volumes.filter_map(|(name, place)| Some(Fault::new(format!("{place}.driver"), &wrong(name)?))).collect()
 }
 
 /// The containers that ask for a platform which this host can't run.

@@ -278,7 +278,11 @@ fn repair(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher
             networks::repair(roots).map_err(|error| failed(id, error))?;
             containers::finish_start(roots, container).map_err(|error| failed(id, error))
         }
-        Config::Volume(_) | Config::Image(_) => create(roots, id, config, watcher),
+        Config::Volume(volume) => {
+            create(roots, id, config, watcher)?;
+            volumes::repair(roots, &volume.name).map_err(|error| failed(id, error))
+        }
+        Config::Image(_) => create(roots, id, config, watcher),
     }
 }
 

@@ -56,11 +56,10 @@ pub fn observe(roots: &Roots, stack: Option<&StackName>) -> Result<Observed, Eng
         else {
             continue;
         };
+        let drift = super::volumes::drift(roots, &found).map_err(|error| failed("volumes", error))?;
         let id = ResourceId::new(Kind::Volume, short(&wanted.labels, label::VOLUME, &wanted.name));
         let phase = engine::Phase::Created;
-        observed
-            .resources
-            .insert(id, ObservedResource { phase, config: Config::Volume(wanted), run: None, drift: vec![] });
+        observed.resources.insert(id, ObservedResource { phase, config: Config::Volume(wanted), run: None, drift });
     }
     for (name, digest) in Store::open(roots).names_and_digests().map_err(|error| failed("images", error))? {
         observed.digests.insert(name, digest.to_string());

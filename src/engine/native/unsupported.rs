@@ -2,7 +2,7 @@
 //! plan, so that nothing is dropped silently.
 
 use crate::reconcile::engine::Unsupported;
-use crate::reconcile::resource::{Config, ContainerConfig, Logging, MountSource, NetworkConfig, VolumeConfig};
+use crate::reconcile::resource::{Config, ContainerConfig, Logging, MountSource, NetworkConfig};
 use crate::spec::logging;
 
 /// The one option of a bridge that has an effect.
@@ -11,9 +11,8 @@ pub const MTU: &str = "com.docker.network.driver.mtu";
 /// All of them, in no particular order.
 pub fn unsupported(config: &Config) -> Vec<Unsupported> {
     match config {
-        Config::Image(_) => Vec::new(),
+        Config::Image(_) | Config::Volume(_) => Vec::new(),
         Config::Network(network) => of_network(network),
-        Config::Volume(volume) => of_volume(volume),
         Config::Container(container) => of_container(container),
     }
 }
@@ -34,12 +33,6 @@ fn of_network(network: &NetworkConfig) -> Vec<Unsupported> {
         found.push(one("ipam.config.ip_range", "addresses come from the whole subnet"));
     }
     found
-}
-
-fn of_volume(volume: &VolumeConfig) -> Vec<Unsupported> {
-    let other = volume.driver != "local";
-    let reason = || format!("there is no driver `{}`: it is a directory of this host", volume.driver);
-    other.then(|| one("driver", reason())).into_iter().collect()
 }
 
 fn of_container(container: &ContainerConfig) -> Vec<Unsupported> {

@@ -198,13 +198,13 @@ impl<'a> Judge<'a> {
     }
 
     fn volume(&self, name: &str) -> Result<Option<String>, Error> {
-        let planned = || self.volumes.get(name).map(|planned| planned.driver_opts.clone());
-        let options = match volume::get(self.roots, name)? {
-            Some(found) => Some(found.config.driver_opts),
-            None => planned(),
+        let config = match volume::get(self.roots, name)? {
+            Some(found) => Some(found.config),
+            None => self.volumes.get(name).map(|planned| super::volumes::config(planned)).transpose()?,
         };
         // Options that are wrong are somebody else's to tell.
-        match options.map(|options| volume::backing(&options)) {
+        match config.map(|config| config.backing()) {
+            Some(Ok(Backing::Plugin(driver))) => Ok(Some(format!("volume {name} is of plugin {driver}"))),
             Some(Ok(Backing::Mount(mount))) if mount.kind == "none" => self.path(Path::new(&mount.device)),
             Some(Ok(Backing::Mount(mount))) => Ok(Some(format!("volume {name} is a mount of {}", mount.kind))),
             Some(Ok(Backing::Directory) | Err(_)) | None => self.path(&self.roots.durable("volumes").join(name)),

@@ -1,6 +1,6 @@
 //! Volumes as they are declared, and their first filling from an image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Component, Path, PathBuf};
@@ -18,9 +18,10 @@ use crate::runtime::{container, image};
 /// Marks a volume that only a container's mount asked for.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
-fn config(wanted: &resource::VolumeConfig) -> Result<VolumeConfig, Error> {
+pub(super) fn config(wanted: &resource::VolumeConfig) -> Result<VolumeConfig, Error> {
     Ok(VolumeConfig {
         name: wanted.name.clone(),
+        driver: wanted.driver.clone(),
         driver_opts: wanted.driver_opts.clone(),
         labels: wanted.labels.clone(),
         protect: wanted.protect,
@@ -38,6 +39,20 @@ pub fn create(roots: &Roots, wanted: &resource::VolumeConfig) -> Result<(), Erro
 pub fn update(roots: &Roots, wanted: &resource::VolumeConfig) -> Result<(), Error> {
     volume::update(roots, &config(wanted)?)?;
     Ok(())
+}
+
+/// Mounts again what a plugin has mounted and is no longer.
+pub fn repair(roots: &Roots, name: &str) -> Result<(), Error> {
+    match volume::get(roots, name)? {
+        Some(found) if found.config.plugin().is_some() => Ok(volume::driver::repair(roots, name)?),
+        _ => Ok(()),
+    }
+}
+
+/// What is not as it should be with the volume as this host has it.
+pub fn drift(roots: &Roots, found: &volume::Volume) -> Result<Vec<String>, Error> {
+    let wrong = if found.config.plugin().is_some() { volume::driver::drift(roots, found)? } else { None };
+    Ok(wrong.into_iter().collect())
 }
 
 /// Removes the volume with its data; refused while a container mounts it.
@@ -129,14 +144,65 @@ pub fn subpath(data: &Path, subpath: Option<&str>) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// After a reboot, volumes that are mounts have to be mounted again.
-pub fn mount_all(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
-    for mount in &wanted.mounts {
-        if let MountSource::Volume { volume: Some(name), .. } = &mount.source {
+/// The volumes of a container that have a name.
+fn named(wanted: &ContainerConfig) -> impl Iterator<Item = &String> {
+    wanted.mounts.iter().filter_map(|mount| match &mount.source {
+        MountSource::Volume { volume: Some(name), .. } => Some(name),
+        _ => None,
+    })
+}
+
+/// Those of them that a plugin makes.
+fn of_plugins(roots: &Roots, wanted: &ContainerConfig) -> Result<BTreeSet<String>, Error> {
+    let mut found = BTreeSet::new();
+    for name in named(wanted) {
+        let volume = volume::get(roots, name)?;
+        found.extend(volume.filter(|volume| volume.config.plugin().is_some()).map(|volume| volume.config.name));
+    }
+    Ok(found)
+}
+
+/// Mounts what the container's volumes are, for the container of this id: plugins count their users. After a reboot,
+/// volumes that are mounts have to be mounted again.
+pub fn mount_all(roots: &Roots, wanted: &ContainerConfig, id: &str) -> Result<(), Error> {
+    let of_plugins = of_plugins(roots, wanted)?;
+    for name in named(wanted) {
+        if of_plugins.contains(name) {
+            volume::driver::acquire(roots, name, id)?;
+        } else {
             volume::mount(roots, name)?;
         }
     }
     Ok(())
+}
+
+/// The container runs: what was mounted for it is its own now.
+pub fn hand_over(roots: &Roots, wanted: &ContainerConfig, id: &str) -> Result<(), Error> {
+    of_plugins(roots, wanted)?.iter().try_for_each(|name| Ok(volume::driver::hand_over(roots, name, id)?))
+}
+
+/// What was mounted for this process's own look at the container's volumes is needed no longer.
+pub fn let_go(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
+    of_plugins(roots, wanted)?.iter().try_for_each(|name| Ok(volume::let_go(roots, name)?))
+}
+
+/// What was mounted for this container is needed no longer. A plugin that can't be told is told by a later command.
+pub fn release(roots: &Roots, wanted: &ContainerConfig, id: &str) {
+    let released = of_plugins(roots, wanted)
+        .and_then(|names| names.iter().try_for_each(|name| Ok(volume::driver::release(roots, name, id)?)));
+    if let Err(error) = released {
+        tracing::warn!("container {}: still mounted: {error}", wanted.name);
+    }
+}
+
+/// Unmounts what plugins have mounted for containers and commands that are no more.
+pub fn settle(roots: &Roots) -> Result<(), Error> {
+    if !volume::driver::is_any_mounted(roots) {
+        return Ok(());
+    }
+    let all = container::list(roots)?;
+    let running: BTreeSet<String> = all.into_iter().filter(|one| one.is_running()).map(|one| one.config.id).collect();
+    Ok(volume::driver::settle(roots, |id| running.contains(id))?)
 }
 
 #[cfg(test)]

@@ -105,6 +105,9 @@ impl World {
 
     fn create(&mut self, config: &Config, phase: Phase) -> Result<(), EngineError> {
         let key = key(config);
+        if let Config::Volume(volume) = config {
+            self.plugin_answers(&volume.driver, &volume.name)?;
+        }
         let mut config = config.clone();
         if let Config::Container(container) = &mut config {
             self.ingredients(container)?;
@@ -119,6 +122,26 @@ impl World {
         let run = matches!(config, Config::Container(_)).then_some(RunState::Created);
         let resource = ObservedResource { phase, config, run, drift: Vec::new() };
         self.held.insert(key, Held { resource, started_ms: 0 });
+        Ok(())
+    }
+
+    /// A volume is made, mounted and removed by its driver.
+    fn plugin_answers(&self, driver: &str, subject: &str) -> Result<(), EngineError> {
+        match self.silent_plugins.contains(driver) {
+            true => Err(failed(subject, &format!("plugin {driver} does not answer"))),
+            false => Ok(()),
+        }
+    }
+
+    /// The plugins of a container's volumes mount them.
+    fn mounted(&self, container: &ContainerConfig) -> Result<(), EngineError> {
+        for mount in &container.mounts {
+            let MountSource::Volume { volume: Some(name), .. } = &mount.source else { continue };
+            let held = self.held.get(&(Kind::Volume, name.clone())).map(|held| &held.resource.config);
+            if let Some(Config::Volume(volume)) = held {
+                self.plugin_answers(&volume.driver, &container.name)?;
+            }
+        }
         Ok(())
     }
 
@@ -188,6 +211,9 @@ impl World {
 
     fn remove(&mut self, config: &Config) -> Result<(), EngineError> {
         self.removable(config)?;
+        if let Config::Volume(volume) = config {
+            self.plugin_answers(&volume.driver, &volume.name)?;
+        }
         self.held.remove(&key(config));
         Ok(())
     }
@@ -218,6 +244,7 @@ impl World {
             return Ok(());
         }
         self.ports_free(config, &[])?;
+        self.mounted(config)?;
         let owners = [&config.pid, &config.ipc].into_iter().filter_map(|mode| match mode {
             NamespaceMode::Container(owner) => Some(owner),
             NamespaceMode::Private | NamespaceMode::Host => None,

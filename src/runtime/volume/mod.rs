@@ -25,6 +25,7 @@ use crate::runtime::sys;
 
 pub(in crate::runtime) mod attributes;
 mod copy;
+pub mod driver;
 mod mounting;
 mod options;
 mod populate;
@@ -34,8 +35,8 @@ mod tests;
 pub mod trash;
 
 pub use copy::{disk_use, tree as copy_tree};
-pub use mounting::{mount, mounts_below, unmount};
-pub use options::{Backing, MountOptions, OptionsError, parse as backing};
+pub use mounting::{let_go, mount, mounts_below, unmount};
+pub use options::{Backing, MountOptions, OptionsError};
 pub use populate::{Populated, populate};
 
 /// The format of `volume.json` that this program writes and reads.
@@ -50,6 +51,8 @@ const DATA: &str = "_data";
 pub struct VolumeConfig {
     /// Letters, digits, `_`, `.` and `-`, the first a letter or digit; unique in the root.
     pub name: String,
+    /// The plugin that makes it; empty or `local` where none does.
+    pub driver: String,
     /// As docker's local driver: `type`, `o` and `device`. Empty for a plain directory.
     pub driver_opts: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
@@ -89,6 +92,15 @@ pub enum Error {
     Options { name: String, source: OptionsError },
     #[error("volume {name} is not known\n  help: create it first")]
     Unknown { name: String },
+    #[error("volume {name}: {source}")]
+    Plugin { name: String, source: crate::runtime::plugin::Error },
+    #[error(
+        "volume {name}: its driver mounts it at {} for one user and at {} for another\n  help: use it in one container at a time",
+        first.display(), second.display()
+    )]
+    Elsewhere { name: String, first: PathBuf, second: PathBuf },
+    #[error("volume {name} is of driver {has:?}, asked for {asked:?}\n  help: remove it first, or choose another name")]
+    Driver { name: String, has: String, asked: String },
     #[error("volume {name} exists with other driver_opts: {has:?}, asked for {asked:?}")]
     Differs { name: String, has: BTreeMap<String, String>, asked: BTreeMap<String, String> },
     #[error("volume {name} is used by {}\n  help: remove these containers first", users.join(", "))]
@@ -129,6 +141,34 @@ pub enum Error {
     State(#[from] state::Error),
 }
 
+impl VolumeConfig {
+    /// The plugin that makes it, where one does.
+    pub fn plugin(&self) -> Option<&str> {
+        Some(self.driver.as_str()).filter(|driver| !driver.is_empty() && *driver != driver::LOCAL)
+    }
+
+    /// What an existing volume with this configuration is not as `asked`.
+    fn differs(&self, asked: &Self) -> Option<Error> {
+        if self.plugin() != asked.plugin() {
+            let word = |one: &Self| one.plugin().unwrap_or(driver::LOCAL).to_owned();
+            return Some(Error::Driver { name: asked.name.clone(), has: word(self), asked: word(asked) });
+        }
+        let (has, asked_for) = (self.driver_opts.clone(), asked.driver_opts.clone());
+        (has != asked_for).then(|| Error::Differs { name: asked.name.clone(), has, asked: asked_for })
+    }
+
+    /// Where its data is.
+    ///
+    /// # Errors
+    /// Where the options of the local driver make no sense.
+    pub fn backing(&self) -> Result<Backing, OptionsError> {
+        match self.plugin() {
+            Some(driver) => Ok(Backing::Plugin(driver.to_owned())),
+            None => options::parse(&self.driver_opts),
+        }
+    }
+}
+
 impl Error {
     fn snapshots(known: &[String]) -> String {
         if known.is_empty() {
@@ -160,15 +200,14 @@ fn io_at(path: &Path) -> impl FnOnce(io::Error) -> Error {
 /// [`Error::Differs`] where a volume of this name has other `driver_opts`; [`Error::Options`] where they make no sense.
 pub fn create(roots: &Roots, config: &VolumeConfig) -> Result<Volume, Error> {
     check_name(&config.name)?;
-    options::parse(&config.driver_opts).map_err(|source| Error::Options { name: config.name.clone(), source })?;
+    config.backing().map_err(|source| Error::Options { name: config.name.clone(), source })?;
     let _lock = lock(roots, &config.name)?;
     sweep(roots, &config.name)?;
     if let Some(volume) = get(roots, &config.name)? {
-        if volume.config.driver_opts == config.driver_opts {
-            return Ok(volume);
-        }
-        let (has, asked) = (volume.config.driver_opts, config.driver_opts.clone());
-        return Err(Error::Differs { name: config.name.clone(), has, asked });
+        return volume.config.differs(config).map_or(Ok(volume), Err);
+    }
+    if let Some(plugin) = config.plugin() {
+        driver::create(roots, &config.name, plugin, &config.driver_opts)?;
     }
     let directory = directory(roots, &config.name);
     make_data(&directory)?;
@@ -196,9 +235,8 @@ fn tell(roots: &Roots, action: &str, config: &VolumeConfig) {
 pub fn update(roots: &Roots, config: &VolumeConfig) -> Result<Volume, Error> {
     let _lock = lock(roots, &config.name)?;
     let volume = existing(roots, &config.name)?;
-    if volume.config.driver_opts != config.driver_opts {
-        let (has, asked) = (volume.config.driver_opts, config.driver_opts.clone());
-        return Err(Error::Differs { name: config.name.clone(), has, asked });
+    if let Some(differs) = volume.config.differs(config) {
+        return Err(differs);
     }
     let record = Record { version: VERSION, created: volume.created, config: config.clone() };
     write(&directory(roots, &config.name), &record)
@@ -223,10 +261,14 @@ pub fn remove(roots: &Roots, name: &str, users: &[String], removal: Removal) -> 
     if volume.config.protect {
         return Err(Error::Protected { name: name.to_owned() });
     }
-    mounting::unmount_locked(roots, &volume)?;
+    match volume.config.plugin() {
+        // What the driver removes can't be kept here.
+        Some(_) => driver::remove_locked(roots, &volume)?,
+        None => mounting::unmount_locked(roots, &volume)?,
+    }
     refuse_mounts(roots, name)?;
     let (kept, now) = (trash::time_to_live(roots)?, now_ms());
-    if removal == Removal::Trash && !kept.is_zero() {
+    if removal == Removal::Trash && !kept.is_zero() && volume.config.plugin().is_none() {
         trash::put(roots, name, now)?;
     } else {
         let record = directory(roots, name).join(RECORD);

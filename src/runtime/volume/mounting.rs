@@ -10,15 +10,31 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags};
 
 use super::options::{self, Backing, MountOptions};
-use super::{Error, Volume, existing, io_at, lock};
+use super::{Error, Volume, driver, existing, get, io_at, lock};
 use crate::runtime::roots::Roots;
 
 /// Makes the volume's data reachable and gives its directory. Idempotent: what is mounted already stays.
 pub fn mount(roots: &Roots, name: &str) -> Result<PathBuf, Error> {
+    if existing(roots, name)?.config.plugin().is_some() {
+        return driver::acquire(roots, name, &of_this_process());
+    }
     let _lock = lock(roots, name)?;
     let volume = existing(roots, name)?;
     mount_locked(&volume)?;
     Ok(volume.data)
+}
+
+/// What a driver knows this process by, for as long as it looks at a volume itself.
+fn of_this_process() -> String {
+    format!("command-{}", std::process::id())
+}
+
+/// Undoes [`mount`] of this process where a plugin has mounted it; what this host mounts itself stays for the next.
+pub fn let_go(roots: &Roots, name: &str) -> Result<(), Error> {
+    match get(roots, name)? {
+        Some(volume) if volume.config.plugin().is_some() => driver::release(roots, name, &of_this_process()),
+        _ => Ok(()),
+    }
 }
 
 /// Undoes [`mount`]; nothing to do for a plain directory. A container that still runs keeps its own mount.
@@ -29,8 +45,7 @@ pub fn unmount(roots: &Roots, name: &str) -> Result<(), Error> {
 
 pub(super) fn mount_locked(volume: &Volume) -> Result<(), Error> {
     let name = &volume.config.name;
-    let backing =
-        options::parse(&volume.config.driver_opts).map_err(|source| Error::Options { name: name.clone(), source })?;
+    let backing = volume.config.backing().map_err(|source| Error::Options { name: name.clone(), source })?;
     let Backing::Mount(options) = backing else { return Ok(()) };
     if is_mounted(&volume.data)? {
         return Ok(());

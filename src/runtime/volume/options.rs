@@ -12,6 +12,8 @@ pub enum Backing {
     Directory,
     /// Mounted over the volume's directory while in use.
     Mount(MountOptions),
+    /// Where this driver, a program of others, says at each mount.
+    Plugin(String),
 }
 
 /// The arguments of mount(2).

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::options::{self, Backing};
+use super::options::Backing;
 use super::{
     DATA, Error, RECORD, Record, VERSION, Volume, VolumeConfig, check_name, copy, directory, existing, get, io_at,
     lock, make_data, sweep, tell, trash, write,
@@ -202,8 +202,11 @@ pub fn fill(
 /// A volume whose data is its own directory.
 fn own(roots: &Roots, volume: &str) -> Result<Volume, Error> {
     let found = existing(roots, volume)?;
-    match options::parse(&found.config.driver_opts) {
+    match found.config.backing() {
         Ok(Backing::Directory) => Ok(found),
+        Ok(Backing::Plugin(driver)) => {
+            Err(Error::Backed { name: volume.to_owned(), device: format!("of plugin {driver}") })
+        }
         Ok(Backing::Mount(mount)) => Err(Error::Backed { name: volume.to_owned(), device: mount.device }),
         Err(source) => Err(Error::Options { name: volume.to_owned(), source }),
     }

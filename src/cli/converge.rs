@@ -15,13 +15,14 @@ use super::failure::Failure;
 use super::format::{Format, print_value};
 use super::places::Places;
 use super::stack_file::Asking;
-use super::{lock as lock_file, progress, prune, ps, stack_file, view};
+use super::{history, lock as lock_file, progress, prune, ps, stack_file, view};
 use crate::engine::native::Native;
 use crate::reconcile::check::check;
 use crate::reconcile::controller::{ConvergeError, converge};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{Engine, Observed, StackName};
-use crate::reconcile::execute::{Event, ExecuteOptions, Report, execute};
+use crate::reconcile::execute::{Event, ExecuteOptions, Report};
+use crate::reconcile::history::{Author, Places as Declared, executed, generation};
 use crate::reconcile::plan::{self, DestroyOptions, Plan, PlanOptions, SavedPlan};
 use crate::reconcile::resource::{Config, MountSource, label};
 use crate::runtime::roots::Roots;
@@ -88,19 +89,26 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
     // A saved plan says itself what is used.
     let asking = if arguments.plan.is_some() { Asking::Planned } else { Asking::Newest };
     let desired = stack_file::lower(&loaded, &engine, arguments.pull, asking)?;
-    let (loaded, desired) = match (arguments.locked, &arguments.plan) {
+    let (loaded, mut desired) = match (arguments.locked, &arguments.plan) {
         (false, Some(_)) => (loaded, desired),
         (locked, _) => lock_file::complete(roots, &engine, loaded, desired, locked, arguments.pull)?,
     };
+    desired.places = Declared::new(loaded.locator());
+    let terms = Terms::of_apply(arguments, &desired, loaded.files.first().map(PathBuf::as_path));
     let display = display.with_places(Places::new(loaded, desired.clone()));
     let stack = desired.stack.clone();
     let _lock = lock(roots, &stack)?;
     engine.hold(&desired);
-    block_on(async {
+    let last = generation::last(engine.as_ref(), &stack).ok();
+    if arguments.snapshot {
+        history::take_snapshots(roots, &engine, &stack, arguments.yes.is_some())?;
+    }
+    let now = desired.clone();
+    let done = block_on(async {
         let applied = async {
             match &arguments.plan {
-                Some(file) => apply_saved(&engine, &desired, file, arguments, &display).await,
-                None => apply_now(&engine, desired, arguments, &display).await,
+                Some(file) => apply_saved(&engine, &desired, file, &terms, &display).await,
+                None => apply_now(&engine, desired, arguments, terms, &display).await,
             }
         };
         let applied = async {
@@ -115,7 +123,32 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
             Failure::new(format!("not everything was up within {seconds} s\n  help: `stack ps -a` shows what is not"))
         };
         tokio::time::timeout(Duration::from_secs(seconds), applied).await.unwrap_or_else(|_| Err(late()))
-    })
+    });
+    match (done, last) {
+        (Err(failure), Some(number)) if arguments.rollback_on_failure => {
+            display.insist(&format!("error: {failure}"));
+            go_back(roots, &engine, (&now, number), arguments, &display)
+        }
+        (done, _) => done,
+    }
+}
+
+/// Back to what was there before an apply that failed. The apply has failed all the same.
+fn go_back(
+    roots: &Roots,
+    engine: &Arc<Native>,
+    (now, number): (&Desired, u64),
+    arguments: &Apply,
+    display: &Display,
+) -> Result<ExitCode, Failure> {
+    display.insist(&format!("going back to generation {number}"));
+    let chosen = generation::get(engine.as_ref(), &now.stack, number)?;
+    let desired = history::restored(roots, &chosen, Some(now))?;
+    let author = history::author(&format!("rollback {number} after a failed apply"), None);
+    let options = PlanOptions { wait: true, ..PlanOptions::default() };
+    let terms = Terms { options, parallel: arguments.parallel, consent: None, author };
+    block_on(whole(engine, &desired, terms, display))?;
+    Err(Failure::new(format!("the apply failed; {} is as in generation {number} again", now.stack.as_str())))
 }
 
 /// Where the stack is reached from outside, now that something has changed.
@@ -132,12 +165,28 @@ fn show_ports(roots: &Roots, stack: &StackName, display: &Display) -> Result<(),
     Ok(())
 }
 
-fn execute_options(arguments: &Apply, display: &Display) -> Result<ExecuteOptions, Failure> {
-    Ok(ExecuteOptions { parallel: arguments.parallel, cancel: Some(cancellation(display)?) })
+/// How a whole stack is converged.
+pub struct Terms {
+    pub options: PlanOptions,
+    pub parallel: usize,
+    pub consent: Option<Consent>,
+    pub author: Author,
+}
+
+impl Terms {
+    fn of_apply(arguments: &Apply, desired: &Desired, file: Option<&std::path::Path>) -> Self {
+        let author = Author { places: desired.places.clone(), ..history::author("apply", file) };
+        Self { options: plan_options(arguments), parallel: arguments.parallel, consent: arguments.yes, author }
+    }
+
+    fn execution(&self, display: &Display) -> Result<ExecuteOptions, Failure> {
+        let (cancel, author) = (Some(cancellation(display)?), self.author.clone());
+        Ok(ExecuteOptions { parallel: self.parallel, cancel, author })
+    }
 }
 
 fn plan_options(arguments: &Apply) -> PlanOptions {
-    let wait = arguments.wait || arguments.wait_timeout.is_some();
+    let wait = arguments.wait || arguments.wait_timeout.is_some() || arguments.rollback_on_failure;
     PlanOptions {
         consent_volumes: arguments.yes == Some(Consent::Volumes),
         refresh: true,
@@ -165,6 +214,7 @@ async fn apply_now(
     engine: &Arc<Native>,
     desired: Desired,
     arguments: &Apply,
+    terms: Terms,
     display: &Display,
 ) -> Result<bool, Failure> {
     for note in &desired.not_honoured {
@@ -174,18 +224,23 @@ async fn apply_now(
         let source = source.display();
         display.insist(&format!("warning: container {container}: {source} is not there: an empty directory is made"));
     }
-    let options = execute_options(arguments, display)?;
     if !arguments.target.is_empty() {
         let observed = engine.observe(&desired.stack).await?;
         let (desired, observed) = plan::target(&desired, &observed, &arguments.target)?;
-        let plan = plan::plan(&desired, &observed, engine.capabilities(), &plan_options(arguments));
-        return carry_out(engine, &plan, &options, arguments.yes, display).await;
+        let plan = plan::plan(&desired, &observed, engine.capabilities(), &terms.options);
+        return carry_out(engine, &plan, &terms.execution(display)?, terms.consent, display).await;
     }
+    whole(engine, &desired, terms, display).await
+}
+
+/// Converges all of a stack; says whether there was something to do.
+pub async fn whole(engine: &Arc<Native>, desired: &Desired, terms: Terms, display: &Display) -> Result<bool, Failure> {
+    let options = terms.execution(display)?;
     let observer = |_: &Plan, event: Event<'_>| display.step(&event);
-    let rounds = converge(engine, &desired, &plan_options(arguments), &options, &observer).await;
+    let rounds = converge(engine, desired, &terms.options, &options, &observer).await;
     let rounds = rounds.map_err(|error| match error {
         ConvergeError::Observe(error) => Failure::from(error),
-        ConvergeError::Refused(_) => Failure::new(format!("{error}\n  help: {}", refused(arguments.yes))),
+        ConvergeError::Refused(_) => Failure::new(format!("{error}\n  help: {}", refused(terms.consent))),
     })?;
     match rounds.last() {
         None => display.say(&format!("nothing to do: {} is as declared", desired.stack.as_str())),
@@ -198,14 +253,18 @@ async fn apply_saved(
     engine: &Arc<Native>,
     desired: &Desired,
     file: &std::path::Path,
-    arguments: &Apply,
+    terms: &Terms,
     display: &Display,
 ) -> Result<bool, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| Failure::new(format!("{}: {error}", file.display())))?;
     let saved = SavedPlan::from_json(&text)?;
     let observed = engine.observe(saved.stack()).await?;
     let plan = saved.restore(desired, &observed)?;
-    carry_out(engine, &plan, &execute_options(arguments, display)?, arguments.yes, display).await
+    let changed = carry_out(engine, &plan, &terms.execution(display)?, terms.consent, display).await?;
+    if let Err(error) = generation::reached(engine.as_ref(), desired, &terms.author).await {
+        display.insist(&format!("warning: this generation is not kept: {error}"));
+    }
+    Ok(changed)
 }
 
 /// What can be done about steps that are refused.
@@ -235,7 +294,7 @@ async fn carry_out(
         display.say("nothing to do");
         return Ok(false);
     }
-    let report = execute(engine, plan, options, &|event| display.step(&event)).await;
+    let report = executed(engine, plan, options, &|event| display.step(&event)).await;
     outcome(plan, &report, display)
 }
 
@@ -311,7 +370,7 @@ fn show(roots: &Roots, file: &FileArguments, looked: &Looked<'_>) -> Result<Exit
     Ok(if looked.detailed && !plan.is_empty() { ExitCode::from(2) } else { ExitCode::SUCCESS })
 }
 
-fn print(plan: &Plan, format: &Format) -> Result<(), Failure> {
+pub fn print(plan: &Plan, format: &Format) -> Result<(), Failure> {
     print_value(format, &serde_json::to_value(plan.view())?, || plan.text())?;
     if matches!(format, Format::Table) {
         let stack = plan.stack.as_str();
@@ -346,7 +405,8 @@ pub fn destroy(roots: &Roots, arguments: &Destroy) -> Result<ExitCode, Failure> 
         let consent = arguments.yes == Some(Consent::Volumes) || (arguments.volumes && consents(&observed)?);
         let options = DestroyOptions { volumes: arguments.volumes, consent_volumes: consent };
         let plan = plan::destroy(&stack, &observed, options);
-        let options = ExecuteOptions { parallel: 8, cancel: Some(cancellation(&display)?) };
+        let author = history::author("destroy", None);
+        let options = ExecuteOptions { cancel: Some(cancellation(&display)?), author, ..ExecuteOptions::default() };
         let consent = if consent { Some(Consent::Volumes) } else { arguments.yes };
         carry_out(&engine, &plan, &options, consent, &display).await?;
         Ok(ExitCode::SUCCESS)

@@ -249,7 +249,7 @@ const STEPS: &[Column] =
     &[("CreatedSince", "CREATED"), ("CreatedBy", "CREATED BY"), ("Comment", "COMMENT"), ("CreatedAt", "CREATED AT")];
 
 pub fn history(roots: &Roots, arguments: &History) -> Result<ExitCode, Failure> {
-    let image = get(roots, &arguments.name)?;
+    let image = get(roots, arguments.name.as_deref().unwrap_or_default())?;
     let mut listing = Listing::new(STEPS, &["CreatedSince", "CreatedBy", "Comment"]);
     for step in image.config.history().iter().flatten().rev() {
         let created = step.created().as_ref().and_then(|text| text.parse::<jiff::Timestamp>().ok());

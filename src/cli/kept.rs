@@ -27,12 +27,12 @@ const SNAPSHOTS: &[Column] = &[("Volume", "VOLUME"), ("Name", "SNAPSHOT"), ("Cre
 const TRASH: &[Column] =
     &[("Name", "NAME"), ("ID", "ID"), ("Removed", "REMOVED"), ("Expires", "EXPIRES"), ("Size", "SIZE")];
 
-fn now_ms() -> u64 {
+pub fn now_ms() -> u64 {
     u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap_or(0)
 }
 
 /// Those of its containers that run.
-fn running(roots: &Roots, name: &str) -> Result<Vec<String>, Failure> {
+pub fn running(roots: &Roots, name: &str) -> Result<Vec<String>, Failure> {
     let runs = |name: &String| container::get(roots, name).is_ok_and(|found| found.is_running());
     Ok(volume_users(roots, name)?.into_iter().filter(runs).collect())
 }
@@ -66,6 +66,18 @@ pub fn snapshot(roots: &Roots, arguments: &VolumeSnapshot) -> Result<ExitCode, F
     let taken = if arguments.pause { paused(roots, &users, take) } else { take() };
     view::out(&format!("{}\n", taken?.name))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Takes a snapshot of this name while its containers are suspended, in place of one that has the name already.
+pub fn take_again(roots: &Roots, volume: &str, name: &str, consents: bool) -> Result<(), Failure> {
+    let found = super::volumes::existing(roots, volume)?;
+    afford(&format!("the snapshot of volume {volume}"), snapshot::cost(&found.data)?, consents)?;
+    if snapshot::find(roots, volume, name).is_ok() {
+        snapshot::remove(roots, volume, name)?;
+    }
+    let users = running(roots, volume)?;
+    paused(roots, &users, || snapshot::take(roots, volume, name, now_ms()).map_err(Failure::from))?;
+    Ok(())
 }
 
 /// Does it while these containers are suspended; whatever happens, those that were suspended here go on.

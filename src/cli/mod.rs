@@ -25,6 +25,7 @@ mod events;
 mod failure;
 mod filter;
 mod format;
+mod history;
 mod images;
 mod inspect;
 mod kept;
@@ -234,7 +235,7 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Wait(arguments) => containers::wait(roots, here, arguments),
         Command::Rename(arguments) => containers::rename(roots, here, arguments),
         Command::Update(arguments) => containers::update(roots, here, arguments),
-        Command::Diff(arguments) => containers::diff(roots, here, arguments),
+        Command::Diff(arguments) => diff(roots, here, arguments),
         Command::Cp(arguments) => copy::cp(roots, here, arguments),
         Command::Rm(arguments) => containers::rm(roots, here, arguments),
         Command::Build(arguments) => build::build(roots, arguments),
@@ -243,7 +244,9 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Images(arguments) => images::list(roots, arguments),
         Command::Rmi(arguments) => images::rm(roots, arguments),
         Command::Tag(arguments) => images::tag(roots, arguments),
-        Command::History(arguments) => images::history(roots, arguments),
+        Command::History(arguments) => history_of(roots, here, arguments),
+        Command::Rollback(arguments) => history::rollback(roots, here, arguments),
+        Command::Why(arguments) => history::why(roots, here, arguments),
         Command::Save(arguments) => images::save(roots, arguments),
         Command::Load(arguments) => images::load(roots, arguments),
         Command::Import(arguments) => images::import(roots, arguments),
@@ -263,6 +266,27 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::OciRuntime { .. } => Err(Failure::new("`oci-runtime` must be the first word: `stack oci-runtime …`")),
         Command::Version(arguments) => system::version(roots, arguments),
     }
+}
+
+/// Of an image, as docker has it, or of a stack.
+fn history_of(roots: &Roots, here: &Here, arguments: &args::History) -> Result<ExitCode, Failure> {
+    if arguments.name.is_some() {
+        return images::history(roots, arguments);
+    }
+    let (stack, format) = (arguments.stack.clone(), arguments.format.clone());
+    history::history(roots, here, &args::Generations { stack, format })
+}
+
+/// Of a container, as docker has it, or of two generations of a stack.
+fn diff(roots: &Roots, here: &Here, arguments: &args::Diff) -> Result<ExitCode, Failure> {
+    let Some(new) = arguments.with else { return containers::diff(roots, here, arguments) };
+    let wrong = || {
+        Failure::new(format!(
+            "{:?} is not the number of a generation\n  help: `stack history` lists them",
+            arguments.name
+        ))
+    };
+    history::diff(roots, here, (arguments.name.parse().map_err(|_| wrong())?, new), &arguments.format.format)
 }
 
 /// `stack container …`, docker's long forms.

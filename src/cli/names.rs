@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::args::FileArguments;
+use super::args::{FileArguments, Which};
 use super::failure::Failure;
 use super::stack_file;
 use crate::reconcile::resource::label;
 use crate::runtime::container::{self, Container, Error};
 use crate::runtime::roots::Roots;
-use crate::spec;
 use crate::spec::diagnostics::nearest;
+use crate::spec::{self, Loaded};
 
 /// Where the user stands: `-p`, `-f`, or the folder's file say which stack a service's name is meant in.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +20,29 @@ pub struct Here {
 impl Here {
     pub fn new(file: FileArguments) -> Self {
         Self { file }
+    }
+
+    /// As these words say, where they say anything.
+    pub fn with(&self, which: &Which) -> Self {
+        let mut file = self.file.clone();
+        file.more_files.extend(which.files.iter().cloned());
+        file.project_name = which.project_name.clone().or(file.project_name);
+        Self { file }
+    }
+
+    /// The stack that the user stands in, and its files: those can be missing or wrong where its name is said.
+    ///
+    /// # Errors
+    /// Where nothing tells which stack it is.
+    pub fn stack_and_files(&self) -> Result<(String, Option<Loaded>), Failure> {
+        match (&self.file.project_name, spec::load(&stack_file::options(&self.file)?)) {
+            (Some(name), loaded) => Ok((name.clone(), loaded.ok())),
+            (None, Ok(loaded)) => Ok((loaded.stack.name.clone(), Some(loaded))),
+            (None, Err(diagnostics)) => Err(Failure::new(format!(
+                "{}\n  help: `-p NAME` names a stack whose file is not at hand",
+                diagnostics.render(super::view::color()).trim_end()
+            ))),
+        }
     }
 
     /// The stack that the user stands in.

@@ -7,8 +7,8 @@ use std::process::ExitCode;
 use super::args::{ImagePrune, Prune, SystemPrune, VolumePrune};
 use super::failure::Failure;
 use super::filter::Filters;
-use super::{containers as verbs, images, logs, view};
-use crate::engine::native::{is_anonymous_volume, remove_network, volume_users};
+use super::{containers as verbs, converge, images, logs, view};
+use crate::engine::native::{forget_stack, is_anonymous_volume, remembered_stacks, remove_network, volume_users};
 use crate::reconcile::resource::label;
 use crate::runtime::container::{self, Container};
 use crate::runtime::image::{self, Image, Store};
@@ -73,7 +73,7 @@ pub fn images(roots: &Roots, arguments: &ImagePrune) -> Result<ExitCode, Failure
 pub fn system(roots: &Roots, arguments: &SystemPrune) -> Result<ExitCode, Failure> {
     let mut what = vec!["stopped containers of no stack", "unused networks of no stack"];
     what.push(if arguments.all { "unused images" } else { "unused images without a name" });
-    what.push("what builds remember");
+    what.extend(["what builds remember", "what is known of stacks that hold nothing any more"]);
     what.extend(arguments.volumes.then_some("unused volumes without a name, with their data"));
     consent(&arguments.prune, &format!("remove {}?", what.join(", ")))?;
     let wanted = Wanted::of(&arguments.prune)?;
@@ -85,6 +85,7 @@ pub fn system(roots: &Roots, arguments: &SystemPrune) -> Result<ExitCode, Failur
     reclaimed += unused_images(roots, &wanted, arguments.all)?;
     if wanted.is_everything() {
         reclaimed += build_steps(roots)?;
+        histories(roots)?;
     }
     told(reclaimed)
 }
@@ -107,6 +108,21 @@ fn stopped_containers(roots: &Roots, wanted: &Wanted) -> Result<u64, Failure> {
         view::out(&format!("container {name}\n"))?;
     }
     Ok(bytes)
+}
+
+/// Of stacks that have no container, network or volume left: nothing is to be gone back to.
+fn histories(roots: &Roots) -> Result<(), Failure> {
+    let of_stack = |labels: &BTreeMap<String, String>| labels.get(label::STACK).cloned();
+    let mut held: BTreeSet<String> =
+        container::list(roots)?.iter().filter_map(|one| of_stack(&one.config.labels)).collect();
+    held.extend(network::list(roots)?.iter().filter_map(|one| of_stack(&one.config.labels)));
+    held.extend(volume::list(roots)?.iter().filter_map(|one| of_stack(&one.config.labels)));
+    for stack in remembered_stacks(roots)?.into_iter().filter(|stack| !held.contains(stack.as_str())) {
+        let _lock = converge::lock(roots, &stack)?;
+        forget_stack(roots, &stack)?;
+        view::out(&format!("history of {}\n", stack.as_str()))?;
+    }
+    Ok(())
 }
 
 fn unused_networks(roots: &Roots, wanted: &Wanted) -> Result<u64, Failure> {

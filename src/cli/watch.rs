@@ -15,10 +15,11 @@ use super::args::Watch;
 use super::display::Display;
 use super::failure::Failure;
 use super::stack_file::Asking;
-use super::{converge, progress, stack_file, view};
+use super::{converge, history, progress, stack_file, view};
 use crate::engine::native::{Native, builds};
 use crate::reconcile::controller::{self, Source, SourceError, WatchEvent, WatchOptions};
 use crate::reconcile::desired::Desired;
+use crate::reconcile::history::Places;
 use crate::reconcile::resource::ImageSource;
 use crate::runtime::roots::Roots;
 use crate::spec::{self, Diagnostics, LoadOptions, Loaded};
@@ -29,12 +30,16 @@ pub fn watch(roots: &Roots, arguments: &Watch, quiet: bool) -> Result<ExitCode, 
     let engine = Arc::new(native.with_listener(progress::listener(&display)));
     let options = stack_file::options(&arguments.file)?;
     // A file that is wrong from the start is an error at once; later it is only reported.
-    let first = stack_file::lower(&stack_file::read(&options)?, &engine, None, Asking::Nothing)?;
+    let loaded = stack_file::read(&options)?;
+    let first = stack_file::lower(&loaded, &engine, None, Asking::Nothing)?;
     let _lock = converge::lock(roots, &first.stack)?;
     converge::block_on(async {
         let mut source = Files::new(options, Arc::clone(&engine))?;
-        let watch_options =
-            WatchOptions { interval: Duration::from_secs(arguments.interval.max(1)), ..WatchOptions::default() };
+        let watch_options = WatchOptions {
+            interval: Duration::from_secs(arguments.interval.max(1)),
+            author: history::author("watch", loaded.files.first().map(PathBuf::as_path)),
+            ..WatchOptions::default()
+        };
         let stop = stop_signal()?;
         display.say(&format!("watching {}", first.stack.as_str()));
         controller::watch(&engine, &mut source, &watch_options, stop, &|event| report(&event, &display)).await;
@@ -209,6 +214,7 @@ impl Source for Files {
             Ok(loaded) => {
                 let lowered = stack_file::lower(&loaded, &self.engine, None, Asking::Nothing);
                 let mut desired = lowered.map_err(|failure| wrong(failure.to_string()))?;
+                desired.places = Places::new(loaded.locator());
                 self.follow_trees(&mut desired);
                 self.engine.hold(&desired);
                 Ok(desired)

@@ -18,6 +18,7 @@ use crate::reconcile::engine::{
 use crate::reconcile::facts::hash;
 use crate::reconcile::resource::{Config, ImageConfig, Kind, ResourceId, label};
 
+mod memory;
 mod rules;
 
 /// Where in an action the world ends.
@@ -69,6 +70,8 @@ struct World {
     silent_plugins: BTreeSet<String>,
     unreadable: BTreeSet<PathBuf>,
     external: BTreeSet<(Kind, String)>,
+    /// What became of stacks, by their names.
+    remembered: BTreeMap<String, memory::Remembered>,
     behaviours: BTreeMap<String, Behaviour>,
     performed: usize,
     faults: BTreeMap<usize, Fault>,

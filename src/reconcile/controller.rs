@@ -15,7 +15,8 @@ use tokio_stream::{Stream, StreamExt};
 use super::check::{Objection, check};
 use super::desired::Desired;
 use super::engine::{Engine, EngineError, Observed};
-use super::execute::{Event, ExecuteOptions, Report, execute};
+use super::execute::{Event, ExecuteOptions, Report};
+use super::history::{Author, executed, generation};
 use super::plan::{Plan, PlanOptions, plan};
 use super::resource::ResourceId;
 
@@ -54,13 +55,14 @@ pub async fn converge<E: Engine + 'static>(
         let observed = engine.observe(&desired.stack).await?;
         let plan = plan(desired, &observed, engine.capabilities(), &plan_options);
         if plan.is_empty() && plan.steps.is_empty() {
-            break;
+            told(generation::keep(engine.as_ref(), desired, &observed, &options.author));
+            return Ok(rounds);
         }
         let objections = check(&plan);
         if !objections.is_empty() {
             return Err(ConvergeError::Refused(objections));
         }
-        let report = execute(engine, &plan, options, &|event| observer(&plan, event)).await;
+        let report = executed(engine, &plan, options, &|event| observer(&plan, event)).await;
         let again = plan_options.refresh && report.succeeded();
         rounds.push(Round { plan, report });
         if !again {
@@ -68,7 +70,17 @@ pub async fn converge<E: Engine + 'static>(
         }
         plan_options.refresh = false;
     }
+    if rounds.last().is_some_and(|round| round.report.succeeded()) {
+        told(generation::reached(engine.as_ref(), desired, &options.author).await);
+    }
     Ok(rounds)
+}
+
+/// A generation that can't be kept is one less to go back to, and keeps nobody from converging.
+fn told<T>(kept: Result<T, EngineError>) {
+    if let Err(error) = kept {
+        tracing::warn!("this generation is not kept: {error}");
+    }
 }
 
 /// Where declarations come from: files that are watched, later a repository.
@@ -97,6 +109,8 @@ pub struct WatchOptions {
     pub backoff: Duration,
     pub backoff_limit: Duration,
     pub parallel: usize,
+    /// Who is written down as having it done.
+    pub author: Author,
 }
 
 impl Default for WatchOptions {
@@ -107,6 +121,7 @@ impl Default for WatchOptions {
             backoff: Duration::from_secs(1),
             backoff_limit: Duration::from_secs(60),
             parallel: 8,
+            author: Author::default(),
         }
     }
 }
@@ -260,6 +275,9 @@ impl<E: Engine + 'static> Watcher<'_, E> {
             let options = PlanOptions { refresh: fresh, keep_stopped: !fresh, ..PlanOptions::default() };
             let whole = plan(desired, &observed, self.engine.capabilities(), &options);
             if whole.is_empty() {
+                if self.told != Told::Converged {
+                    told(generation::keep(self.engine.as_ref(), desired, &observed, &self.author(desired)));
+                }
                 self.tell(Told::Converged, WatchEvent::Converged(&observed));
                 return None;
             }
@@ -273,7 +291,7 @@ impl<E: Engine + 'static> Watcher<'_, E> {
                 return self.rests.earliest();
             }
             self.told = Told::Nothing;
-            self.round(&todo).await;
+            self.round(desired, &todo).await;
             fresh = false;
         }
         None
@@ -286,11 +304,17 @@ impl<E: Engine + 'static> Watcher<'_, E> {
         }
     }
 
-    async fn round(&mut self, plan: &Plan) {
+    /// Of what the files declare now.
+    fn author(&self, desired: &Desired) -> Author {
+        Author { places: desired.places.clone(), ..self.options.author.clone() }
+    }
+
+    async fn round(&mut self, desired: &Desired, plan: &Plan) {
         (self.report)(WatchEvent::Planned(plan));
-        let options = ExecuteOptions { parallel: self.options.parallel, cancel: Some(self.stop.clone()) };
+        let (cancel, author) = (Some(self.stop.clone()), self.author(desired));
+        let options = ExecuteOptions { parallel: self.options.parallel, cancel, author };
         let report = self.report;
-        let outcome = execute(self.engine, plan, &options, &|event| report(WatchEvent::Step(plan, event))).await;
+        let outcome = executed(self.engine, plan, &options, &|event| report(WatchEvent::Step(plan, event))).await;
         self.rests.note(plan, &outcome, self.options, Instant::now());
         if outcome.failures().next().is_some() {
             let retry_in = self.rests.earliest().map_or(self.options.backoff, |at| at - Instant::now());

@@ -8,6 +8,7 @@ use std::future::Future;
 use serde::{Deserialize, Serialize};
 use tokio_stream::Stream;
 
+use super::history::Memory;
 use super::resource::{Config, ContainerConfig, ImageConfig, Kind, ResourceId};
 use crate::spec;
 
@@ -258,7 +259,7 @@ pub enum EngineError {
 }
 
 /// Who can hold a stack: this host, a world in memory, later others.
-pub trait Engine: Send + Sync {
+pub trait Engine: Memory + Send + Sync {
     /// What this engine holds and how it changes; constant.
     fn capabilities(&self) -> &Capabilities;
     /// All resources that carry the stack's label, whole or half made. May be stale, never partial by choice.

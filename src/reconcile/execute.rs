@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 
 use super::engine::{Action, Engine, EngineError};
+use super::history::Author;
 use super::plan::{Plan, Step, describe};
 use super::resource::Kind;
 
@@ -21,11 +22,13 @@ pub struct ExecuteOptions {
     pub parallel: usize,
     /// Turns `true` when no further step may start. `None`: cannot be cancelled.
     pub cancel: Option<watch::Receiver<bool>>,
+    /// Who is written down as having it done.
+    pub author: Author,
 }
 
 impl Default for ExecuteOptions {
     fn default() -> Self {
-        Self { parallel: 8, cancel: None }
+        Self { parallel: 8, cancel: None, author: Author::default() }
     }
 }
 

@@ -35,13 +35,19 @@ pub fn collect(paths: &BTreeSet<PathBuf>) -> Files {
     paths.iter().map(|path| (path.clone(), look(path))).collect()
 }
 
-fn look(path: &Path) -> FileFacts {
+/// Looks at one path.
+pub fn look(path: &Path) -> FileFacts {
     match read_small(path) {
         Ok(Some(bytes)) => FileFacts::Content { hash: hash(&bytes) },
         Ok(None) => FileFacts::Opaque,
         Err(error) if error.kind() == io::ErrorKind::NotFound => FileFacts::Missing,
         Err(error) => FileFacts::Unreadable { reason: error.to_string() },
     }
+}
+
+/// The text of a small regular file; `None` where it is anything else.
+pub fn text(path: &Path) -> io::Result<Option<String>> {
+    Ok(read_small(path)?.and_then(|bytes| String::from_utf8(bytes).ok()))
 }
 
 /// The content of a small regular file; `None` where it is anything else. A fifo or device is never opened.

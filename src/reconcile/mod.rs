@@ -10,5 +10,6 @@ pub mod diff;
 pub mod engine;
 pub mod execute;
 pub mod facts;
+pub mod history;
 pub mod plan;
 pub mod resource;

@@ -371,7 +371,7 @@ async fn cut_off_anywhere_the_next_apply_converges<E: Engine + 'static>(subject:
     });
     let after = stacks::stack([("db", changed), ("web", web)]);
     let desired = subject.lower(&after);
-    let options = ExecuteOptions { parallel: 1, cancel: None };
+    let options = ExecuteOptions { parallel: 1, ..ExecuteOptions::default() };
     for actions in 0.. {
         subject.apply(&before).await;
         let engine = Arc::new(CutOff { inner: Arc::clone(&subject.engine), left: AtomicUsize::new(actions) });

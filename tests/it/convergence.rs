@@ -253,7 +253,7 @@ proptest! {
         apply(&world, &desired(&before));
         let plan = plan_now(&world, &desired(&after));
         let closed: Mutex<BTreeSet<usize>> = Mutex::default();
-        let options = ExecuteOptions { parallel, cancel: None };
+        let options = ExecuteOptions { parallel, ..ExecuteOptions::default() };
         let report = run(execute(&world, &plan, &options, &|event| match event {
             Event::Started { step, .. } => {
                 let closed = closed.lock().unwrap();

@@ -113,7 +113,7 @@ async fn cancelling_starts_no_further_step() {
     let (plan, _) = plan_now(&world, &desired).await;
     let (cancel, cancelled) = tokio::sync::watch::channel(false);
     let finished = Mutex::new(0);
-    let options = ExecuteOptions { parallel: 1, cancel: Some(cancelled) };
+    let options = ExecuteOptions { parallel: 1, cancel: Some(cancelled), ..ExecuteOptions::default() };
     let report = execute(&world, &plan, &options, &|event| {
         if matches!(event, Event::Finished { .. }) {
             *finished.lock().unwrap() += 1;
@@ -131,7 +131,7 @@ async fn no_more_steps_run_at_once_than_allowed() {
     for parallel in [1, 2, 5] {
         let world = world();
         let (plan, _) = plan_now(&world, &desired(&stack([("web", replicas(container(), 20))]))).await;
-        let options = ExecuteOptions { parallel, cancel: None };
+        let options = ExecuteOptions { parallel, ..ExecuteOptions::default() };
         assert!(execute(&world, &plan, &options, &|_| {}).await.succeeded());
         assert_eq!(world.max_in_flight(), parallel);
     }

@@ -198,9 +198,12 @@ pub struct Update {
 
 #[derive(Clone, Debug, Args)]
 pub struct Diff {
-    /// The container, or a service that has one
-    #[arg(value_name = "CONTAINER")]
+    /// The container, or a service that has one; or the number of a generation
+    #[arg(value_name = "CONTAINER|GENERATION")]
     pub name: String,
+    /// A further generation: tells what differs between the two
+    #[arg(value_name = "GENERATION", requires = "name")]
+    pub with: Option<u64>,
     #[command(flatten)]
     pub format: FormatArgument,
 }

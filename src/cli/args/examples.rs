@@ -320,3 +320,20 @@ Examples:
 
 An editor that speaks yaml-language-server then completes and checks a stack.yaml whose first line is
 # yaml-language-server: $schema=stack.schema.json";
+
+pub const ROLLBACK: &str = "\
+Examples:
+  stack rollback                         the generation before the last, of the stack of this folder's file
+  stack rollback 3 --dry-run             what going back to the third would do
+  stack -p shop rollback 3               of the stack `shop`, wherever its file is
+  stack rollback 3 --with-data --yes=volumes   and the data of its volumes, as `apply --snapshot` kept them
+
+The files still say what they said: the next apply goes forward again, until they are changed.
+Secrets, bind-mounted files and volumes are no part of a generation: they stay as they are, and that is said.";
+
+pub const WHY: &str = "\
+Examples:
+  stack why                              all that was done to the stack of this folder's file
+  stack why web                          to the containers of the service `web`
+  stack why network/back -n 1            the last time that anything was done to it
+  stack -p shop why --format json        for programs";

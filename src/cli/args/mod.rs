@@ -208,9 +208,15 @@ pub enum Command {
     /// Give an image a further name
     #[command(after_long_help = examples::TAG)]
     Tag(Tag),
-    /// Show how an image was made, the last step first
+    /// Show the generations of a stack, or how an image was made, the last step first
     #[command(after_long_help = examples::HISTORY)]
     History(History),
+    /// Make a stack be as it was in an earlier generation
+    #[command(after_long_help = examples::ROLLBACK)]
+    Rollback(Rollback),
+    /// Tell what was done to a stack or to one thing of it: when, by whom, for which cause
+    #[command(after_long_help = examples::WHY)]
+    Why(Why),
     /// Write images to an archive
     #[command(after_long_help = examples::SAVE)]
     Save(Save),

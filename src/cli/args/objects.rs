@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use super::{FormatArgument, List};
+use super::{FormatArgument, List, Which};
 
 #[derive(Clone, Debug, Args)]
 pub struct Inspect {
@@ -285,9 +285,11 @@ pub struct Load {
 
 #[derive(Clone, Debug, Args)]
 pub struct History {
-    /// The image's name, or the beginning of its id
+    /// The image's name, or the beginning of its id; without one: the generations of a stack
     #[arg(value_name = "IMAGE")]
-    pub name: String,
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub stack: Which,
     /// Show commands in full
     #[arg(long)]
     pub no_trunc: bool,

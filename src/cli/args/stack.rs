@@ -57,6 +57,12 @@ pub struct Apply {
     /// Refuse a tag that is not in stack.lock, instead of adding it
     #[arg(long)]
     pub locked: bool,
+    /// Wait, and when something fails or gets unhealthy go back to the last generation
+    #[arg(long, conflicts_with_all = ["dry_run", "target"])]
+    pub rollback_on_failure: bool,
+    /// Before anything is changed, take a snapshot of the stack's volumes, for `rollback --with-data`
+    #[arg(long, conflicts_with = "dry_run")]
+    pub snapshot: bool,
     /// Consent to the plan; `--yes=volumes` also to the loss of data in volumes
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "steps", value_name = "WHAT")]
     pub yes: Option<Consent>,
@@ -181,4 +187,63 @@ pub enum TextFormat {
     #[default]
     Yaml,
     Json,
+}
+
+/// Which stack, where it is not that of this folder.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Which {
+    /// A file of the stack
+    #[arg(short = 'f', long = "file", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The stack's name
+    #[arg(short, long, value_name = "NAME")]
+    pub project_name: Option<String>,
+}
+
+/// The generations of a stack.
+#[derive(Clone, Debug)]
+pub struct Generations {
+    pub stack: Which,
+    pub format: FormatArgument,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Rollback {
+    /// The generation to go back to, as `stack history` lists them; else the one before the last
+    #[arg(value_name = "GENERATION")]
+    pub generation: Option<u64>,
+    #[command(flatten)]
+    pub stack: Which,
+    /// Also put back the data of volumes, from the snapshots that `apply --snapshot` took
+    #[arg(long)]
+    pub with_data: bool,
+    /// Show the plan and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Return once every container is running and healthy
+    #[arg(long)]
+    pub wait: bool,
+    /// How many steps are taken at once
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub parallel: usize,
+    /// Consent to the plan; `--yes=volumes` also to the loss of data in volumes
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "steps", value_name = "WHAT")]
+    pub yes: Option<Consent>,
+    /// Print nothing but errors
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Why {
+    /// A container, a service, or `network/back`; else the whole stack
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    #[command(flatten)]
+    pub stack: Which,
+    /// Only what was done in the last so many times
+    #[arg(short = 'n', long, value_name = "N")]
+    pub last: Option<usize>,
+    #[command(flatten)]
+    pub format: FormatArgument,
 }

@@ -114,6 +114,9 @@ fn pull(
     match (wanted.pull_policy, present) {
         (PullPolicy::Missing | PullPolicy::Never, Some(image)) => {
             guard(store, settings, &image, (reference, digest), access)?;
+            if name.contains('@') {
+                store.name_by_digest(name)?;
+            }
             Ok(image)
         }
         (PullPolicy::Never, None) => Err(Error::NotFound(wanted.reference.clone())),

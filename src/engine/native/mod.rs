@@ -32,6 +32,7 @@ mod hooks;
 mod images;
 mod look;
 mod lost;
+mod memory;
 mod names;
 mod naming;
 mod networks;
@@ -48,6 +49,7 @@ pub use images::{
     SharedWatcher, Silent, Watcher, ensure as ensure_image, fetched as fetched_digest, newest as newest_digest,
     provide as provide_image,
 };
+pub use memory::{forget_stack, remembered as remembered_stacks};
 pub use networks::{
     DEFAULT_NETWORK, create as create_network, ensure_default as ensure_default_network, remove as remove_network,
 };

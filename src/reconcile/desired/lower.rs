@@ -9,6 +9,7 @@ use super::container::{Context, lower_container};
 use super::{Desired, DesiredResource, Edge, LowerError};
 use crate::reconcile::engine::{Capabilities, Condition, StackName};
 use crate::reconcile::facts::Files;
+use crate::reconcile::history::Places;
 use crate::reconcile::resource::{
     Config, HostContent, ImageConfig, ImageSource, Kind, NetworkConfig, Port, PullPolicy, ResourceId, VolumeConfig,
     label,
@@ -77,7 +78,15 @@ pub fn lower(stack: &spec::Stack, capabilities: &Capabilities, files: &Files) ->
     let notes = unlocked(stack, &resources)
         .map(|name| format!("{name} is not in {}: `stack apply` adds it", spec::lock::FILE))
         .collect();
-    Ok(Desired { stack: name, resources, external: used.external(stack), not_honoured, notes, locked })
+    Ok(Desired {
+        stack: name,
+        resources,
+        external: used.external(stack),
+        not_honoured,
+        notes,
+        locked,
+        places: Places::default(),
+    })
 }
 
 fn locked(stack: &spec::Stack, resources: &BTreeMap<ResourceId, DesiredResource>) -> BTreeSet<String> {

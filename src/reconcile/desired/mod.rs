@@ -12,13 +12,17 @@ use std::path::PathBuf;
 pub(crate) use lower::clash;
 pub use lower::{files, lower};
 
+use serde::{Deserialize, Serialize};
+
 use super::engine::{Condition, StackName};
+use super::history::Places;
 use super::resource::{Config, ImageConfig, Kind, ResourceId};
 
 /// All that one stack asks of one engine.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Desired {
     pub stack: StackName,
+    #[serde(with = "as_list")]
     pub resources: BTreeMap<ResourceId, DesiredResource>,
     /// Networks and volumes that somebody else keeps and that containers of this stack use: kind and name.
     pub external: Vec<(Kind, String)>,
@@ -28,10 +32,13 @@ pub struct Desired {
     pub notes: Vec<String>,
     /// Names of images that stand for a digest because the lock says so, not the file.
     pub locked: BTreeSet<String>,
+    /// Where in the files it is declared, to be told.
+    #[serde(skip)]
+    pub places: Places,
 }
 
 /// One resource as it is asked for, and how it depends on others.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DesiredResource {
     pub config: Config,
     /// For containers: the containers of the stack that it needs.
@@ -45,7 +52,7 @@ pub struct DesiredResource {
 }
 
 /// "This container needs that one." A service with replicas gives an edge to each.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Edge {
     pub on: ResourceId,
     pub condition: Condition,
@@ -53,6 +60,28 @@ pub struct Edge {
     pub restart: bool,
     /// `false`: the dependent starts even when `on` fails.
     pub required: bool,
+}
+
+/// JSON has names for keys only.
+mod as_list {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use super::{DesiredResource, ResourceId};
+
+    pub fn serialize<S: Serializer>(
+        map: &BTreeMap<ResourceId, DesiredResource>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map.iter())
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<ResourceId, DesiredResource>, D::Error> {
+        Ok(Vec::<(ResourceId, DesiredResource)>::deserialize(deserializer)?.into_iter().collect())
+    }
 }
 
 /// A stack that can't be held by this engine, although its file is well-formed.
@@ -96,6 +125,7 @@ impl Desired {
             not_honoured: Vec::new(),
             notes: Vec::new(),
             locked: BTreeSet::new(),
+            places: Places::default(),
         }
     }
 

@@ -21,7 +21,8 @@ pub use boot::{boot, halt};
 pub use build::{plan, target};
 pub use destroy::destroy;
 pub use saved::{RestoreError, SavedPlan, fingerprint};
-pub use text::Summary;
+pub(crate) use text::hide_values;
+pub use text::{Summary, change_line};
 
 use super::diff::FieldChange;
 use super::engine::{Action, Condition, StackName};
@@ -157,6 +158,16 @@ impl Plan {
     /// The entries that keep this plan from being executed.
     pub fn refusals(&self) -> impl Iterator<Item = &Entry> {
         self.entries.iter().filter(|entry| entry.refused.is_some())
+    }
+
+    /// `2 added, 1 changed`, of a plan that tells what differs between two states.
+    pub fn counts(&self) -> String {
+        let count = |wanted: &[Verb]| self.entries.iter().filter(|entry| wanted.contains(&entry.verb)).count();
+        let changed = [Verb::Update, Verb::Restart, Verb::Replace];
+        let all = [(count(&[Verb::Create]), "added"), (count(&changed), "changed"), (count(&[Verb::Remove]), "removed")];
+        let parts: Vec<String> =
+            all.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
+        parts.join(", ")
     }
 
     pub fn summary(&self) -> Summary {

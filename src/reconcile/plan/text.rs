@@ -6,6 +6,7 @@ use serde_json::Value;
 use super::{Entry, Plan, Verb};
 use crate::reconcile::diff::FieldChange;
 use crate::reconcile::engine::Check;
+use crate::reconcile::history::journal::Change;
 
 /// Where the columns begin: verb, fields, reason, how. The first grows with the longest name.
 const COLUMNS: [usize; 4] = [23, 18, 30, 33];
@@ -75,6 +76,17 @@ pub(super) fn render(plan: &Plan) -> String {
         text.push_str(&line(&[(0, format!("  note: {note}"))]));
     }
     text
+}
+
+/// One change as it was written down, in a line.
+pub fn change_line(change: &Change) -> String {
+    let Change { id, verb, fields, reason, how, .. } = change;
+    let entry = Entry { id: id.clone(), verb: *verb, fields: Vec::new(), reason: None, refused: None, how: None };
+    let fields = fields.iter().map(render_field).collect::<Vec<_>>().join("; ");
+    let cause = [fields, reason.clone().unwrap_or_default(), how.clone().unwrap_or_default()];
+    let cause: Vec<String> = cause.into_iter().filter(|text| !text.is_empty()).collect();
+    let cells = [(0, format!("{} {} {id}", sign(&entry), verb_word(*verb))), (0, cause.join(", "))];
+    line(&cells).trim_end().to_owned()
 }
 
 fn render_entry(entry: &Entry, first: usize) -> String {
@@ -192,7 +204,7 @@ fn is_confidential(path: &str) -> bool {
 }
 
 /// The entry with every confidential value replaced.
-pub(super) fn hide_values(entry: &Entry) -> Entry {
+pub(crate) fn hide_values(entry: &Entry) -> Entry {
     let mut entry = entry.clone();
     for field in entry.fields.iter_mut().filter(|field| HOOKS.contains(&field.path.as_str())) {
         (field.old, field.new) = (commands(&field.old).into(), commands(&field.new).into());

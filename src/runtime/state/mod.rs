@@ -3,6 +3,8 @@
 //! A file is written under a temporary name in the same directory, synced, and renamed over the old one; a reader sees
 //! the old or the new text, never half of one, whenever power fails.
 
+pub mod journal;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};

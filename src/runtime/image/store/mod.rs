@@ -508,6 +508,22 @@ impl Store {
         Ok(())
     }
 
+    /// Gives an image that is here, and is found by a name with a digest, that name: so that it is listed by it.
+    ///
+    /// # Errors
+    /// Where it is not here, or the store can't be written to.
+    pub fn name_by_digest(&self, name: &str) -> Result<(), Error> {
+        let full = full_name(name);
+        if self.index()?.by_name(name).is_some() {
+            return Ok(());
+        }
+        let _lock = self.lock()?;
+        let mut index = self.index()?;
+        let record = self.find(&index, name)?.cloned().ok_or_else(|| Error::NotFound(name.to_owned()))?;
+        index.insert(Record { name: Some(full), ..record });
+        index.write(&self.index_path())
+    }
+
     /// For who follows what happens.
     pub(in crate::runtime::image) fn tell(&self, action: &str, id: &str, name: &str) {
         events::record(&self.roots, &Event::now(events::Kind::Image, action, id, name));

@@ -71,6 +71,7 @@
 //! Below the durable root (`/var/lib/stack`): `containers/NAME/{config.json,ended.json,files,upper,work,log}`,
 //! `launcher-DIGEST` (becomes each container's program),
 //! `images/{index.json,blobs,layers,signatures}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data,snapshots}`, `volumes/.trash`,
+//! `stacks/NAME/{journal,journal.1,generations}` (what became of a stack),
 //! `skeleton` (the layer below all images). Below the volatile root (`/run/stack`), gone at reboot:
 //! `containers/NAME/{status.json,start.json,shim.sock,…}`, `netns/CONTAINER`, `files/CONTAINER` (configs and secrets),
 //! `outside/ID` (bundles), `volumes/NAME.json` (for whom a plugin has mounted it), `locks`. Of a container that goes with its end, `config.json` and `endpoints/CONTAINER.json` are below the volatile

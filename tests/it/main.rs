@@ -17,6 +17,7 @@ mod events;
 mod examples;
 mod executing;
 mod faults;
+mod generations;
 mod hardening;
 mod health;
 mod hooks;

@@ -220,7 +220,9 @@ Examples:
 
 pub const HISTORY: &str = "\
 Examples:
-  stack history shop/web
+  stack history                          the generations of the stack of this folder's file
+  stack -p shop history --format json    of the stack `shop`, for programs
+  stack history shop/web                 how this image was made
   stack history --no-trunc shop/web      with commands in full";
 
 pub const SAVE: &str = "\
@@ -287,7 +289,8 @@ A container of a stack is changed back by the next `stack apply`: there the file
 
 pub const DIFF: &str = "\
 Examples:
-  stack diff web                         compared with its image; volumes are not looked at";
+  stack diff web                         compared with its image; volumes are not looked at
+  stack diff 3 5                         what the fifth generation of the stack changed since the third";
 
 pub const CONFIG: &str = "\
 Examples:

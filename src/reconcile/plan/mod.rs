@@ -164,7 +164,8 @@ impl Plan {
     pub fn counts(&self) -> String {
         let count = |wanted: &[Verb]| self.entries.iter().filter(|entry| wanted.contains(&entry.verb)).count();
         let changed = [Verb::Update, Verb::Restart, Verb::Replace];
-        let all = [(count(&[Verb::Create]), "added"), (count(&changed), "changed"), (count(&[Verb::Remove]), "removed")];
+        let all =
+            [(count(&[Verb::Create]), "added"), (count(&changed), "changed"), (count(&[Verb::Remove]), "removed")];
         let parts: Vec<String> =
             all.iter().filter(|(count, _)| *count > 0).map(|(count, word)| format!("{count} {word}")).collect();
         parts.join(", ")

@@ -15,6 +15,7 @@ use stack::reconcile::engine::{
 };
 use stack::reconcile::execute::{ExecuteOptions, execute};
 use stack::reconcile::facts::Files;
+use stack::reconcile::history::{Key, Memory};
 use stack::reconcile::plan::{DestroyOptions, Plan, PlanOptions, boot, destroy, halt, plan};
 use stack::reconcile::resource::{Config, ContainerConfig, Kind, RETIRED_SUFFIX, ResourceId};
 use stack::spec::{Container, Stack};
@@ -53,7 +54,7 @@ macro_rules! conformance {
             removing_what_is_gone_succeeds waiting_tells_success_from_failure ports_are_checked
             missing_external_things_are_noticed renaming_keeps_it_running dependents_start_after_their_dependencies
             halting_is_no_stop_by_hand volumes_outlive_their_stack destroying_leaves_nothing stacks_do_not_see_each_other
-            cut_off_anywhere_the_next_apply_converges);
+            cut_off_anywhere_the_next_apply_converges what_became_of_a_stack_is_remembered);
     };
     ($make:expr; $($case:ident)*) => {
         $(#[test]
@@ -338,6 +339,33 @@ struct CutOff<E> {
     left: AtomicUsize,
 }
 
+/// What it has forgotten by its end is no matter here.
+impl<E: Engine> Memory for CutOff<E> {
+    fn note(&self, stack: &StackName, line: &str, durable: bool) -> Result<(), EngineError> {
+        self.inner.note(stack, line, durable)
+    }
+
+    fn notes(&self, stack: &StackName) -> Result<Vec<String>, EngineError> {
+        self.inner.notes(stack)
+    }
+
+    fn keep(&self, stack: &StackName, key: Key, text: &str) -> Result<(), EngineError> {
+        self.inner.keep(stack, key, text)
+    }
+
+    fn kept(&self, stack: &StackName) -> Result<Vec<Key>, EngineError> {
+        self.inner.kept(stack)
+    }
+
+    fn recall(&self, stack: &StackName, key: Key) -> Result<Option<String>, EngineError> {
+        self.inner.recall(stack, key)
+    }
+
+    fn forget(&self, stack: &StackName, key: Key) -> Result<(), EngineError> {
+        self.inner.forget(stack, key)
+    }
+}
+
 impl<E: Engine> Engine for CutOff<E> {
     fn capabilities(&self) -> &Capabilities {
         self.inner.capabilities()
@@ -360,6 +388,27 @@ impl<E: Engine> Engine for CutOff<E> {
     fn hints(&self, stack: &StackName) -> impl Stream<Item = ()> + Send {
         self.inner.hints(stack)
     }
+}
+
+async fn what_became_of_a_stack_is_remembered<E: Engine + 'static>(subject: Subject<E>) {
+    let engine = subject.engine.as_ref();
+    let [shop, other] = ["shop", "other"].map(|name| StackName::new(name).unwrap());
+    assert!(engine.notes(&shop).unwrap().is_empty() && engine.kept(&shop).unwrap().is_empty());
+    for (line, durable) in [("one", true), ("two", false)] {
+        engine.note(&shop, line, durable).unwrap();
+    }
+    assert_eq!(engine.notes(&shop).unwrap(), ["one", "two"]);
+    let [tenth, second] = [Key { number: 10, digest: u64::MAX }, Key { number: 2, digest: 0 }];
+    for key in [tenth, second] {
+        engine.keep(&shop, key, &format!("the {}th", key.number)).unwrap();
+    }
+    assert_eq!(engine.kept(&shop).unwrap(), [second, tenth]);
+    assert_eq!(engine.recall(&shop, tenth).unwrap().as_deref(), Some("the 10th"));
+    for _ in 0..2 {
+        engine.forget(&shop, second).unwrap();
+    }
+    assert_eq!((engine.recall(&shop, second).unwrap(), engine.kept(&shop).unwrap()), (None, vec![tenth]));
+    assert!(engine.notes(&other).unwrap().is_empty() && engine.kept(&other).unwrap().is_empty());
 }
 
 async fn cut_off_anywhere_the_next_apply_converges<E: Engine + 'static>(subject: Subject<E>) {

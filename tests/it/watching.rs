@@ -48,6 +48,7 @@ fn options() -> WatchOptions {
         backoff: Duration::from_millis(50),
         backoff_limit: Duration::from_millis(400),
         parallel: 4,
+        ..WatchOptions::default()
     }
 }
 

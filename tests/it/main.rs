@@ -10,6 +10,7 @@ mod compose;
 mod conformance;
 mod convergence;
 mod copying;
+mod costs;
 mod day_two;
 mod doctor;
 mod ends;

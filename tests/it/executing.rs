@@ -202,9 +202,23 @@ async fn a_saved_plan_is_executed_as_it_is_or_not_at_all() {
     assert!(matches!(restore(&stranger, &observed), Err(RestoreError::Stack { .. })));
     assert!(execute(&world, &restore(&desired, &observed).unwrap(), &options(), &|_| {}).await.succeeded());
     let moved = world.observe(&desired.stack).await.unwrap();
-    assert!(matches!(restore(&desired, &moved), Err(RestoreError::HostMoved)));
-    let other_version = text.replacen("\"version\": 1", "\"version\": 2", 1);
-    assert!(matches!(SavedPlan::from_json(&other_version), Err(RestoreError::Version(2))));
+    assert!(matches!(restore(&desired, &moved), Err(RestoreError::HostMoved(_))));
+    let other_version = text.replacen("\"version\": 2", "\"version\": 1", 1);
+    assert!(matches!(SavedPlan::from_json(&other_version), Err(RestoreError::Version(1))));
+    // What moved is named.
+    let text = SavedPlan::new(&plan, &moved).to_json();
+    let moves = |world: &Arc<Simulated>| {
+        let (world, desired, text) = (Arc::clone(world), desired.clone(), text.clone());
+        async move {
+            let now = world.observe(&desired.stack).await.unwrap();
+            SavedPlan::from_json(&text).unwrap().restore(&desired, &now).map(drop).unwrap_err().to_string()
+        }
+    };
+    world.kill("shop-web-1", 3);
+    let said = moves(&world).await;
+    assert_eq!(said, "the host has changed since the plan was made: container/web-1 is not what it was; plan again");
+    world.remove_by_hand(Kind::Container, "shop-web-1");
+    assert!(moves(&world).await.contains(": container/web-1 is gone, image/nginx:1.27 is gone; plan again"));
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use boot::{boot, halt};
 pub use build::{plan, target};
 pub use destroy::destroy;
-pub use saved::{RestoreError, SavedPlan, fingerprint};
+pub use saved::{RestoreError, SavedPlan};
 pub(crate) use text::hide_values;
 pub use text::{Summary, change_line};
 

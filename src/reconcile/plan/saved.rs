@@ -1,11 +1,11 @@
 //! A plan that is written down and executed later, word for word, or not at all.
 //!
-//! The file is JSON: `{"version": 1, "fingerprint": …, "plan": …}`. It holds no content of configs and secrets that are
+//! The file is JSON: `{"version": 2, "fingerprints": {"container/web-1": …}, "plan": …}`. It holds no content of configs and secrets that are
 //! written in the stack or come from the environment, only their hashes: [`SavedPlan::restore`] takes the content from
 //! the stack as it is then, and refuses where it is another. Environment variables of containers are part of it: the
 //! file is as confidential as the stack.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -16,14 +16,14 @@ use crate::reconcile::engine::{Action, Check, Observed, RunState};
 use crate::reconcile::facts::hash;
 use crate::reconcile::resource::{Config, ContainerConfig, FileMount, FileSource, ImageConfig, ImageSource};
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A plan and the state of the host that it was made for.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedPlan {
     version: u32,
-    /// See [`fingerprint`].
-    fingerprint: String,
+    /// See [`fingerprints`].
+    fingerprints: BTreeMap<String, String>,
     plan: Plan,
 }
 
@@ -36,8 +36,8 @@ pub enum RestoreError {
     Version(u32),
     #[error("the saved plan is for stack `{planned}`, not for `{asked}`")]
     Stack { planned: String, asked: String },
-    #[error("the host has changed since the plan was made; plan again")]
-    HostMoved,
+    #[error("the host has changed since the plan was made: {}; plan again", .0.join(", "))]
+    HostMoved(Vec<String>),
     #[error("the saved plan was tampered with: {0}")]
     Contradiction(Objection),
     #[error("the content of `{name}` has changed since the plan was made; plan again")]
@@ -46,7 +46,7 @@ pub enum RestoreError {
 
 impl SavedPlan {
     pub fn new(plan: &Plan, observed: &Observed) -> Self {
-        Self { version: VERSION, fingerprint: fingerprint(observed), plan: plan.clone() }
+        Self { version: VERSION, fingerprints: fingerprints(observed), plan: plan.clone() }
     }
 
     /// The stack that it is for, to observe before restoring.
@@ -75,8 +75,9 @@ impl SavedPlan {
             let (planned, asked) = (self.plan.stack.as_str().to_owned(), desired.stack.as_str().to_owned());
             return Err(RestoreError::Stack { planned, asked });
         }
-        if self.fingerprint != fingerprint(observed) {
-            return Err(RestoreError::HostMoved);
+        let moved = moved(&self.fingerprints, &fingerprints(observed));
+        if !moved.is_empty() {
+            return Err(RestoreError::HostMoved(moved));
         }
         let contradiction = check(&self.plan).into_iter().find(|it| matches!(it, Objection::Order { .. }));
         if let Some(contradiction) = contradiction {
@@ -93,31 +94,35 @@ impl SavedPlan {
     }
 }
 
-/// One value for all of what was observed that a plan depends on: configurations, what runs, images. Health is left out:
-/// it comes and goes by itself.
-pub fn fingerprint(observed: &Observed) -> String {
-    let resources: Vec<_> = observed
-        .resources
-        .iter()
-        .map(|(id, found)| {
-            let run = match &found.run {
-                Some(RunState::Running { .. }) => serde_json::json!("running"),
-                other => serde_json::json!(other),
-            };
-            serde_json::json!([id.to_string(), found.phase, found.config, run, found.drift])
-        })
-        .collect();
-    let names: Vec<&String> = observed
-        .resources
-        .values()
-        .filter_map(|found| match &found.config {
-            Config::Container(config) => Some(&config.image),
-            _ => None,
-        })
-        .collect();
-    let digests: BTreeMap<_, _> = observed.digests.iter().filter(|(name, _)| names.contains(name)).collect();
-    let state = serde_json::json!({"resources": resources, "digests": digests});
-    hash(state.to_string().as_bytes())
+/// A value for each thing that was observed and that a plan depends on: configurations, what runs, images. Health is left
+/// out: it comes and goes by itself.
+pub fn fingerprints(observed: &Observed) -> BTreeMap<String, String> {
+    let resources = observed.resources.iter().map(|(id, found)| {
+        let run = match &found.run {
+            Some(RunState::Running { .. }) => serde_json::json!("running"),
+            other => serde_json::json!(other),
+        };
+        let state = serde_json::json!([found.phase, found.config, run, found.drift]);
+        (id.to_string(), hash(state.to_string().as_bytes()))
+    });
+    let names = observed.resources.values().filter_map(|found| match &found.config {
+        Config::Container(config) => Some(&config.image),
+        _ => None,
+    });
+    let digests = names.filter_map(|name| Some((format!("image/{name}"), observed.digests.get(name)?.clone())));
+    resources.chain(digests).collect()
+}
+
+/// What is another than it was, one thing each.
+fn moved(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec<String> {
+    let names: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+    let of = |name: &String| match (then.get(name), now.get(name)) {
+        (Some(then), Some(now)) if then == now => None,
+        (Some(_), Some(_)) => Some(format!("{name} is not what it was")),
+        (None, _) => Some(format!("{name} is new")),
+        (_, None) => Some(format!("{name} is gone")),
+    };
+    names.into_iter().filter_map(of).collect()
 }
 
 /// Content by its hash, of every config and secret that is not a file.

@@ -136,7 +136,7 @@ fn role(words: &[OsString]) -> Option<ExitCode> {
     let roots = || Some(Roots::new(words.get(3)?, words.get(5)?));
     match word {
         run::READER if words.len() == 2 => Some(run::read_to_end()),
-        "netd" => Some(netd::main(&roots()?, words.get(6).and_then(|word| word.to_str()?.parse().ok()))),
+        "netd" => Some(netd::main(&roots()?, words.get(6).is_some_and(|word| word == netd::HEIR))),
         "aside" => Some(aside::main(&roots()?, words.get(6)?.to_str()?)),
         "shim" => {
             let further = words.get(7).and_then(|word| word.to_str());

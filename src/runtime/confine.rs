@@ -8,6 +8,7 @@ use std::os::fd::AsFd;
 use std::path::Path;
 
 use nix::sys::prctl;
+use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 
 use super::seccomp::{self, Helper};
 use super::sys;
@@ -20,7 +21,7 @@ pub const LEAST_LANDLOCK: u32 = 2;
 /// # Errors
 /// What the kernel says; the thread must not go on then.
 pub fn to_what_is_open() -> io::Result<()> {
-    confine(None, Network::None, Helper::Computes)
+    confine(&[], Network::None, Helper::Computes)
 }
 
 /// For a thread that makes files below this directory, which it may do as it likes.
@@ -28,7 +29,7 @@ pub fn to_what_is_open() -> io::Result<()> {
 /// # Errors
 /// As [`to_what_is_open`].
 pub fn to_files_below(directory: &Path) -> io::Result<()> {
-    confine(Some(directory), Network::None, Helper::MakesFiles)
+    confine(&[(directory, Access::All)], Network::None, Helper::MakesFiles)
 }
 
 /// For a process that asks somebody over the network.
@@ -36,18 +37,60 @@ pub fn to_files_below(directory: &Path) -> io::Result<()> {
 /// # Errors
 /// As [`to_what_is_open`].
 pub fn to_asking() -> io::Result<()> {
-    confine(None, Network::Asks, Helper::Asks)
+    confine(&[], Network::Asks, Helper::Asks)
+}
+
+/// For a process that serves others over the network, with threads, in several network namespaces.
+///
+/// # Errors
+/// As [`to_what_is_open`], and where one of the places is not there.
+pub fn to_serving(places: &[(&Path, Access)]) -> io::Result<()> {
+    confine(places, Network::Serves, Helper::Serves)
+}
+
+/// What may be done below a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    All,
+    /// Files are read.
+    ReadFiles,
+    /// And directories listed.
+    Read,
+    /// And files written that are there.
+    Write,
+    /// And files made and removed.
+    Change,
+}
+
+impl Access {
+    /// Bits of linux/landlock.h.
+    fn bits(self) -> u64 {
+        const WRITE_FILE: u64 = 1 << 1;
+        const READ_FILE: u64 = 1 << 2;
+        const READ_DIR: u64 = 1 << 3;
+        const REMOVE_FILE: u64 = 1 << 5;
+        const MAKE_REG: u64 = 1 << 8;
+        const TRUNCATE: u64 = 1 << 14;
+        match self {
+            Self::All => u64::MAX,
+            Self::ReadFiles => READ_FILE,
+            Self::Read => READ_FILE | READ_DIR,
+            Self::Write => READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE,
+            Self::Change => READ_FILE | READ_DIR | WRITE_FILE | TRUNCATE | MAKE_REG | REMOVE_FILE,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Network {
     None,
     Asks,
+    Serves,
 }
 
-fn confine(directory: Option<&Path>, network: Network, helper: Helper) -> io::Result<()> {
+fn confine(places: &[(&Path, Access)], network: Network, helper: Helper) -> io::Result<()> {
     prctl::set_no_new_privs()?;
-    keep_from_files(sys::landlock_version(), directory, network)?;
+    keep_from_files(sys::landlock_version(), places, network)?;
     seccomp::install(&seccomp::of_helper(helper))
 }
 
@@ -56,7 +99,11 @@ fn attributes(version: u32, network: Network) -> Vec<u64> {
     const BIND: u64 = 1;
     const CONNECT: u64 = 1 << 1;
     const ABSTRACT_SOCKETS: u64 = 1;
-    let ports = if network == Network::Asks { BIND } else { BIND | CONNECT };
+    let ports = match network {
+        Network::None => BIND | CONNECT,
+        Network::Asks => BIND,
+        Network::Serves => 0,
+    };
     match version {
         0..4 => vec![to_files(version)],
         4..6 => vec![to_files(version), ports],
@@ -75,13 +122,18 @@ fn to_files(version: u32) -> u64 {
     (1 << known) - 1
 }
 
-fn keep_from_files(version: u32, directory: Option<&Path>, network: Network) -> io::Result<()> {
+fn keep_from_files(version: u32, places: &[(&Path, Access)], network: Network) -> io::Result<()> {
     if version < LEAST_LANDLOCK {
         return Ok(());
     }
     let rules = sys::landlock_rules(&attributes(version, network))?;
-    if let Some(directory) = directory {
-        sys::landlock_allow_below(rules.as_fd(), File::open(directory)?.as_fd(), to_files(version))?;
+    for (place, access) in places {
+        let directory = File::open(place)?;
+        sys::landlock_allow_below(rules.as_fd(), directory.as_fd(), access.bits() & to_files(version))?;
+        if fstatfs(&directory)?.filesystem_type() == PROC_SUPER_MAGIC {
+            // A directory of procfs that nobody holds is made anew when it is next looked up, and would not be this one.
+            std::mem::forget(directory);
+        }
     }
     sys::landlock_restrict_self(rules.as_fd())
 }
@@ -167,6 +219,40 @@ mod tests {
             (opens(), asked, is_refused(Command::new("/bin/true").spawn()))
         };
         assert_eq!(confined(to_asking, asks), (true, true, true));
+    }
+
+    #[test]
+    fn who_serves_changes_what_is_its_own_and_starts_nothing() {
+        let folder = folder("serves");
+        let place = folder.clone();
+        let places =
+            move || to_serving(&[(&place.join("in"), Access::Change), (&place.join("out"), Access::ReadFiles)]);
+        fs::write(folder.join("out/a"), "x").unwrap();
+        let inside = folder.clone();
+        let found = confined(places, move || {
+            let (own, other) = (inside.join("in"), inside.join("out"));
+            fs::write(own.join("a"), "x").unwrap();
+            fs::rename(own.join("a"), own.join("b")).unwrap();
+            assert_eq!(fs::read_to_string(other.join("a")).unwrap(), "x");
+            let thread = std::thread::Builder::new().spawn(|| is_refused(File::open("/etc/passwd")));
+            let network = nix::sched::setns(
+                File::open("/proc/self/ns/net").unwrap_or_else(|_| File::open(own.join("b")).unwrap()),
+                nix::sched::CloneFlags::CLONE_NEWUTS,
+            );
+            let calls = [
+                is_refused(Command::new("/bin/true").spawn()),
+                is_refused(network.map_err(io::Error::from)),
+                is_refused(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).map_err(io::Error::from)),
+                TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).is_err(),
+            ];
+            let files = [thread.unwrap().join().unwrap(), is_refused(fs::write(other.join("a"), "y"))];
+            (calls, files)
+        });
+        assert_eq!(found.0, [true, true, true, false]);
+        if sys::landlock_version() >= LEAST_LANDLOCK {
+            assert_eq!(found.1, [true, true]);
+        }
+        fs::remove_dir_all(folder).unwrap();
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::support::{Output, World};
 
 mod engine;
 mod races;
+mod rights;
 mod secrets;
 mod table;
 

@@ -316,6 +316,12 @@ pub fn become_nobody() -> io::Result<()> {
     set_capabilities(0)
 }
 
+/// Gives up all capabilities but these, of which it keeps what it has.
+pub fn keep_capabilities(names: &[&str]) -> io::Result<()> {
+    let kept = names.iter().fold(0, |mask, name| mask | mask_of(name));
+    set_capabilities(kept & held_capabilities()?)
+}
+
 /// All ids become 0, which a new user namespace has mapped to an id of the host.
 pub fn become_root() -> io::Result<()> {
     setgroups(&[])?;

@@ -4,7 +4,7 @@
 //! (`net.ipv4.conf.LINK.forwarding`, `net.ipv6.conf.LINK.force_forwarding`), so it is turned on for the bridges of
 //! networks that have a way out, and for the links that have an address of the host, where the answers come in. Where the
 //! host forwards already (`net.ipv4.ip_forward`, `net.ipv6.conf.all.forwarding`), nothing is changed. Links that were
-//! turned on are written down in `RUN/forwarding.json` before that: strangers' packets that come in by them and are not
+//! turned on are written down in `RUN/links/forwarding.json` before that: strangers' packets that come in by them and are not
 //! for a bridge of ours are dropped by our table (see `rules`), and with the last network they are turned off again. If
 //! somebody else turns forwarding on for the whole host later, the record is dropped and the host is theirs.
 //!
@@ -27,7 +27,7 @@ use crate::runtime::state;
 
 const VERSION: u32 = 1;
 
-/// `RUN/forwarding.json`.
+/// `RUN/links/forwarding.json`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Record {
     version: u32,
@@ -56,7 +56,7 @@ impl Record {
 }
 
 fn file(roots: &Roots) -> PathBuf {
-    roots.volatile("forwarding.json")
+    roots.volatile("links").join("forwarding.json")
 }
 
 fn settings(family: Family, link: &str) -> PathBuf {
@@ -124,7 +124,7 @@ pub fn ensure(roots: &Roots, networks: &[Network]) -> Result<Links, Error> {
         return Ok(Links::new());
     }
     if now != before {
-        state::make_directory(&roots.run)?;
+        state::make_directory(&roots.volatile("links"))?;
         state::write_json_volatile(&file(roots), &Record { version: VERSION, ..now.clone() })?;
     }
     perform(networks, &before, &now)?;

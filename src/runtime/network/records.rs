@@ -215,6 +215,12 @@ fn attachment_directories(roots: &Roots) -> [PathBuf; 2] {
     [roots.durable("endpoints"), roots.volatile("endpoints")]
 }
 
+/// All that hold records.
+pub(super) fn directories(roots: &Roots) -> [PathBuf; 3] {
+    let [durable, volatile] = attachment_directories(roots);
+    [networks(roots), durable, volatile]
+}
+
 pub(super) fn network_file(roots: &Roots, name: &str) -> PathBuf {
     networks(roots).join(format!("{name}.json"))
 }

@@ -23,7 +23,7 @@ pub fn path(roots: &Roots, container: &str) -> PathBuf {
     directory(roots).join(container)
 }
 
-fn directory(roots: &Roots) -> PathBuf {
+pub(super) fn directory(roots: &Roots) -> PathBuf {
     roots.volatile("netns")
 }
 
@@ -164,7 +164,8 @@ pub fn remove(roots: &Roots, container: &str) -> io::Result<()> {
     while is_mounted(&directory) {
         umount2(&directory, MntFlags::MNT_DETACH)?;
     }
-    fs::remove_dir(&directory)
+    // The directory itself stays: it is what `netd` may look into.
+    Ok(())
 }
 
 /// Runs this with a thread in the namespace of that file.

@@ -181,6 +181,11 @@ pub fn enter_network(roots: &Roots) -> io::Result<()> {
     }
 }
 
+fn is_own_network(file: &Path) -> bool {
+    let inode = |path: &Path| fs::metadata(path).map(|found| (found.dev(), found.ino())).ok();
+    inode(file).is_some_and(|one| inode(Path::new("/proc/thread-self/ns/net")) == Some(one))
+}
+
 /// Does this with a thread in the network namespace of the user's networks; right here where there is none.
 ///
 /// # Errors
@@ -190,7 +195,8 @@ pub fn in_network<T: Send, E: Send>(
     wrong: impl FnOnce(io::Error) -> E,
     action: impl FnOnce() -> Result<T, E> + Send,
 ) -> Result<T, E> {
-    let Some(file) = network_of(roots) else { return action() };
+    // `netd` is there already, and may not open what others are.
+    let Some(file) = network_of(roots).filter(|file| !is_own_network(file)) else { return action() };
     let done = std::thread::scope(|scope| {
         let thread = scope.spawn(|| -> io::Result<Result<T, E>> {
             setns(open(&file)?, CloneFlags::CLONE_NEWNET)?;

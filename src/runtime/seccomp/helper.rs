@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use libc::sock_filter;
 
-use super::{ALLOW, ALLOWED, REFUSED, decide, fail, profile, ranges, socket_rule};
+use super::{
+    ALLOW, ALLOWED, NAMESPACE_FLAGS, REFUSED, argument, decide, fail, jump, load, profile, ranges, socket_rule,
+};
 
 /// What the helper does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +16,8 @@ pub enum Helper {
     Computes,
     MakesFiles,
     Asks,
+    /// With threads, and in network namespaces that it enters.
+    Serves,
 }
 
 /// Ways to other programs and processes.
@@ -31,17 +35,46 @@ const FILES: &[i64] = numbers![
     SYS_lremovexattr SYS_utime SYS_utimes SYS_futimesat SYS_utimensat SYS_chdir SYS_fchdir
 ];
 
+/// clone(2) makes threads, and nothing else.
+fn threads_alone() -> [sock_filter; 6] {
+    [
+        jump(libc::BPF_JEQ, libc::SYS_clone as u32, 0, 5),
+        load(argument(0)),
+        jump(libc::BPF_JSET, NAMESPACE_FLAGS, 1, 0),
+        jump(libc::BPF_JSET, libc::CLONE_THREAD as u32, 1, 0),
+        fail(libc::EPERM),
+        ALLOW,
+    ]
+}
+
+/// setns(2) enters networks, and nothing else.
+fn networks_alone() -> [sock_filter; 5] {
+    [
+        jump(libc::BPF_JEQ, libc::SYS_setns as u32, 0, 4),
+        load(argument(1)),
+        jump(libc::BPF_JEQ, libc::CLONE_NEWNET as u32, 1, 0),
+        fail(libc::EPERM),
+        ALLOW,
+    ]
+}
+
 /// The filter for this helper.
 pub fn of_helper(helper: Helper) -> Vec<sock_filter> {
     let closed: &[&[i64]] = match helper {
         Helper::Computes => &[PROCESSES, SOCKETS, FILES],
         Helper::MakesFiles => &[PROCESSES, SOCKETS],
         Helper::Asks => &[PROCESSES, FILES],
+        Helper::Serves => &[PROCESSES],
     };
     let closed: BTreeSet<i64> = closed.iter().copied().flatten().copied().collect();
     let mut own = Vec::new();
     if !closed.contains(&libc::SYS_socket) {
-        own.extend(socket_rule(libc::SYS_socket as u32, &BTreeSet::new()));
+        let capabilities = if helper == Helper::Serves { &["CAP_NET_RAW".to_owned()][..] } else { &[] };
+        own.extend(socket_rule(libc::SYS_socket as u32, &capabilities.iter().cloned().collect()));
+    }
+    if helper == Helper::Serves {
+        own.extend(threads_alone());
+        own.extend(networks_alone());
     }
     let refused = REFUSED.iter().chain(&closed).map(|call| (*call as u32, fail(libc::EPERM).k));
     let open = ALLOWED.iter().filter(|call| !closed.contains(*call)).map(|call| (*call as u32, ALLOW.k));

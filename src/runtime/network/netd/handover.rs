@@ -1,36 +1,44 @@
-//! One build of `netd` becomes another without closing a socket: it executes the program of whoever asks, in its own
-//! process, with the descriptor of a memory file that says what the others are. Format 1: one JSON document.
+//! One build of `netd` leaves its place to another without closing a socket: whoever asked starts a server of its own,
+//! which is sent all descriptors over the connection of that question (unix(7), `SCM_RIGHTS`). The first is that of a
+//! memory file that says what the others are. Format 2: one JSON document.
 //!
-//! Clients of published datagram ports are not kept; the next datagram of each is as if it were its first.
+//! Nobody executes anything here: the server may not (see `confine`). Clients of published datagram ports are not kept;
+//! the next datagram of each is as if it were its first.
 
 use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::os::unix::process::CommandExt;
-use std::process::Command;
 use std::rc::Rc;
 
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
+use super::PATIENCE;
 use super::server::{Open, Server};
 use super::streams::{Connection, Direction};
-use super::wanted::{Listener, Target};
+use super::wanted::{Listener, Protocol, Target};
 use crate::runtime::roots::Roots;
 use crate::runtime::sys;
 
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// What the server says to whom it will leave its place, a line.
+pub const OFFER: &str = "take over";
+/// So many descriptors at once; the kernel takes 253.
+const BATCH: usize = 64;
 
-/// What one leaves to the next. Numbers are descriptors.
+/// Where a descriptor is in the order in which they are sent.
+type Place = usize;
+
+/// What one leaves to the next.
 #[derive(Serialize, Deserialize)]
 pub struct Handover {
     version: u32,
-    control: RawFd,
-    asking: RawFd,
+    /// How many descriptors follow.
+    count: usize,
+    control: Place,
     pub resolvers: Vec<ResolverPart>,
     pub ports: Vec<PortPart>,
     pub streams: Vec<StreamPart>,
@@ -40,48 +48,53 @@ pub struct Handover {
 pub struct ResolverPart {
     pub container: String,
     pub inode: u64,
-    udp: RawFd,
-    tcp: RawFd,
+    udp: Place,
+    tcp: Place,
 }
 
 #[derive(Serialize, Deserialize)]
 pub struct PortPart {
     pub listener: Listener,
     target: Target,
-    socket: RawFd,
+    socket: Place,
 }
 
 #[derive(Serialize, Deserialize)]
 pub struct StreamPart {
-    client: RawFd,
-    server: RawFd,
+    client: Place,
+    server: Place,
     inward: Direction,
     outward: Direction,
 }
 
-impl Handover {
-    pub fn control(&self) -> io::Result<UnixListener> {
-        Ok(sys::adopt(self.control)?.into())
-    }
+/// The descriptors that came, each for one taker.
+pub struct Received(Vec<Option<OwnedFd>>);
 
-    /// Who asked, and is owed an answer.
-    pub fn asking(&self) -> io::Result<UnixStream> {
-        Ok(sys::adopt(self.asking)?.into())
+impl Received {
+    fn take(&mut self, place: Place) -> io::Result<OwnedFd> {
+        let taken = self.0.get_mut(place).and_then(Option::take);
+        taken.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "a descriptor that was not sent"))
+    }
+}
+
+impl Handover {
+    pub fn control(&self, received: &mut Received) -> io::Result<UnixListener> {
+        Ok(received.take(self.control)?.into())
     }
 }
 
 impl ResolverPart {
-    pub fn sockets(&self) -> io::Result<(UdpSocket, TcpListener)> {
-        Ok((sys::adopt(self.udp)?.into(), sys::adopt(self.tcp)?.into()))
+    pub fn sockets(&self, received: &mut Received) -> io::Result<(UdpSocket, TcpListener)> {
+        Ok((received.take(self.udp)?.into(), received.take(self.tcp)?.into()))
     }
 }
 
 impl PortPart {
-    pub fn open(&self) -> io::Result<Open> {
-        let socket = sys::adopt(self.socket)?;
+    pub fn open(&self, received: &mut Received) -> io::Result<Open> {
+        let socket = received.take(self.socket)?;
         Ok(match self.listener.protocol {
-            super::wanted::Protocol::Tcp => Open::Tcp(socket.into()),
-            super::wanted::Protocol::Udp => Open::Udp(Rc::new(socket.into())),
+            Protocol::Tcp => Open::Tcp(socket.into()),
+            Protocol::Udp => Open::Udp(Rc::new(socket.into())),
         })
     }
 
@@ -91,78 +104,100 @@ impl PortPart {
 }
 
 impl StreamPart {
-    pub fn connection(&self) -> io::Result<Connection> {
-        let socket = |descriptor| Ok::<TcpStream, io::Error>(sys::adopt(descriptor)?.into());
+    pub fn connection(&self, received: &mut Received) -> io::Result<Connection> {
+        let mut socket = |place| Ok::<TcpStream, io::Error>(received.take(place)?.into());
         let (inward, outward) = (self.inward.clone(), self.outward.clone());
         Ok(Connection { client: socket(self.client)?, server: socket(self.server)?, inward, outward })
     }
 }
 
-/// Becomes the program of whoever is at the other end of `asking`. Returns only where that fails; the server then is as
-/// it was.
-pub fn give(server: &Server, roots: &Roots, asking: &UnixStream) -> io::Result<()> {
-    let program = format!("/proc/{}/exe", getsockopt(asking, sockopt::PeerCredentials)?.pid());
-    let left = describe(server, asking);
+/// Offers all to whoever is at the other end, and returns when somebody has it: there is nothing left to serve then. Where
+/// that fails the server is as it was.
+pub fn give(server: &Server, mut asking: &UnixStream) -> io::Result<()> {
+    asking.set_read_timeout(Some(PATIENCE))?;
+    asking.set_write_timeout(Some(PATIENCE))?;
+    writeln!(asking, "{OFFER}")?;
+    expect(asking)?;
+    let mut descriptors = Vec::new();
+    let left = describe(server, &mut descriptors);
     let mut memory = File::from(memfd_create("handover", MFdFlags::MFD_CLOEXEC)?);
     serde_json::to_writer(&memory, &left)?;
-    memory.flush()?;
     memory.rewind()?;
-    let descriptors: Vec<BorrowedFd<'_>> = kept(server).chain([asking.as_fd(), memory.as_fd()]).collect();
-    let keep = |flags: FdFlag| descriptors.iter().try_for_each(|one| fcntl(*one, FcntlArg::F_SETFD(flags)).map(drop));
-    keep(FdFlag::empty())?;
-    let mut command = Command::new(program);
-    command.arg("netd").arg("--root").arg(&roots.root).arg("--run-root").arg(&roots.run);
-    let failed = command.arg(memory.as_raw_fd().to_string()).exec();
-    keep(FdFlag::FD_CLOEXEC)?;
-    Err(failed)
+    send(asking, &[memory.as_fd()])?;
+    descriptors.chunks(BATCH).try_for_each(|batch| send(asking, batch))?;
+    expect(asking)
 }
 
-fn kept(server: &Server) -> impl Iterator<Item = BorrowedFd<'_>> {
-    let resolvers = server.resolvers.values().flat_map(|one| [one.udp.as_fd(), one.tcp.as_fd()]);
-    let ports = server.ports.values().map(|port| match &port.open {
-        Open::Tcp(socket) => socket.as_fd(),
-        Open::Udp(socket) => socket.as_fd(),
-    });
-    let streams = server.streams.connections().flat_map(|one| [one.client.as_fd(), one.server.as_fd()]);
-    resolvers.chain(ports).chain(streams).chain([server.control.as_fd()])
+/// A sign of the other one: that it is there, and that it has all.
+fn expect(mut stream: &UnixStream) -> io::Result<()> {
+    stream.read_exact(&mut [0])
 }
 
-fn describe(server: &Server, asking: &UnixStream) -> Handover {
-    let resolvers = server.resolvers.iter().map(|(container, one)| ResolverPart {
-        container: container.clone(),
-        inode: one.inode,
-        udp: one.udp.as_raw_fd(),
-        tcp: one.tcp.as_raw_fd(),
-    });
-    let ports = server.ports.iter().map(|(listener, port)| PortPart {
-        listener: *listener,
-        target: port.target.clone(),
-        socket: match &port.open {
-            Open::Tcp(socket) => socket.as_raw_fd(),
-            Open::Udp(socket) => socket.as_raw_fd(),
-        },
-    });
-    let streams = server.streams.connections().map(|one| StreamPart {
-        client: one.client.as_raw_fd(),
-        server: one.server.as_raw_fd(),
-        inward: one.inward.clone(),
-        outward: one.outward.clone(),
-    });
-    Handover {
-        version: VERSION,
-        control: server.control.as_raw_fd(),
-        asking: asking.as_raw_fd(),
-        resolvers: resolvers.collect(),
-        ports: ports.collect(),
-        streams: streams.collect(),
+fn send(stream: &UnixStream, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&numbers)];
+    sendmsg::<()>(stream.as_raw_fd(), &[IoSlice::new(&[0])], &rights, MsgFlags::MSG_NOSIGNAL, None)?;
+    Ok(())
+}
+
+/// What was sent at once.
+fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    let mut byte = [0];
+    let mut space = nix::cmsg_space!([RawFd; BATCH]);
+    let mut pieces = [IoSliceMut::new(&mut byte)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(stream.as_raw_fd(), &mut pieces, Some(&mut space), flags)?;
+    let mut found = Vec::new();
+    for one in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(numbers) = one {
+            found.extend(numbers.into_iter().map(sys::adopt).collect::<io::Result<Vec<_>>>()?);
+        }
     }
+    if found.is_empty() { Err(io::ErrorKind::UnexpectedEof.into()) } else { Ok(found) }
 }
 
-/// Goes on with what another build has left at this descriptor.
-pub fn take(roots: &Roots, descriptor: RawFd) -> io::Result<Server> {
-    let left: Handover = serde_json::from_reader(File::from(sys::adopt(descriptor)?))?;
+fn describe<'a>(server: &'a Server, descriptors: &mut Vec<BorrowedFd<'a>>) -> Handover {
+    let mut place = |one: BorrowedFd<'a>| -> Place {
+        descriptors.push(one);
+        descriptors.len() - 1
+    };
+    let control = place(server.control.as_fd());
+    let mut resolvers = Vec::new();
+    for (container, one) in &server.resolvers {
+        let (udp, tcp) = (place(one.udp.as_fd()), place(one.tcp.as_fd()));
+        resolvers.push(ResolverPart { container: container.clone(), inode: one.inode, udp, tcp });
+    }
+    let mut ports = Vec::new();
+    for (listener, port) in &server.ports {
+        let socket = match &port.open {
+            Open::Tcp(socket) => place(socket.as_fd()),
+            Open::Udp(socket) => place(socket.as_fd()),
+        };
+        ports.push(PortPart { listener: *listener, target: port.target.clone(), socket });
+    }
+    let mut streams = Vec::new();
+    for one in server.streams.connections() {
+        let (client, server) = (place(one.client.as_fd()), place(one.server.as_fd()));
+        let (inward, outward) = (one.inward.clone(), one.outward.clone());
+        streams.push(StreamPart { client, server, inward, outward });
+    }
+    Handover { version: VERSION, count: descriptors.len(), control, resolvers, ports, streams }
+}
+
+/// Goes on with what another build sends by this connection.
+pub fn take(roots: &Roots, mut from: &UnixStream) -> io::Result<Server> {
+    from.set_read_timeout(Some(PATIENCE))?;
+    from.write_all(b"y")?;
+    let memory = receive(from)?.pop().ok_or(io::ErrorKind::UnexpectedEof)?;
+    let left: Handover = serde_json::from_reader(File::from(memory))?;
     if left.version != VERSION {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "another format"));
     }
-    Server::adopt(roots, left)
+    let mut received = Vec::new();
+    while received.len() < left.count {
+        received.extend(receive(from)?.into_iter().map(Some));
+    }
+    let server = Server::adopt(roots, &left, &mut Received(received))?;
+    from.write_all(b"y")?;
+    Ok(server)
 }

@@ -4,8 +4,8 @@
 //!
 //! It is two processes: one that serves, and one that does nothing but start it again when it was killed. When both
 //! were, the next command that changes something starts them anew, and `observe` reports it until then. A program of
-//! another build that finds it running has it become that program, without closing a socket (`handover`). One that
-//! does not answer is killed.
+//! another build that finds it running takes its place, without closing a socket (`handover`). One that does not answer is
+//! killed. What serves reads what strangers send, and has few rights (`confine`).
 //!
 //! Beside serving it watches the kernel's links and rules, and puts back at once what somebody took away (`guard`).
 //!
@@ -15,6 +15,7 @@
 //! the host's own firewall judges them first, it sends in again what that lets in (`again`).
 
 mod again;
+mod confine;
 mod datagrams;
 mod guard;
 mod handover;
@@ -30,7 +31,7 @@ mod zone;
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
@@ -52,6 +53,10 @@ use crate::runtime::sys;
 
 /// What the server says on its standard output once it listens.
 const READY: &str = "ready";
+/// What it answers when nothing is left to serve, and it ends.
+const OVER: &str = "over";
+/// The further word of one that takes the place of another build, to which its standard input is a connection.
+pub const HEIR: &str = "heir";
 /// How long to wait for an answer of the server. Serving anew takes it milliseconds a container.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A server that ended sooner than this after its start would end again: its next start has to wait.
@@ -94,13 +99,17 @@ pub fn ensure(roots: &Roots) -> Result<(), Error> {
         return remove_socket(roots);
     }
     let stream = connect_or_start(roots)?;
-    let failures = match look_again(&stream) {
+    let mut failures = match look_again(roots, &stream) {
         Ok(failures) => failures,
         Err(_) => {
             end(&stream).map_err(kernel("netd does not answer, and can't be ended"))?;
-            look_again(&connect_or_start(roots)?).map_err(kernel("netd"))?
+            look_again(roots, &connect_or_start(roots)?).map_err(kernel("netd"))?
         }
     };
+    if failures.last().is_some_and(|last| last == OVER) {
+        failures.pop();
+        remove_socket(roots)?;
+    }
     if failures.is_empty() { Ok(()) } else { Err(Error::NotServed { failures: failures.join("; ") }) }
 }
 
@@ -134,7 +143,7 @@ pub fn begin_to_start(roots: &Roots) -> Result<Option<Starting>, Error> {
         return Ok(None);
     }
     remove_socket(roots)?;
-    let child = run(roots).map_err(kernel("start netd"))?;
+    let child = run(roots, None).map_err(kernel("start netd"))?;
     Ok(Some(Starting { child, _lock: lock }))
 }
 
@@ -174,8 +183,8 @@ fn remove_socket(roots: &Roots) -> Result<(), Error> {
 }
 
 /// Asks the server to read the records; it says what it could not serve, a line each, and then an empty line. The
-/// question tells which program asks: the server becomes that one first if it is another.
-fn look_again(stream: &UnixStream) -> io::Result<Vec<String>> {
+/// question tells which program asks: a server that is another offers its place first.
+fn look_again(roots: &Roots, stream: &UnixStream) -> io::Result<Vec<String>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut writer = stream;
@@ -184,10 +193,17 @@ fn look_again(stream: &UnixStream) -> io::Result<Vec<String>> {
     for line in BufReader::new(stream).lines() {
         match line? {
             line if line.is_empty() => return Ok(failures),
+            line if line == handover::OFFER => return look_again(roots, &succeed(roots, stream)?),
             line => failures.push(line),
         }
     }
     Err(io::ErrorKind::UnexpectedEof.into())
+}
+
+/// Starts a server of this build in the place of the one at the other end.
+fn succeed(roots: &Roots, stream: &UnixStream) -> io::Result<UnixStream> {
+    wait_until_ready(&mut run(roots, Some(stream.as_fd().try_clone_to_owned()?))?)?;
+    UnixStream::connect(socket(roots))
 }
 
 /// Tells the file that this program was started from, from that of any other build.
@@ -197,18 +213,19 @@ fn build() -> io::Result<String> {
 }
 
 fn start(roots: &Roots) -> Result<(), Error> {
-    run(roots).and_then(|mut child| wait_until_ready(&mut child)).map_err(kernel("start netd"))
+    run(roots, None).and_then(|mut child| wait_until_ready(&mut child)).map_err(kernel("start netd"))
 }
 
-fn run(roots: &Roots) -> io::Result<Child> {
+fn run(roots: &Roots, predecessor: Option<OwnedFd>) -> io::Result<Child> {
     Command::new(&roots.program)
         .arg("netd")
         .arg("--root")
         .arg(&roots.root)
         .arg("--run-root")
         .arg(&roots.run)
+        .args(predecessor.is_some().then_some(HEIR))
         .env_clear()
-        .stdin(Stdio::null())
+        .stdin(predecessor.map_or_else(Stdio::null, Stdio::from))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
@@ -223,20 +240,14 @@ fn wait_until_ready(child: &mut Child) -> io::Result<()> {
     if text.trim() == READY { Ok(()) } else { Err(io::Error::other(text.trim().to_owned())) }
 }
 
-/// The server's processes. `adopted` is the descriptor of what another build handed over to this process.
-pub fn main(roots: &Roots, adopted: Option<i32>) -> ExitCode {
+/// The server's processes. `heir`: they take the place of another build's.
+pub fn main(roots: &Roots, heir: bool) -> ExitCode {
     if let Err(error) = rootless::enter_network(roots) {
         return say(&error.to_string(), ExitCode::FAILURE);
     }
     if let Some(home) = Home::of(roots, "") {
         // Where that fails it serves until the session of whoever typed the command ends; the next command has another.
         home.enter(roots).ok();
-    }
-    if let Some(descriptor) = adopted {
-        return match handover::take(roots, descriptor) {
-            Ok(server) => serve(roots, server),
-            Err(_) => ExitCode::FAILURE,
-        };
     }
     // SAFETY: this process has one thread: it has just been started.
     match unsafe { fork() } {
@@ -248,23 +259,35 @@ pub fn main(roots: &Roots, adopted: Option<i32>) -> ExitCode {
         return say(&error.to_string(), ExitCode::FAILURE);
     }
     sys::be_chosen_last();
-    keep(roots)
+    keep(roots, if heir { Beginning::Heir } else { Beginning::First })
+}
+
+/// How a server begins.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Beginning {
+    /// Somebody waits for a word.
+    First,
+    /// The same, and sends what another build served.
+    Heir,
+    /// After one that was killed.
+    Again,
 }
 
 /// Starts the server, and again whenever it does not end by itself, more slowly if it never lives long.
-fn keep(roots: &Roots) -> ExitCode {
+fn keep(roots: &Roots, mut beginning: Beginning) -> ExitCode {
     let mut short_lives = 0_u32;
     loop {
         let begun = Instant::now();
         // SAFETY: this process has one thread.
         let child = match unsafe { fork() } {
             Ok(ForkResult::Parent { child }) => child,
-            Ok(ForkResult::Child) => return begin(roots, short_lives == 0),
+            Ok(ForkResult::Child) => return begin(roots, beginning),
             Err(error) => return say(&error.to_string(), ExitCode::FAILURE),
         };
-        if leave_stdout().is_err() || ended_by_itself(child) {
+        if null().and_then(|null| leave_streams(&null)).is_err() || ended_by_itself(child) {
             return ExitCode::SUCCESS;
         }
+        beginning = Beginning::Again;
         short_lives = if begun.elapsed() < SHORT_LIFE { short_lives + 1 } else { 1 };
         let rest = Duration::from_millis(25) * 2_u32.saturating_pow(short_lives.min(16) - 1);
         // Nothing to wait for but time.
@@ -284,19 +307,37 @@ fn ended_by_itself(server: Pid) -> bool {
 }
 
 /// The server's process. The first of them was started by somebody who holds the lock and waits for a word.
-fn begin(roots: &Roots, first: bool) -> ExitCode {
-    let server = if first { server::Server::new(roots) } else { again(roots) };
-    match server {
-        Ok(server) if first => {
-            say(READY, ExitCode::SUCCESS);
-            if leave_stdout().is_ok() { serve(roots, server) } else { ExitCode::SUCCESS }
+fn begin(roots: &Roots, beginning: Beginning) -> ExitCode {
+    // Each container has two descriptors here, each connection two.
+    let raised =
+        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    // With fewer, what there is no descriptor for is refused, and said.
+    raised.ok();
+    let first = beginning != Beginning::Again;
+    let confined = |server| null().and_then(|null| confine::confine(roots).map(|()| (server, null)));
+    match server(roots, beginning).and_then(confined) {
+        Ok((server, null)) => {
+            if first {
+                say(READY, ExitCode::SUCCESS);
+            }
+            if leave_streams(&null).is_ok() { serve(roots, server) } else { ExitCode::SUCCESS }
         }
-        Ok(server) => serve(roots, server),
         // Another one serves.
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => ExitCode::SUCCESS,
         // Whoever waits has been told; there is no reason to try again without being asked.
         Err(error) if first => say(&error.to_string(), ExitCode::SUCCESS),
         Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn server(roots: &Roots, beginning: Beginning) -> io::Result<server::Server> {
+    match beginning {
+        Beginning::First => server::Server::new(roots),
+        Beginning::Heir => {
+            let predecessor = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
+            handover::take(roots, &predecessor)
+        }
+        Beginning::Again => again(roots),
     }
 }
 
@@ -313,11 +354,6 @@ fn again(roots: &Roots) -> io::Result<server::Server> {
 }
 
 fn serve(roots: &Roots, mut server: server::Server) -> ExitCode {
-    // Each container has two descriptors here, each connection two.
-    let raised =
-        getrlimit(Resource::RLIMIT_NOFILE).and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
-    // With fewer, what there is no descriptor for is refused, and said.
-    raised.ok();
     // Without the guard, what is lost is put back by the next command.
     drop(guard::spawn(roots));
     server.run()
@@ -330,8 +366,14 @@ fn leave() -> io::Result<()> {
     sys::close_from(3)
 }
 
-fn leave_stdout() -> io::Result<()> {
-    Ok(nix::unistd::dup2_stdout(File::options().write(true).open("/dev/null")?)?)
+fn null() -> io::Result<File> {
+    File::options().read(true).write(true).open("/dev/null")
+}
+
+/// Whoever waits for the end of these sees it.
+fn leave_streams(null: &File) -> io::Result<()> {
+    nix::unistd::dup2_stdin(null)?;
+    Ok(nix::unistd::dup2_stdout(null)?)
 }
 
 fn say(text: &str, code: ExitCode) -> ExitCode {

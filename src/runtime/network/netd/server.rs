@@ -14,15 +14,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use nix::sys::socket::{Backlog, listen};
+
 use super::again::Again;
 use super::datagrams::Datagrams;
-use super::handover::{self, Handover};
+use super::handover::{self, Handover, Received};
 use super::message::{self, Outcome, Transport};
 use super::poller::{Poller, Token};
 use super::streams::Streams;
 use super::wanted::{Listener, Protocol, Target, Wanted};
 use super::zone::Zone;
-use super::{build, socket, sockets, upstream, wanted};
+use super::{OVER, build, sockets, upstream, wanted};
 use crate::runtime::network::{resolver, sandbox};
 use crate::runtime::roots::Roots;
 
@@ -33,7 +35,7 @@ const MOST_QUESTIONS: usize = 256;
 /// Questions taken from one socket before others get their turn.
 const TURN: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(5);
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub(super) const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How long whoever asks may take to say what; they have it ready.
 const SHORT_PATIENCE: Duration = Duration::from_secs(1);
@@ -77,7 +79,7 @@ pub struct Server {
 
 impl Server {
     pub fn new(roots: &Roots) -> io::Result<Self> {
-        Self::with(roots, UnixListener::bind(socket(roots))?)
+        Self::with(roots, UnixListener::bind(super::socket(roots))?)
     }
 
     fn with(roots: &Roots, control: UnixListener) -> io::Result<Self> {
@@ -186,23 +188,24 @@ impl Server {
         drop(spawned);
     }
 
-    /// Goes on where another build of this program was: with its sockets, and whoever asked it to hand over.
-    pub fn adopt(roots: &Roots, left: Handover) -> io::Result<Self> {
-        let mut server = Self::with(roots, left.control()?)?;
+    /// Goes on with the sockets of another build of this program.
+    pub fn adopt(roots: &Roots, left: &Handover, received: &mut Received) -> io::Result<Self> {
+        let control = left.control(received)?;
+        // Whoever connects from now on sees that it is this process that answers (unix(7), `SO_PEERCRED`).
+        listen(&control, Backlog::MAXALLOWABLE)?;
+        let mut server = Self::with(roots, control)?;
         for part in &left.resolvers {
-            let (udp, tcp) = part.sockets()?;
+            let (udp, tcp) = part.sockets(received)?;
             let resolver = server.add_resolver(part.inode, udp, tcp)?;
             server.resolvers.insert(part.container.clone(), resolver);
         }
         for part in &left.ports {
-            let port = server.add_port(part.open()?, part.target())?;
+            let port = server.add_port(part.open(received)?, part.target())?;
             server.ports.insert(part.listener, port);
         }
         for part in &left.streams {
-            server.streams.resume(&mut server.poller, part.connection()?)?;
+            server.streams.resume(&mut server.poller, part.connection(received)?)?;
         }
-        let asking = left.asking()?;
-        tell(&asking, &server.look()).ok();
         Ok(server)
     }
 
@@ -211,16 +214,14 @@ impl Server {
         while let Ok((stream, _)) = self.control.accept() {
             // Who only looks whether somebody listens says nothing.
             let Ok(Some(theirs)) = question(&stream) else { continue };
-            if build().is_ok_and(|own| own != theirs) {
-                // Where that fails, this one goes on serving.
-                handover::give(self, &self.roots, &stream).ok();
+            // Where that fails, this one goes on serving.
+            if build().is_ok_and(|own| own != theirs) && handover::give(self, &stream).is_ok() {
+                return true;
             }
-            let failures = self.look();
+            let mut failures = self.look();
             let over = self.is_idle();
-            if over {
-                // Before the answer: whoever comes next starts another server.
-                fs::remove_file(socket(&self.roots)).ok();
-            }
+            // Whoever asked holds the lock, and removes the socket.
+            failures.extend(over.then(|| OVER.to_owned()));
             // One that does not listen any more needs no answer.
             tell(&stream, &failures).ok();
             if over {

@@ -1,5 +1,6 @@
 //! A further process that writes the files of a log, for a container that never waits (`mode: non-blocking`): a disk that
-//! hangs holds up this process alone. What it can't take in time is dropped before it, and counted.
+//! hangs holds up this process alone. What it can't take in time is dropped before it, and counted. It has files below the
+//! log's directory, and no other right.
 //!
 //! A frame on its socket is a line: the stream as a byte, nanoseconds since 1970 as eight, the length as four (most
 //! significant first), the text. It answers with what it has lost, a line of JSON at each change, and ends with the
@@ -18,8 +19,8 @@ use nix::sched::CloneFlags;
 use super::kept::{Kept, Loss};
 use crate::runtime::container::logs::form::Piece;
 use crate::runtime::container::{Config, exec};
-use crate::runtime::init::Launched;
-use crate::runtime::sys;
+use crate::runtime::init::{self, Launched};
+use crate::runtime::{confine, sys};
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 64 << 10;
@@ -88,6 +89,8 @@ fn write(mut lines: UnixStream, desk: &Desk) -> io::Result<()> {
     let directory = File::open(&desk.directory)?;
     let _turn = Flock::lock(directory, FlockArg::LockExclusive).map_err(|(_, error)| io::Error::from(error))?;
     let Some(mut kept) = Kept::new(&desk.directory, &desk.config) else { return Ok(()) };
+    init::keep_capabilities(&[])?;
+    confine::to_files_below(&desk.directory)?;
     let (mut bytes, mut piece) = (Vec::new(), vec![0; PIECE]);
     let mut known = Loss::default();
     loop {

@@ -58,8 +58,8 @@
 //!   different roots never touch each other's links, rules and groups, and no rule of anybody else is read or changed.
 //! - Paths that an image or a container can influence are resolved by openat2(2) inside a root, never by name.
 //! - A security step that fails ends the start of the container.
-//! - What reads strangers' bytes has given up what it does not need ([`runtime::confine`]): layers are unpacked so, and
-//!   containers asked how they are.
+//! - What reads strangers' bytes has given up what it does not need ([`runtime::confine`]): layers are unpacked so,
+//!   containers asked how they are, and names and ports served.
 //! - No process of this program executes what a container names: a small static one does ([`runtime::init::launcher`]). The
 //!   supervisor is executed from a mount that nobody can write to.
 //! - No environment variable is read below `cli`, but for the places of docker's passwords and of registries' settings

@@ -113,14 +113,48 @@ fn create(roots: &Roots, arguments: &NetworkCreate) -> Result<ExitCode, Failure>
         driver: arguments.driver.clone(),
         options: pairs("--opt", &arguments.opt)?,
         internal: arguments.internal,
-        subnet: arguments.subnet.clone(),
-        gateway: arguments.gateway.as_deref().map(|text| options::address("--gateway", text)).transpose()?,
+        attachable: arguments.attachable,
         labels: pairs("--label", &arguments.label)?,
-        ..NetworkConfig::default()
+        ..addresses(arguments)?
     };
     create_network(roots, &wanted)?;
     view::out(&format!("{}\n", arguments.name))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// The flags on addresses, each of the family that it names.
+fn addresses(arguments: &NetworkCreate) -> Result<NetworkConfig, Failure> {
+    let is_address = |flag, text: &String| options::address(flag, text);
+    let gateway = arguments.gateway.iter().map(|text| is_address("--gateway", text)).collect::<Result<Vec<_>, _>>()?;
+    let [subnet, ipv6_subnet] = of_families("--subnet", &arguments.subnet)?;
+    let [ip_range, ipv6_range] = of_families("--ip-range", &arguments.ip_range)?;
+    let [gateway, ipv6_gateway] = of_families("--gateway", &gateway)?;
+    let mut aux_addresses = BTreeMap::new();
+    for text in &arguments.aux_address {
+        let (what, address) = options::setting("--aux-address", text)?;
+        aux_addresses.insert(what, is_address("--aux-address", &address)?);
+    }
+    Ok(NetworkConfig {
+        ipv4: arguments.ipv4,
+        subnet,
+        ip_range,
+        gateway,
+        ipv6: arguments.ipv6 || ipv6_subnet.is_some(),
+        ipv6_subnet,
+        ipv6_range,
+        ipv6_gateway,
+        aux_addresses,
+        ..NetworkConfig::default()
+    })
+}
+
+/// The value of IPv4 and the one of IPv6, which alone has colons.
+fn of_families(flag: &str, texts: &[String]) -> Result<[Option<String>; 2], Failure> {
+    let (six, four): (Vec<&String>, Vec<&String>) = texts.iter().partition(|text| text.contains(':'));
+    match four.len() > 1 || six.len() > 1 {
+        true => Err(Failure::new(format!("{flag}: a network has one of each family at most"))),
+        false => Ok([four, six].map(|all| all.into_iter().next().cloned())),
+    }
 }
 
 fn rm(roots: &Roots, arguments: &ObjectNames) -> Result<ExitCode, Failure> {

@@ -100,7 +100,7 @@ pub fn linux_change(kind: Kind, field: &str) -> Change {
     let first = field.split('.').next().unwrap_or(field);
     match kind {
         Kind::Image => Change::InPlace,
-        Kind::Network if first == "labels" => Change::InPlace,
+        Kind::Network if first == "labels" || first == "attachable" => Change::InPlace,
         Kind::Network => Change::Replace,
         Kind::Volume if first == "labels" || first == "protect" => Change::InPlace,
         Kind::Volume => Change::LosesData,

@@ -163,19 +163,66 @@ pub enum PullPolicy {
 }
 
 /// A network: one layer-2 segment that containers share.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NetworkConfig {
     /// The name on the engine, `STACK_NAME` unless the file names it.
     pub name: String,
     pub driver: String,
     pub options: BTreeMap<String, String>,
     pub internal: bool,
+    /// `false`: it has IPv6 alone.
+    #[serde(default = "yes")]
+    pub ipv4: bool,
+    /// The three of IPv4.
     pub subnet: Option<String>,
     pub ip_range: Option<String>,
     pub gateway: Option<String>,
+    /// Whether it has IPv6 too.
+    #[serde(default)]
+    pub ipv6: bool,
+    #[serde(default)]
+    pub ipv6_subnet: Option<String>,
+    #[serde(default)]
+    pub ipv6_range: Option<String>,
+    #[serde(default)]
+    pub ipv6_gateway: Option<String>,
+    /// Addresses of either family that somebody else has, by what they are for.
+    #[serde(default)]
+    pub aux_addresses: BTreeMap<String, String>,
+    /// Containers of no stack may join it, which they always may; kept for who asks.
+    #[serde(default)]
+    pub attachable: bool,
     /// Made and kept by somebody else: looked for, never made, changed or removed.
     pub external: bool,
     pub labels: BTreeMap<String, String>,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// IPv4 alone, in any free subnet.
+impl Default for NetworkConfig {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            driver: String::new(),
+            options: BTreeMap::new(),
+            internal: false,
+            ipv4: true,
+            subnet: None,
+            ip_range: None,
+            gateway: None,
+            ipv6: false,
+            ipv6_subnet: None,
+            ipv6_range: None,
+            ipv6_gateway: None,
+            aux_addresses: BTreeMap::new(),
+            attachable: false,
+            external: false,
+            labels: BTreeMap::new(),
+        }
+    }
 }
 
 /// A volume: a directory that outlives containers. Removed only with consent.
@@ -407,6 +454,11 @@ impl Default for NetworkMode {
 pub struct Endpoint {
     pub aliases: Vec<String>,
     pub ipv4_address: Option<String>,
+    #[serde(default)]
+    pub ipv6_address: Option<String>,
+    /// Further ones, that count on the link alone.
+    #[serde(default)]
+    pub link_local_ips: Vec<String>,
     pub mac_address: Option<String>,
     pub gw_priority: i64,
     /// Higher is connected earlier, and so has the lower interface number.

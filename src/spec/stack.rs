@@ -225,6 +225,14 @@ pub struct IpamPool {
     pub aux_addresses: BTreeMap<String, IpAddr>,
 }
 
+impl IpamPool {
+    /// Of which family it is, by what it names; IPv4 where it names nothing.
+    pub fn is_ipv6(&self) -> bool {
+        let named = self.subnet.or(self.ip_range).map(|subnet| subnet.address);
+        named.or(self.gateway).or(self.aux_addresses.values().next().copied()).is_some_and(|it| it.is_ipv6())
+    }
+}
+
 /// An address prefix. The host bits of `address` are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Subnet {

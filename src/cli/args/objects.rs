@@ -327,12 +327,27 @@ pub enum NetworkCommand {
 pub struct NetworkCreate {
     /// The network's name
     pub name: String,
-    /// Its addresses, such as 10.1.2.0/24; a free range when absent
+    /// Its addresses, such as 10.1.2.0/24 or fd00:1::/64, one range of each family at most; free ones when absent
     #[arg(long, value_name = "SUBNET")]
-    pub subnet: Option<String>,
-    /// This host's address in it; the first when absent
+    pub subnet: Vec<String>,
+    /// This host's address in one of them; the first when absent
     #[arg(long, value_name = "ADDRESS")]
-    pub gateway: Option<String>,
+    pub gateway: Vec<String>,
+    /// The part of a subnet that containers get their addresses from
+    #[arg(long, value_name = "SUBNET")]
+    pub ip_range: Vec<String>,
+    /// An address that somebody else has, by what it is for
+    #[arg(long, value_name = "NAME=ADDRESS")]
+    pub aux_address: Vec<String>,
+    /// Whether it has IPv6; one with such a subnet has it anyway
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub ipv6: bool,
+    /// Whether it has IPv4
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_value_t = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    pub ipv4: bool,
+    /// Containers made by hand may join it, which they always may
+    #[arg(long)]
+    pub attachable: bool,
     /// No way in or out, but between its containers
     #[arg(long)]
     pub internal: bool,

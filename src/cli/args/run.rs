@@ -174,6 +174,12 @@ pub struct RunNetwork {
     /// Its address in the network
     #[arg(long, value_name = "ADDRESS")]
     pub ip: Option<String>,
+    /// Its address of IPv6 in the network
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip6: Option<String>,
+    /// A further address of it there, that counts on the link alone
+    #[arg(long, value_name = "ADDRESS")]
+    pub link_local_ip: Vec<String>,
     /// Its hardware address there
     #[arg(long, value_name = "ADDRESS")]
     pub mac_address: Option<String>,

@@ -61,10 +61,19 @@ pub fn network(roots: &Roots, one: &network::Network) -> Result<Value, Failure> 
         "EnableIPv6": one.range(Family::V6).is_some(),
         "IPAM": {"Driver": "default", "Config": one.ranges.iter().map(pool).collect::<Vec<_>>()},
         "Containers": containers,
-        "Options": {"com.docker.network.bridge.name": one.bridge},
+        "Attachable": one.config.declared["attachable"] == true,
+        "Ingress": false,
+        "Options": options_of(one),
         "Labels": one.config.labels,
         "Stack": {"Stack": one.config.labels.get(label::STACK), "Declared": one.config.declared},
     }))
+}
+
+/// Those that were asked for, and the bridge's name in any case.
+fn options_of(one: &network::Network) -> Value {
+    let mut options = one.config.declared["options"].as_object().cloned().unwrap_or_default();
+    options.insert("com.docker.network.bridge.name".to_owned(), json!(one.bridge));
+    Value::Object(options)
 }
 
 /// What was asked for and is not the whole subnet is only there where it was.

@@ -15,6 +15,12 @@ pub fn network(run: &Run) -> Result<NetworkMode, FlagError> {
     let first = Endpoint {
         aliases: flags.network_alias.clone(),
         ipv4_address: flags.ip.as_deref().map(|text| ipv4("--ip", text)).transpose()?,
+        ipv6_address: flags.ip6.as_deref().map(|text| ipv6("--ip6", text)).transpose()?,
+        link_local_ips: flags
+            .link_local_ip
+            .iter()
+            .map(|text| address("--link-local-ip", text))
+            .collect::<Result<_, _>>()?,
         mac_address: flags.mac_address.as_deref().map(mac_address).transpose()?,
         ..Endpoint::default()
     };
@@ -68,6 +74,13 @@ fn ipv4(flag: &'static str, text: &str) -> Result<String, FlagError> {
     }
 }
 
+fn ipv6(flag: &'static str, text: &str) -> Result<String, FlagError> {
+    match text.parse::<std::net::Ipv6Addr>() {
+        Ok(_) => Ok(text.to_owned()),
+        Err(_) => Err(wrong(flag, text, "expected an IPv6 address")),
+    }
+}
+
 fn mac_address(text: &str) -> Result<String, FlagError> {
     let byte = |part: &str| part.len() == 2 && u8::from_str_radix(part, 16).is_ok();
     let parts: Vec<&str> = text.split([':', '-']).collect();
@@ -77,9 +90,9 @@ fn mac_address(text: &str) -> Result<String, FlagError> {
 
 /// `PORT[-PORT][/PROTOCOL]`, as `PORT/PROTOCOL` each.
 pub fn expose(text: &str) -> Result<Vec<String>, FlagError> {
-    let error = || wrong("--expose", text, "expected PORT[/tcp|udp]");
+    let error = || wrong("--expose", text, "expected PORT[/tcp|udp|sctp]");
     let (numbers, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    let (first, last) = range(numbers).filter(|_| ["tcp", "udp"].contains(&protocol)).ok_or_else(error)?;
+    let (first, last) = range(numbers).filter(|_| ["tcp", "udp", "sctp"].contains(&protocol)).ok_or_else(error)?;
     Ok((first..=last).map(|port| format!("{port}/{protocol}")).collect())
 }
 
@@ -96,9 +109,10 @@ pub fn published(exposed: &[String], already: &[Port]) -> Vec<Port> {
 
 /// `[[IP:]HOST:]CONTAINER[/PROTOCOL]`, with ranges `8000-8010:8000-8010` and `[IPv6]` in brackets.
 pub fn ports(text: &str) -> Result<Vec<Port>, FlagError> {
-    let error = || wrong("--publish", text, "expected [IP:]HOST:CONTAINER[/tcp|udp], for example 127.0.0.1:8080:80");
+    let error =
+        || wrong("--publish", text, "expected [IP:]HOST:CONTAINER[/tcp|udp|sctp], for example 127.0.0.1:8080:80");
     let (address, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
-    if !["tcp", "udp"].contains(&protocol) {
+    if !["tcp", "udp", "sctp"].contains(&protocol) {
         return Err(error());
     }
     let (rest, target) = address.rsplit_once(':').map_or(("", address), |(rest, target)| (rest, target));
@@ -165,6 +179,7 @@ mod tests {
             ("80", vec![port(None, 0, 80, "tcp")]),
             ("8080:80", vec![port(None, 8080, 80, "tcp")]),
             ("53:53/udp", vec![port(None, 53, 53, "udp")]),
+            ("36:36/sctp", vec![port(None, 36, 36, "sctp")]),
             ("127.0.0.1:8080:80", vec![port(Some("127.0.0.1"), 8080, 80, "tcp")]),
             ("[::1]:8080:80", vec![port(Some("::1"), 8080, 80, "tcp")]),
             ("10-11:20-21", vec![port(None, 10, 20, "tcp"), port(None, 11, 21, "tcp")]),

@@ -4,26 +4,44 @@ use std::net::IpAddr;
 
 use super::containers::Error;
 use super::naming;
-use super::unsupported::MTU;
 use crate::reconcile::resource::{self, ContainerConfig, NetworkMode};
 use crate::runtime::container::{self, Config, Removal, Start};
-use crate::runtime::network::{self, Attachment, Connect, Join, NetworkConfig, Pool, Port, netd, sandbox};
+use crate::runtime::network::options::{self, BridgeOptions};
+use crate::runtime::network::{
+    self, Attachment, Connect, Family, Join, NetworkConfig, Pool, Port, Subnet, netd, sandbox,
+};
 use crate::runtime::roots::Roots;
 
 /// The network of containers that name none, made when it is first needed.
 pub const DEFAULT_NETWORK: &str = "default";
 
 fn config(wanted: &resource::NetworkConfig) -> Result<NetworkConfig, Error> {
-    let subnet = wanted.subnet.as_ref().map(|text| text.parse()).transpose()?;
-    let gateway = wanted.gateway.as_ref().and_then(|text| text.parse().ok());
+    let four = pool(wanted, Family::V4, [&wanted.subnet, &wanted.ip_range, &wanted.gateway])?;
+    let six = pool(wanted, Family::V6, [&wanted.ipv6_subnet, &wanted.ipv6_range, &wanted.ipv6_gateway])?;
     Ok(NetworkConfig {
         name: wanted.name.clone(),
-        ipv4: Some(Pool { subnet, gateway, ..Pool::default() }),
-        ipv6: None,
+        ipv4: Some(four).filter(|_| wanted.ipv4),
+        ipv6: Some(six).filter(|_| wanted.ipv6),
+        options: BridgeOptions::parse(&wanted.options)?,
         internal: wanted.internal,
-        mtu: wanted.options.get(MTU).and_then(|text| text.parse().ok()),
+        mtu: options::mtu(&wanted.options)?,
         labels: wanted.labels.clone(),
         declared: serde_json::to_value(wanted)?,
+    })
+}
+
+fn pool(
+    wanted: &resource::NetworkConfig,
+    family: Family,
+    [subnet, range, gateway]: [&Option<String>; 3],
+) -> Result<Pool, Error> {
+    let subnet_of = |text: &Option<String>| text.as_ref().map(|text| text.parse::<Subnet>()).transpose();
+    let reserved = wanted.aux_addresses.iter().filter_map(|(what, text)| Some((what.clone(), text.parse().ok()?)));
+    Ok(Pool {
+        subnet: subnet_of(subnet)?,
+        gateway: gateway.as_ref().and_then(|text| text.parse().ok()),
+        ip_range: subnet_of(range)?,
+        reserved: reserved.filter(|(_, address)| Family::of(*address) == family).collect(),
     })
 }
 
@@ -166,7 +184,8 @@ fn joins(wanted: &ContainerConfig) -> Vec<Join> {
         Join {
             network: name.clone(),
             names,
-            addresses: endpoint.ipv4_address.iter().filter_map(|text| text.parse().ok()).collect(),
+            addresses: addresses(endpoint.ipv4_address.iter().chain(&endpoint.ipv6_address)),
+            link_local: addresses(&endpoint.link_local_ips),
             hardware_address: endpoint.mac_address.as_ref().and_then(|text| hardware_address(text)),
             interface: endpoint.interface_name.clone(),
             gateway_priority: endpoint.gw_priority,
@@ -176,6 +195,10 @@ fn joins(wanted: &ContainerConfig) -> Vec<Join> {
     let mut networks: Vec<_> = networks.iter().collect();
     networks.sort_by_key(|(name, endpoint)| (std::cmp::Reverse(endpoint.priority), *name));
     networks.into_iter().map(join).collect()
+}
+
+fn addresses<'a>(texts: impl IntoIterator<Item = &'a String>) -> Vec<IpAddr> {
+    texts.into_iter().filter_map(|text| text.parse().ok()).collect()
 }
 
 fn hardware_address(text: &str) -> Option<[u8; 6]> {

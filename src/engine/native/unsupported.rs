@@ -3,10 +3,8 @@
 
 use crate::reconcile::engine::Unsupported;
 use crate::reconcile::resource::{Config, ContainerConfig, Logging, MountSource, NetworkConfig};
+use crate::runtime::network::options;
 use crate::spec::logging;
-
-/// The one option of a bridge that has an effect.
-pub const MTU: &str = "com.docker.network.driver.mtu";
 
 /// All of them, in no particular order.
 pub fn unsupported(config: &Config) -> Vec<Unsupported> {
@@ -26,11 +24,8 @@ fn of_network(network: &NetworkConfig) -> Vec<Unsupported> {
     if network.driver != "bridge" {
         found.push(one("driver", format!("there is no driver `{}`: it is a bridge", network.driver)));
     }
-    for key in network.options.keys().filter(|key| *key != MTU) {
+    for key in network.options.keys().filter(|key| !options::KNOWN.contains(&key.as_str())) {
         found.push(one("driver_opts", format!("the option `{key}` has no effect")));
-    }
-    if network.ip_range.is_some() {
-        found.push(one("ipam.config.ip_range", "addresses come from the whole subnet"));
     }
     found
 }
@@ -97,6 +92,6 @@ mod tests {
         let network =
             NetworkConfig { driver: "macvlan".into(), ip_range: Some("10.0.0.0/8".into()), ..Default::default() };
         let keys: Vec<String> = of_network(&network).into_iter().map(|it| it.key).collect();
-        assert_eq!(keys, ["driver", "ipam.config.ip_range"]);
+        assert_eq!(keys, ["driver"]);
     }
 }

@@ -1,6 +1,7 @@
 //! One replica of one container.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::path::Path;
 
 use super::LowerError;
@@ -383,12 +384,6 @@ fn network_mode(context: &mut Context, service: &str, container: &spec::Containe
 
 fn note_attachment(context: &mut Context, service: &str, key: &str, attachment: &spec::NetworkAttachment) {
     let path = format!("containers.{service}.networks.{key}");
-    if attachment.ipv6_address.is_some() {
-        context.note(format!("{path}.ipv6_address"), "endpoints have one IPv4 address");
-    }
-    if !attachment.link_local_ips.is_empty() {
-        context.note(format!("{path}.link_local_ips"), "endpoints have one IPv4 address");
-    }
     if !attachment.driver_opts.is_empty() {
         context.note(format!("{path}.driver_opts"), "endpoints have no options");
     }
@@ -414,6 +409,8 @@ fn endpoint(
         aliases,
         // Only one replica can have the address; the others get one of their own.
         ipv4_address: attachment.ipv4_address.filter(|_| number == 1).map(|address| address.to_string()),
+        ipv6_address: attachment.ipv6_address.filter(|_| number == 1).map(|address| address.to_string()),
+        link_local_ips: attachment.link_local_ips.iter().filter(|_| number == 1).map(IpAddr::to_string).collect(),
         mac_address: attachment.mac_address.clone().or(own_mac).filter(|_| number == 1),
         gw_priority: attachment.gw_priority,
         priority: attachment.priority,

@@ -180,34 +180,45 @@ fn owned(labels: &BTreeMap<String, String>, stack: &str, kind_label: &str, key: 
 }
 
 fn lower_network(key: &str, network: &spec::Network, context: &mut Context) -> NetworkConfig {
-    let pool = network.ipam.pools.first();
     let path = |word: &str| format!("networks.{key}.{word}");
-    if network.ipam.pools.len() > 1 {
-        context.note(path("ipam.config"), "only the first address pool is used");
+    let [four, six] = [false, true].map(|ipv6| {
+        let mut pools = network.ipam.pools.iter().filter(|pool| pool.is_ipv6() == ipv6);
+        (pools.next(), pools.next().is_some())
+    });
+    if four.1 || six.1 {
+        context.note(path("ipam.config"), "only the first address pool of each family is used");
     }
+    let (four, six) = (four.0, six.0);
+    let (ipv4, ipv6) = (network.enable_ipv4 != Some(false), network.enable_ipv6.unwrap_or(six.is_some()));
+    if four.is_some() && !ipv4 || six.is_some() && !ipv6 {
+        context.note(path("ipam.config"), "the pool of a family that is not enabled is not used");
+    }
+    let (four, six) = (four.filter(|_| ipv4), six.filter(|_| ipv6));
     if network.ipam.driver.as_deref().is_some_and(|driver| driver != "default") {
         context.note(path("ipam.driver"), "addresses are managed by the engine's own rules");
     }
     if !network.ipam.options.is_empty() {
         context.note(path("ipam.options"), "addresses are managed by the engine's own rules");
     }
-    if network.ipam.pools.iter().any(|pool| !pool.aux_addresses.is_empty()) {
-        context.note(path("ipam.config.aux_addresses"), "no address is kept free");
-    }
-    if network.enable_ipv6 == Some(true) {
-        context.note(path("enable_ipv6"), "networks have IPv4 addresses only");
-    }
-    if network.enable_ipv4 == Some(false) {
-        context.note(path("enable_ipv4"), "networks have IPv4 addresses");
-    }
+    let aux_addresses = [four, six].into_iter().flatten().flat_map(|pool| &pool.aux_addresses);
+    let subnet = |pool: Option<&spec::IpamPool>| pool.and_then(|pool| pool.subnet).map(|it| it.to_string());
+    let range = |pool: Option<&spec::IpamPool>| pool.and_then(|pool| pool.ip_range).map(|it| it.to_string());
+    let gateway = |pool: Option<&spec::IpamPool>| pool.and_then(|pool| pool.gateway).map(|it| it.to_string());
     NetworkConfig {
         name: network.name.clone(),
         driver: network.driver.clone().unwrap_or_else(|| "bridge".to_owned()),
         options: network.driver_opts.clone(),
         internal: network.internal,
-        subnet: pool.and_then(|pool| pool.subnet).map(|subnet| subnet.to_string()),
-        ip_range: pool.and_then(|pool| pool.ip_range).map(|range| range.to_string()),
-        gateway: pool.and_then(|pool| pool.gateway).map(|gateway| gateway.to_string()),
+        ipv4,
+        subnet: subnet(four),
+        ip_range: range(four),
+        gateway: gateway(four),
+        ipv6,
+        ipv6_subnet: subnet(six),
+        ipv6_range: range(six),
+        ipv6_gateway: gateway(six),
+        aux_addresses: aux_addresses.map(|(what, address)| (what.clone(), address.to_string())).collect(),
+        attachable: network.attachable,
         external: false,
         labels: owned(&network.labels, &context.stack.name, label::NETWORK, key),
     }

@@ -1,6 +1,6 @@
 //! Addresses of both versions of the internet protocol: subnets, and what a network has of one. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -215,29 +215,40 @@ impl Range {
         self.subnet.family()
     }
 
-    /// The address asked for, if it is free; else the first free one of those to be given out.
+    /// The address asked for, if it is free; else the first free one of those to be given out. `taken` tells which
+    /// containers have which.
     pub(super) fn choose(
         &self,
         network: &str,
         wanted: Option<IpAddr>,
-        taken: &BTreeSet<IpAddr>,
+        taken: &BTreeMap<IpAddr, &str>,
     ) -> Result<IpAddr, Error> {
         let name = || network.to_owned();
-        let is_free = |address: &IpAddr| {
-            *address != self.gateway
-                && !taken.contains(address)
-                && !self.reserved.values().any(|other| other == address)
-        };
         match wanted {
-            Some(address) if !self.subnet.is_host(address) => Err(Error::OutsideSubnet { address, network: name() }),
-            Some(address) if !is_free(&address) => Err(Error::AddressTaken { address, network: name() }),
-            Some(address) => Ok(address),
+            Some(address) if !self.subnet.is_host(address) => {
+                Err(Error::OutsideSubnet { address, network: name(), subnet: self.subnet })
+            }
+            Some(address) => match self.holder(address, taken) {
+                Some(holder) => Err(Error::AddressTaken { address, network: name(), holder }),
+                None => Ok(address),
+            },
             None => {
                 let part = self.ip_range.unwrap_or(self.subnet);
                 let mut all = part.numbers().take(MOST).map(|number| part.address(number));
-                let free = all.find(|address| self.subnet.is_host(*address) && is_free(address));
-                free.ok_or_else(|| Error::NoAddress(name()))
+                let is_free =
+                    |address: &IpAddr| self.subnet.is_host(*address) && self.holder(*address, taken).is_none();
+                all.find(is_free).ok_or_else(|| Error::NoAddress { network: name(), part })
             }
+        }
+    }
+
+    /// Who has this address, `None` where nobody does.
+    fn holder(&self, address: IpAddr, taken: &BTreeMap<IpAddr, &str>) -> Option<String> {
+        let reserved = || self.reserved.iter().find(|(_, other)| **other == address);
+        match taken.get(&address) {
+            Some(container) => Some(format!("container {container}")),
+            None if address == self.gateway => Some("the network's gateway".to_owned()),
+            None => reserved().map(|(what, _)| format!("{what}, of its aux_addresses")),
         }
     }
 }
@@ -267,15 +278,19 @@ mod tests {
     #[test]
     fn addresses_are_given_once() {
         let range = range("10.1.2.0/29");
-        let mut taken = BTreeSet::new();
+        let mut taken = BTreeMap::new();
         for number in 2..=6 {
             let address = range.choose("n", None, &taken).unwrap();
             assert_eq!(address, range.subnet.address(number));
-            taken.insert(address);
+            taken.insert(address, "web");
         }
-        assert!(matches!(range.choose("n", None, &taken), Err(Error::NoAddress(_))));
+        assert!(matches!(range.choose("n", None, &taken), Err(Error::NoAddress { .. })));
         let wanted = |text: &str| range.choose("n", Some(text.parse().unwrap()), &taken);
-        assert!(matches!(wanted("10.1.2.3"), Err(Error::AddressTaken { .. })));
+        let who = |text: &str| match wanted(text) {
+            Err(Error::AddressTaken { holder, .. }) => holder,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((who("10.1.2.3"), who("10.1.2.1")), ("container web".into(), "the network's gateway".into()));
         for outside in ["10.1.3.3", "10.1.2.0", "10.1.2.7", "fd00::1"] {
             assert!(matches!(wanted(outside), Err(Error::OutsideSubnet { .. })), "{outside}");
         }
@@ -286,13 +301,13 @@ mod tests {
         let mut six = range("fd00:1::/64");
         six.ip_range = Some("fd00:1::10/126".parse().unwrap());
         six.reserved.insert("router".into(), "fd00:1::10".parse().unwrap());
-        let mut taken = BTreeSet::new();
+        let mut taken = BTreeMap::new();
         for expected in ["fd00:1::11", "fd00:1::12", "fd00:1::13"] {
             let address = six.choose("n", None, &taken).unwrap();
             assert_eq!(address, expected.parse::<IpAddr>().unwrap());
-            taken.insert(address);
+            taken.insert(address, "web");
         }
-        assert!(matches!(six.choose("n", None, &taken), Err(Error::NoAddress(_))));
+        assert!(matches!(six.choose("n", None, &taken), Err(Error::NoAddress { .. })));
         let wanted = |text: &str| six.choose("n", Some(text.parse().unwrap()), &taken);
         assert!(matches!(wanted("fd00:1::10"), Err(Error::AddressTaken { .. })));
         assert!(wanted("fd00:1::ffff").is_ok() && wanted("fd00:2::2").is_err());

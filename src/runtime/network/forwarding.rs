@@ -8,7 +8,7 @@
 //! for a bridge of ours are dropped by our table (see `rules`), and with the last network they are turned off again. If
 //! somebody else turns forwarding on for the whole host later, the record is dropped and the host is theirs.
 //!
-//! A kernel before 6.17 knows no such setting by link for IPv6: there the host as a whole has it turned on, with the links
+//! An older kernel knows no such setting by link for IPv6: there the host as a whole has it turned on, with the links
 //! that learn their routes from routers going on to do so (`accept_ra=2`), and all links are written down.
 
 use std::collections::BTreeSet;

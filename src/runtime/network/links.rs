@@ -148,13 +148,14 @@ pub fn set_up(socket: &mut Socket, index: i32) -> io::Result<()> {
 }
 
 /// Whether the bridge sends back by this port of it what came in by it: a container that reaches itself through a
-/// published port needs that where rules are applied to bridged packets too (br_netfilter).
-pub fn set_hairpin(socket: &mut Socket, index: i32, on: bool) -> io::Result<()> {
+/// published port needs that where rules are applied to bridged packets too (br_netfilter). And whether it keeps apart
+/// this port and others that it does (`IFLA_BRPORT_ISOLATED`).
+pub fn set_port(socket: &mut Socket, index: i32, hairpin: bool, isolated: bool) -> io::Result<()> {
     let mut header = link_header(index, 0, 0);
     header[0] = libc::AF_BRIDGE as u8;
     let mut message = Message::new(SET_LINK, ACK, &header);
     message.nested(12, |port| {
-        port.attribute(4, &[u8::from(on)]);
+        port.attribute(4, &[u8::from(hairpin)]).attribute(33, &[u8::from(isolated)]);
     });
     socket.ask(&message)
 }

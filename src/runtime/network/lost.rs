@@ -75,7 +75,7 @@ impl Seen {
             None => vec![format!("link {name} gone")],
             Some(link) if !link.up => vec![format!("link {name} down")],
             Some(link) => {
-                let gateways = network.ranges.iter().map(|range| range.gateway);
+                let gateways = network.own_ranges().map(|range| range.gateway);
                 let lost = gateways.filter(|gateway| !self.addresses.contains(&(link.index, *gateway)));
                 lost.map(|gateway| format!("address {gateway} of link {name} gone")).collect()
             }

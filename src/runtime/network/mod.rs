@@ -11,6 +11,7 @@ mod lost;
 pub mod netd;
 pub mod netlink;
 mod nft;
+pub mod options;
 mod place;
 mod ports;
 pub mod records;
@@ -18,12 +19,13 @@ mod resolver;
 mod rules;
 pub mod sandbox;
 mod say;
+mod six;
 mod subnets;
 #[cfg(test)]
 mod tests;
 mod trial;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -64,15 +66,25 @@ pub enum Error {
     )]
     Overlap { name: String, subnet: String, other: String },
     #[error(
-        "all subnets that networks are given are in use on this host\n  help: name a free one, `ipam: {{config: [{{subnet: …}}]}}`"
+        "all {0} subnets that networks are given ({1}) are in use on this host\n  help: name a free one, `ipam: {{config: [{{subnet: …}}]}}`, or give the engine other pools: docs/networks.md"
     )]
-    NoSubnet,
-    #[error("network {0:?} has no free address left\n  help: a larger `subnet` has more")]
-    NoAddress(String),
-    #[error("address {address} of network {network:?} is taken")]
-    AddressTaken { address: IpAddr, network: String },
-    #[error("address {address} is not in the subnet of network {network:?}")]
-    OutsideSubnet { address: IpAddr, network: String },
+    NoSubnet(Family, String),
+    #[error("network {network:?} has no free address left in {part}\n  help: a larger `subnet` or `ip_range` has more")]
+    NoAddress { network: String, part: Subnet },
+    #[error("address {address} of network {network:?} is taken by {holder}\n  help: ask for another one, or for none")]
+    AddressTaken { address: IpAddr, network: String, holder: String },
+    #[error("address {address} is not in the subnet {subnet} of network {network:?}")]
+    OutsideSubnet { address: IpAddr, network: String, subnet: Subnet },
+    #[error("address {address}: network {network:?} has no {family}\n  help: `enable_{word}: true` gives it that", family = Family::of(*address), word = Family::of(*address).to_string().to_lowercase())]
+    NoFamily { address: IpAddr, network: String },
+    #[error("network {0:?} has neither IPv4 nor IPv6\n  help: remove `enable_ipv4: false`, or say `enable_ipv6: true`")]
+    NoFamilies(String),
+    #[error("option {key}: {value:?} is not {expected}")]
+    Option { key: String, value: String, expected: &'static str },
+    #[error(
+        "network {network:?}: a link {link:?} is there already, and is not of this engine\n  help: name another one, or remove that: `ip link delete {link}`"
+    )]
+    LinkTaken { network: String, link: String },
     #[error("port {port} is taken by {holder}\n  help: publish another host port, or stop what holds it")]
     PortTaken { port: String, holder: String },
     #[error("network {0:?}: letters, digits, `_`, `.` and `-` only, first a letter or digit, 128 at most")]
@@ -113,6 +125,8 @@ pub struct Join {
     pub names: Vec<String>,
     /// Those that it is to have, one of a family at most.
     pub addresses: Vec<IpAddr>,
+    /// Further ones, that count on the link alone.
+    pub link_local: Vec<IpAddr>,
     pub hardware_address: Option<[u8; 6]>,
     pub interface: Option<String>,
     pub gateway_priority: i64,
@@ -281,10 +295,24 @@ pub fn update(roots: &Roots, config: &NetworkConfig) -> Result<(), Error> {
 }
 
 fn plan(roots: &Roots, config: &NetworkConfig, lost: &[Subnet]) -> Result<Network, Error> {
-    let bridge = link_name(roots, &["bridge", &config.name]);
+    let bridge = match &config.options.name {
+        Some(name) => free_name(config, name)?,
+        None => link_name(roots, &["bridge", &config.name]),
+    };
+    if config.pools().next().is_none() {
+        return Err(Error::NoFamilies(config.name.clone()));
+    }
     let ranges = config.pools().map(|(family, pool)| range(roots, config, family, pool, &bridge, lost));
     let ranges = ranges.collect::<Result<_, Error>>()?;
     Ok(Network { version: records::VERSION, config: config.clone(), bridge, ranges })
+}
+
+/// A link's name that was asked for, unless somebody else's has it.
+fn free_name(config: &NetworkConfig, name: &str) -> Result<String, Error> {
+    match links::index(name).map_err(kernel(format!("network {}: find the bridge", config.name)))? {
+        Some(_) => Err(Error::LinkTaken { network: config.name.clone(), link: name.to_owned() }),
+        None => Ok(name.to_owned()),
+    }
 }
 
 /// The subnet that was asked for, or a free one.
@@ -304,7 +332,12 @@ fn range(
         None => subnets::free(roots, family, bridge, lost)?,
     };
     let gateway = pool.gateway.unwrap_or_else(|| subnet.address(1));
-    Ok(Range { subnet, gateway, ip_range: pool.ip_range, reserved: pool.reserved.clone() })
+    let part = pool.ip_range.map(Subnet::network).filter(|address| !subnet.holds(*address));
+    let mut named = std::iter::once(gateway).chain(pool.reserved.values().copied());
+    match part.or_else(|| named.find(|address| !subnet.is_host(*address))) {
+        Some(address) => Err(Error::OutsideSubnet { address, network: config.name.clone(), subnet }),
+        None => Ok(Range { subnet, gateway, ip_range: pool.ip_range, reserved: pool.reserved.clone() }),
+    }
 }
 
 /// What was asked for, or else the largest packet that the host's way out takes, at most Ethernet's.
@@ -317,7 +350,8 @@ fn mtu(socket: &mut Socket, network: &Network) -> io::Result<u32> {
     Ok(links.map(|link| link.mtu).min().map_or(1500, |mtu| mtu.clamp(576, 1500)))
 }
 
-/// The bridge and its address, and the bridge's index. It has no IPv6 and takes no advice on routes before it is up.
+/// The bridge and its addresses, and the bridge's index. It takes no advice on routes, and has IPv6 only where the
+/// network does.
 fn make(network: &Network) -> Result<i32, Error> {
     let failed = |what: &str| kernel(format!("network {}: {what}", network.config.name));
     let mut socket = route_socket()?;
@@ -325,9 +359,13 @@ fn make(network: &Network) -> Result<i32, Error> {
     let mtu = mtu(&mut socket, network).map_err(failed("list the host's links"))?;
     links::make_bridge(&mut socket, &network.bridge, address, mtu).map_err(failed("make the bridge"))?;
     let index = links::existing(&network.bridge).map_err(failed("find the bridge"))?;
-    set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", network.bridge), "1")?;
+    let has_ipv6 = network.own_ranges().any(|range| range.family() == Family::V6);
+    let off = if has_ipv6 { "0" } else { "1" };
+    for (setting, value) in [("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", off)] {
+        set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/{setting}", network.bridge), value)?;
+    }
     links::set_up(&mut socket, index).map_err(failed("set the bridge up"))?;
-    for range in &network.ranges {
+    for range in network.own_ranges() {
         let added = links::add_address(&mut socket, index, range.gateway, range.subnet.prefix());
         added.map_err(failed("give the bridge its address"))?;
     }
@@ -430,8 +468,19 @@ pub fn connect(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
         before = Attachment::default();
     }
     // Of the host's network; all else is in that of the networks.
-    let ports = ports::choose(&connect.ports, &before.ports, &others)?;
+    let wanted = bound(roots, connect)?;
+    let ports = ports::choose(&wanted, &before.ports, &others)?;
     place::there(roots, || connect_there(roots, connect, &before, &others, ports))
+}
+
+/// The ports that are asked for, those that name no address on the one that the network says.
+fn bound(roots: &Roots, connect: &Connect) -> Result<Vec<Port>, Error> {
+    let networks = connect.joins.iter().map(|join| get(roots, &join.network)).collect::<Result<Vec<_>, _>>()?;
+    let joins = connect.joins.iter().zip(&networks).filter(|(_, network)| !network.config.internal);
+    let way_out = joins.min_by_key(|(join, _)| (std::cmp::Reverse(join.gateway_priority), &join.network));
+    let binding = way_out.and_then(|(_, network)| network.config.options.binding);
+    let bind = |port: &Port| Port { host_ip: port.host_ip.or(binding), ..port.clone() };
+    Ok(connect.ports.iter().map(bind).collect())
 }
 
 /// The lock is held.
@@ -474,11 +523,13 @@ fn choose_endpoints(
     for (number, join) in connect.joins.iter().enumerate() {
         let network = ensure(roots, &get(roots, &join.network)?.config)?;
         let addresses = choose_addresses(&network, join, before, others)?;
+        let prefix = network.config.options.interface_prefix.as_deref().unwrap_or("eth");
         let own = addresses.first().map_or([0x02, 0x42, 0, 0, 0, 2], |address| hardware_address(*address));
         let endpoint = Endpoint {
             addresses,
+            link_local: join.link_local.clone(),
             hardware_address: join.hardware_address.unwrap_or(own),
-            interface: join.interface.clone().unwrap_or_else(|| format!("eth{number}")),
+            interface: join.interface.clone().unwrap_or_else(|| format!("{prefix}{number}")),
             names: join.names.clone(),
             gateway_priority: join.gateway_priority,
         };
@@ -492,24 +543,25 @@ fn choose_endpoints(
 }
 
 /// One of each family that the network has: those asked for, those that it had, else free ones.
-fn choose_addresses(
+fn choose_addresses<'a>(
     network: &Network,
     join: &Join,
     before: &Attachment,
-    others: &[Attachment],
+    others: &'a [Attachment],
 ) -> Result<Vec<IpAddr>, Error> {
     let name = &network.config.name;
     let of = |one: &Attachment| one.endpoints.get(name).map(|endpoint| endpoint.addresses.clone()).unwrap_or_default();
-    let taken: BTreeSet<IpAddr> = others.iter().flat_map(of).collect();
+    let of_container = |one: &'a Attachment| of(one).into_iter().map(|address| (address, one.container.as_str()));
+    let taken: BTreeMap<IpAddr, &str> = others.iter().flat_map(of_container).collect();
     let before = of(before);
     let choose = |range: &Range| {
         let own = |all: &[IpAddr]| all.iter().copied().find(|address| Family::of(*address) == range.family());
-        let kept = own(&before).filter(|address| range.subnet.holds(*address) && !taken.contains(address));
+        let kept = own(&before).filter(|address| range.subnet.holds(*address) && !taken.contains_key(address));
         range.choose(name, own(&join.addresses).or(kept), &taken)
     };
     let stranger = join.addresses.iter().find(|address| network.range(Family::of(**address)).is_none());
     match stranger {
-        Some(address) => Err(Error::OutsideSubnet { address: *address, network: name.clone() }),
+        Some(address) => Err(Error::NoFamily { address: *address, network: name.clone() }),
         None => network.ranges.iter().map(choose).collect(),
     }
 }
@@ -517,7 +569,10 @@ fn choose_addresses(
 /// Takes away cables that are no longer wanted or are to be others, before what they were is forgotten.
 fn unplug_changed(roots: &Roots, before: &Attachment, after: &Attachment) -> Result<(), Error> {
     let same = |a: &Endpoint, b: &Endpoint| {
-        (&a.addresses, a.hardware_address, &a.interface) == (&b.addresses, b.hardware_address, &b.interface)
+        let parts = |one: &Endpoint| {
+            (one.addresses.clone(), one.link_local.clone(), one.hardware_address, one.interface.clone())
+        };
+        parts(a) == parts(b)
     };
     let stays = |name: &String, endpoint| after.endpoints.get(name).is_some_and(|other| same(endpoint, other));
     let mut socket = route_socket()?;
@@ -559,7 +614,13 @@ struct Placed {
 impl Placed {
     fn of(network: &Network, endpoint: &Endpoint) -> Self {
         let place = |address: &IpAddr| Some((*address, network.range_of(*address)?.subnet.prefix()));
-        Self { interface: endpoint.interface.clone(), addresses: endpoint.addresses.iter().filter_map(place).collect() }
+        let nearby = endpoint.link_local.iter().map(|address| (*address, if address.is_ipv4() { 16 } else { 64 }));
+        let addresses = endpoint.addresses.iter().filter_map(place).chain(nearby).collect();
+        Self { interface: endpoint.interface.clone(), addresses }
+    }
+
+    fn has_ipv6(&self) -> bool {
+        self.addresses.iter().any(|(address, _)| address.is_ipv6())
     }
 }
 
@@ -569,6 +630,7 @@ type DefaultRoute = (Family, Option<(IpAddr, String)>);
 /// Gives the interfaces of the thread's namespace their addresses, and the default routes their gateways.
 fn address(places: &[Placed], ways_out: [DefaultRoute; 2]) -> io::Result<()> {
     let mut socket = Socket::route()?;
+    six::prepare(places)?;
     for place in places {
         let index = links::existing(&place.interface)?;
         // The neighbours hear of the address when the link comes up: it may have been another container's.
@@ -622,7 +684,7 @@ fn plug(
     }
     let index = links::existing(&name)?;
     links::set_bridge(&mut socket, index, bridge)?;
-    links::set_hairpin(&mut socket, index, !attachment.ports.is_empty())
+    links::set_port(&mut socket, index, !attachment.ports.is_empty(), !network.config.options.talk)
 }
 
 /// The container's namespace, held for others to join whatever becomes of its processes.

@@ -102,6 +102,8 @@ pub enum Expression {
     },
     Masquerade,
     Of(Family),
+    /// Is a message of ICMPv6 of this type.
+    Icmp6(u8),
     /// Remembers the connection of this family that the packet begins, for a few seconds; where there is no room for it
     /// the rule ends.
     Admit(Family),
@@ -145,6 +147,7 @@ impl fmt::Display for Expression {
             Self::Masquerade => f.write_str("masquerade"),
             Self::Of(Family::V4) => f.write_str("meta nfproto ipv4"),
             Self::Of(Family::V6) => f.write_str("meta nfproto ipv6"),
+            Self::Icmp6(kind) => write!(f, "meta l4proto 58 icmpv6 type {kind}"),
             Self::Admit(family) => write!(f, "add @{} {{ {} }}", set_name(*family), connection_text(*family)),
             Self::Admitted(family) => write!(f, "{} @{}", connection_text(*family), set_name(*family)),
             Self::Copy(group) => write!(f, "log group {group}"),
@@ -600,6 +603,12 @@ fn encode_expression(list: &mut Message, expression: &Expression) {
         }
         Expression::Masquerade => element(list, "masq", |_| {}),
         Expression::Of(family) => is_of(list, *family),
+        Expression::Icmp6(kind) => {
+            load(list, "meta", &[(2, 16), (1, 1)]);
+            compare(list, &[58], true);
+            load(list, "payload", &[(1, 1), (2, 2), (3, 0), (4, 1)]);
+            compare(list, &[*kind], true);
+        }
         Expression::Admit(family) => {
             load_connection(list, *family);
             element(list, "dynset", |data| {

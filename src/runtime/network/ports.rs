@@ -3,10 +3,15 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::os::fd::AsRawFd;
 
-use super::Error;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, bind, setsockopt, socket, sockopt,
+};
+
 use super::records::{Attachment, Port, attachments};
+use super::{Error, Family};
 use crate::runtime::roots::Roots;
 
 /// Who holds a port that was asked for.
@@ -17,20 +22,24 @@ pub struct PortHolder {
     pub holder: String,
 }
 
-fn address(port: &Port) -> IpAddr {
-    port.host_ip.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+/// Where it is published: on all addresses of both families where none is named.
+fn addresses(port: &Port) -> Vec<IpAddr> {
+    port.host_ip.map_or_else(|| Family::ALL.map(Family::unspecified).to_vec(), |address| vec![address])
 }
 
 fn collide(a: &Port, b: &Port) -> bool {
-    let same_address = address(a) == address(b) || address(a).is_unspecified() || address(b).is_unspecified();
+    let same = |a: &IpAddr, b: &IpAddr| {
+        Family::of(*a) == Family::of(*b) && (a == b || a.is_unspecified() || b.is_unspecified())
+    };
+    let of_b = addresses(b);
     a.host_port == b.host_port
         && a.protocol == b.protocol
-        && same_address
-        && address(a).is_ipv4() == address(b).is_ipv4()
+        && addresses(a).iter().any(|a| of_b.iter().any(|b| same(a, b)))
 }
 
 fn text(port: &Port) -> String {
-    format!("{}/{}", SocketAddr::new(address(port), port.host_port), port.protocol)
+    let address = port.host_ip.unwrap_or(Family::V4.unspecified());
+    format!("{}/{}", SocketAddr::new(address, port.host_port), port.protocol)
 }
 
 /// The ports of these that can't be had, and who has them. What the containers `own` hold counts as free.
@@ -54,10 +63,34 @@ fn holder(port: &Port, others: &[Attachment], held_by_us: bool) -> Option<PortHo
 
 /// Whether this host could listen there now.
 fn is_free(port: &Port) -> bool {
-    let address = SocketAddr::new(address(port), port.host_port);
-    let bound =
-        if port.protocol == "udp" { UdpSocket::bind(address).map(drop) } else { TcpListener::bind(address).map(drop) };
-    !bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    let is_used = |address: &IpAddr| {
+        let bound = listen(SocketAddr::new(*address, port.host_port), &port.protocol);
+        bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
+    !addresses(port).iter().any(is_used)
+}
+
+/// Takes the address for a moment, and gives its port. Nobody listens for other protocols than these by themselves.
+fn listen(address: SocketAddr, protocol: &str) -> io::Result<u16> {
+    let kind = match protocol {
+        "tcp" => SockType::Stream,
+        "udp" => SockType::Datagram,
+        _ => return Ok(address.port()),
+    };
+    let family = if address.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    if address.is_ipv6() {
+        setsockopt(&socket, sockopt::Ipv6V6Only, &true)?;
+    }
+    if kind == SockType::Stream {
+        setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    }
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(address))?;
+    if kind == SockType::Stream {
+        nix::sys::socket::listen(&socket, Backlog::new(1)?)?;
+        return Ok(TcpListener::from(socket).local_addr()?.port());
+    }
+    Ok(UdpSocket::from(socket).local_addr()?.port())
 }
 
 /// The process that listens there, found by its socket: /proc/PID/net/tcp gives the inode, /proc/PID/fd who has it.
@@ -110,20 +143,17 @@ const ATTEMPTS: usize = 64;
 
 /// One that the kernel gives out now and that no container was given: containers' ports need have no socket.
 fn free(port: &Port, chosen: &[Port], others: &[Attachment]) -> Result<Port, Error> {
-    let any = SocketAddr::new(address(port), 0);
+    // Ports of SCTP are not the kernel's to give out here; one that is free for TCP is as good as any.
+    let protocol = if port.protocol == "udp" { "udp" } else { "tcp" };
+    let any = SocketAddr::new(addresses(port)[0], 0);
     let promised = |port: &Port| {
         let others = others.iter().flat_map(|other| &other.ports);
         others.chain(chosen).any(|other| collide(other, port))
     };
     for _ in 0..ATTEMPTS {
-        let bound = if port.protocol == "udp" {
-            UdpSocket::bind(any).and_then(|socket| socket.local_addr())
-        } else {
-            TcpListener::bind(any).and_then(|listener| listener.local_addr())
-        };
-        let host_port = bound.map_err(super::kernel("find a free port"))?.port();
+        let host_port = listen(any, protocol).map_err(super::kernel("find a free port"))?;
         let port = Port { host_port, ..port.clone() };
-        if !promised(&port) {
+        if !promised(&port) && is_free(&port) {
             return Ok(port);
         }
     }

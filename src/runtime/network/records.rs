@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::address::{Family, Pool, Range};
+use super::options::BridgeOptions;
 use super::{Error, io_at};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;
@@ -30,6 +31,7 @@ pub struct NetworkConfig {
     /// No way in or out, but between its containers.
     pub internal: bool,
     pub mtu: Option<u32>,
+    pub options: BridgeOptions,
     pub labels: BTreeMap<String, String>,
     /// What the layer above asked for; not looked at here.
     pub declared: Value,
@@ -44,6 +46,7 @@ impl Default for NetworkConfig {
             ipv6: None,
             internal: false,
             mtu: None,
+            options: BridgeOptions::default(),
             labels: BTreeMap::new(),
             declared: Value::Null,
         }
@@ -76,6 +79,11 @@ impl Network {
         self.ranges.iter().find(|range| range.family() == family)
     }
 
+    /// What the bridge is to have as its addresses.
+    pub fn own_ranges(&self) -> impl Iterator<Item = &Range> {
+        self.ranges.iter().filter(|range| self.config.options.has_address(range.family()))
+    }
+
     /// The range that this address is of.
     pub fn range_of(&self, address: IpAddr) -> Option<&Range> {
         self.ranges.iter().find(|range| range.subnet.holds(address))
@@ -94,6 +102,9 @@ pub struct Endpoint {
     /// One of each family that the network has, IPv4's first. Format 1 had one `address`.
     #[serde(alias = "address", deserialize_with = "one_or_more")]
     pub addresses: Vec<IpAddr>,
+    /// Further ones that count on the link alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub link_local: Vec<IpAddr>,
     /// Given by the user, or made from the first address.
     pub hardware_address: [u8; 6],
     pub interface: String,
@@ -131,7 +142,7 @@ pub struct Port {
     /// 0 asks for any free one; never 0 in a record.
     pub host_port: u16,
     pub container_port: u16,
-    /// `tcp` or `udp`.
+    /// `tcp`, `udp` or `sctp`.
     pub protocol: String,
     /// The host's own firewall is not asked.
     #[serde(default)]

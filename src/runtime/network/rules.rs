@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use super::address::{Family, Range};
 use super::nft::{Chain, Expression, Rule, Table};
+use super::options::Mode;
 use super::records::{Attachment, Network, Port};
 
 /// What the rules depend on of the host.
@@ -32,7 +33,7 @@ pub fn table(name: &str, networks: &[Network], attachments: &[Attachment], host:
         chain("output", "nat", 3, -100, ports.iter().map(Published::of_this_host).collect()),
         chain("postrouting", "nat", 4, 100, networks.iter().flat_map(masquerade).collect()),
         chain("input", "filter", 1, 0, input(networks)),
-        chain("forward", "filter", 2, 0, forward(networks, &host.closed)),
+        chain("forward", "filter", 2, 0, forward(networks, attachments, &host.closed)),
     ];
     let judged = host.judge.map(|group| ports.iter().flat_map(|port| port.judged(group)).collect::<Vec<_>>());
     let judged = judged.filter(|rules| !rules.is_empty());
@@ -80,7 +81,8 @@ struct Published<'a> {
 /// Those of the ports that rules lead.
 fn published<'a>(networks: &[Network], attachments: &'a [Attachment]) -> Vec<Published<'a>> {
     let of = |attachment: &'a Attachment, family| {
-        let target = attachment.way_out(networks, family).map(|way| way.address);
+        let way = attachment.way_out(networks, family);
+        let target = way.filter(|way| way.network.config.options.mode(family) != Mode::Routed).map(|way| way.address);
         let led = attachment
             .ports
             .iter()
@@ -147,6 +149,7 @@ fn masquerade(network: &Network) -> Vec<Rule> {
     if network.config.internal {
         return Vec::new();
     }
+    let options = &network.config.options;
     let of_range = |range: &Range| {
         let source = Expression::Source { network: range.subnet.network(), prefix: range.subnet.prefix() };
         let elsewhere = Expression::To { interface: network.bridge.clone(), is: false };
@@ -155,37 +158,75 @@ fn masquerade(network: &Network) -> Vec<Rule> {
             Rule(vec![source, to(network), Expression::Published, Expression::Masquerade]),
         ]
     };
-    network.ranges.iter().flat_map(of_range).collect()
+    network.ranges.iter().filter(|range| options.hides(range.family())).flat_map(of_range).collect()
 }
 
-/// An internal network does not reach the host either; it answers what the host asks.
+/// An internal network does not reach the host either; it answers what the host asks, also where it is
+/// (neighbour solicitations and advertisements, RFC 4861, which belong to no connection).
 fn input(networks: &[Network]) -> Vec<Rule> {
     let internal = networks.iter().filter(|network| network.config.internal);
     let rules = internal.flat_map(|network| {
-        [
-            Rule(vec![from(network), Expression::Established, Expression::Accept]),
-            Rule(vec![from(network), Expression::Drop]),
-        ]
+        let has_ipv6 = network.range(Family::V6).is_some();
+        let neighbours = [135, 136].into_iter().filter(move |_| has_ipv6);
+        let neighbours = neighbours.map(|kind| Rule(vec![from(network), Expression::Icmp6(kind), Expression::Accept]));
+        let answers = Rule(vec![from(network), Expression::Established, Expression::Accept]);
+        neighbours.chain([answers, Rule(vec![from(network), Expression::Drop])])
     });
     rules.collect()
 }
 
 /// Within a network everything; out of one that is not internal; in through published ports alone. What is neither
 /// from nor to a network of ours is not decided here, unless the host would not pass it on but for us.
-fn forward(networks: &[Network], strangers: &BTreeSet<(Family, String)>) -> Vec<Rule> {
-    let within = networks.iter().map(|network| Rule(vec![from(network), to(network), Expression::Accept]));
+fn forward(networks: &[Network], attachments: &[Attachment], strangers: &BTreeSet<(Family, String)>) -> Vec<Rule> {
+    let within = networks.iter().map(|network| match network.config.options.talk {
+        true => Rule(vec![from(network), to(network), Expression::Accept]),
+        false => Rule(vec![from(network), to(network), Expression::NotPublished, Expression::Drop]),
+    });
     let internal = networks.iter().filter(|network| network.config.internal);
     let closed = internal
         .flat_map(|network| [Rule(vec![from(network), Expression::Drop]), Rule(vec![to(network), Expression::Drop])]);
     let answers = [Rule(vec![Expression::Established, Expression::Accept])];
     let inward = networks.iter().filter(|network| !network.config.internal).flat_map(|network| {
-        [Rule(vec![to(network), Expression::Published, Expression::Accept]), Rule(vec![to(network), Expression::Drop])]
+        let published = Rule(vec![to(network), Expression::Published, Expression::Accept]);
+        let shut = Rule(vec![to(network), Expression::Drop]);
+        [published].into_iter().chain(opened(network, networks, attachments)).chain([shut])
     });
     let strangers = strangers.iter().map(|(family, link)| {
         let from = Expression::From { interface: link.clone(), is: true };
         Rule(vec![Expression::Of(*family), from, Expression::NotPublished, Expression::Drop])
     });
     within.chain(closed).chain(answers).chain(inward).chain(strangers).collect()
+}
+
+/// What is let in under the containers' own addresses.
+fn opened(network: &Network, networks: &[Network], attachments: &[Attachment]) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    for range in &network.ranges {
+        let of = Expression::Of(range.family());
+        match network.config.options.mode(range.family()) {
+            Mode::NatUnprotected => rules.push(Rule(vec![to(network), of, Expression::Accept])),
+            Mode::Routed => {
+                let echo = Expression::Protocol(if range.family() == Family::V4 { 1 } else { 58 });
+                rules.push(Rule(vec![to(network), of, echo, Expression::Accept]));
+                rules.extend(attachments.iter().flat_map(|one| routed(network, range.family(), networks, one)));
+            }
+            Mode::Nat | Mode::Isolated => {}
+        }
+    }
+    rules
+}
+
+/// The container's published ports, under its own address in the network that is its way out.
+fn routed(network: &Network, family: Family, networks: &[Network], attachment: &Attachment) -> Vec<Rule> {
+    let way = attachment.way_out(networks, family).filter(|way| way.network.config.name == network.config.name);
+    let Some(way) = way else { return Vec::new() };
+    let destination = Expression::Destination { network: way.address, prefix: family.bits() };
+    let rule = |port: &Port| {
+        let protocol = Expression::Protocol(protocol_number(&port.protocol));
+        let place = [to(network), destination.clone(), protocol, Expression::Port(port.container_port)];
+        Rule(place.into_iter().chain([Expression::Accept]).collect())
+    };
+    attachment.ports.iter().map(rule).collect()
 }
 
 #[cfg(test)]
@@ -207,7 +248,8 @@ mod tests {
     fn the_table_reads_as_it_is_meant() {
         let networks = [network("back", &["10.210.1.0/24"], true), network("front", &["10.210.0.0/24"], false)];
         let endpoint = |text: &str| Endpoint {
-            addresses: vec![text.parse().unwrap()],
+            addresses: text.split(' ').map(|text| text.parse().unwrap()).collect(),
+            link_local: vec![],
             hardware_address: [0; 6],
             interface: "eth0".into(),
             names: vec![],
@@ -283,5 +325,86 @@ mod tests {
         "#]].assert_eq(&table("stack-x", &networks[1..], std::slice::from_ref(&past), &judged).unwrap().to_string());
         past.ports.truncate(0);
         assert!(table("stack-x", &networks[1..], &[past], &judged).unwrap().remembers.is_empty());
+    }
+
+    #[test]
+    fn ports_of_containers_of_both_families_are_led_by_both() {
+        let mut six = network("six", &["10.210.2.0/24", "fd00:2::/64"], false);
+        let endpoint = Endpoint {
+            addresses: vec!["10.210.2.2".parse().unwrap(), "fd00:2::2".parse().unwrap()],
+            link_local: vec![],
+            hardware_address: [0; 6],
+            interface: "eth0".into(),
+            names: vec![],
+            gateway_priority: 0,
+        };
+        let port = |host_ip: Option<&str>, host_port, protocol: &str, bypass| Port {
+            host_ip: host_ip.map(|text| text.parse().unwrap()),
+            host_port,
+            container_port: 80,
+            protocol: protocol.into(),
+            bypass,
+        };
+        let ports = vec![
+            port(None, 80, "tcp", false),
+            port(Some("2001:db8::1"), 81, "sctp", true),
+            port(Some("::1"), 82, "tcp", false),
+        ];
+        let endpoints = BTreeMap::from([("six".into(), endpoint)]);
+        let web = Attachment { container: "web".into(), endpoints, ports, ..Attachment::default() };
+        let host = Host { closed: BTreeSet::new(), judge: Some(7) };
+        expect![[r#"
+            table inet stack-x
+              set admitted (timeout 5 s size 65535)
+              set admitted6 (timeout 5 s size 65535)
+              chain prerouting (nat hook 0 priority -100)
+                fib daddr type local meta l4proto tcp th dport 80 meta nfproto ipv4 ip saddr . th sport . ip daddr . th dport . meta l4proto @admitted dnat ip to 10.210.2.2:80
+                ip6 saddr != fe80::/10 fib daddr type local meta l4proto tcp th dport 80 meta nfproto ipv6 ip6 saddr . th sport . ip6 daddr . th dport . meta l4proto @admitted6 dnat ip6 to [fd00:2::2]:80
+                ip6 saddr != fe80::/10 ip6 daddr 2001:db8::1/128 fib daddr type local meta l4proto 132 th dport 81 dnat ip6 to [fd00:2::2]:80
+              chain output (nat hook 3 priority -100)
+                ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto tcp th dport 80 dnat ip to 10.210.2.2:80
+                ip6 daddr != ::1/128 ip6 saddr != fe80::/10 fib daddr type local meta l4proto tcp th dport 80 dnat ip6 to [fd00:2::2]:80
+                ip6 daddr != ::1/128 ip6 saddr != fe80::/10 ip6 daddr 2001:db8::1/128 fib daddr type local meta l4proto 132 th dport 81 dnat ip6 to [fd00:2::2]:80
+              chain postrouting (nat hook 4 priority 100)
+                ip saddr 10.210.2.0/24 oifname != "stk-six" masquerade
+                ip saddr 10.210.2.0/24 oifname "stk-six" ct status dnat masquerade
+                ip6 saddr fd00:2::/64 oifname != "stk-six" masquerade
+                ip6 saddr fd00:2::/64 oifname "stk-six" ct status dnat masquerade
+              chain input (filter hook 1 priority 0)
+              chain forward (filter hook 2 priority 0)
+                iifname "stk-six" oifname "stk-six" accept
+                ct state established,related accept
+                oifname "stk-six" ct status dnat accept
+                oifname "stk-six" drop
+              chain judged (filter hook 1 priority 2147483646)
+                meta nfproto ipv4 iifname != "lo" fib daddr type local meta l4proto tcp th dport 80 add @admitted { ip saddr . th sport . ip daddr . th dport . meta l4proto } log group 7 drop
+                meta nfproto ipv4 iifname != "lo" fib daddr type local meta l4proto tcp th dport 80 drop
+                meta nfproto ipv6 iifname != "lo" ip6 saddr != fe80::/10 fib daddr type local meta l4proto tcp th dport 80 add @admitted6 { ip6 saddr . th sport . ip6 daddr . th dport . meta l4proto } log group 7 drop
+                meta nfproto ipv6 iifname != "lo" ip6 saddr != fe80::/10 fib daddr type local meta l4proto tcp th dport 80 drop
+        "#]].assert_eq(
+            &table("stack-x", std::slice::from_ref(&six), std::slice::from_ref(&web), &host).unwrap().to_string(),
+        );
+        six.config.options.mode_ipv6 = Mode::Routed;
+        six.config.options.talk = false;
+        six.config.options.masquerade = false;
+        expect![[r#"
+            table inet stack-x
+              chain prerouting (nat hook 0 priority -100)
+                fib daddr type local meta l4proto tcp th dport 80 dnat ip to 10.210.2.2:80
+              chain output (nat hook 3 priority -100)
+                ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto tcp th dport 80 dnat ip to 10.210.2.2:80
+              chain postrouting (nat hook 4 priority 100)
+              chain input (filter hook 1 priority 0)
+              chain forward (filter hook 2 priority 0)
+                iifname "stk-six" oifname "stk-six" ct status & dnat == 0 drop
+                ct state established,related accept
+                oifname "stk-six" ct status dnat accept
+                oifname "stk-six" meta nfproto ipv6 meta l4proto 58 accept
+                oifname "stk-six" ip6 daddr fd00:2::2/128 meta l4proto tcp th dport 80 accept
+                oifname "stk-six" ip6 daddr fd00:2::2/128 meta l4proto 132 th dport 80 accept
+                oifname "stk-six" ip6 daddr fd00:2::2/128 meta l4proto tcp th dport 80 accept
+                oifname "stk-six" drop
+        "#]]
+        .assert_eq(&table("stack-x", &[six], &[web], &Host::default()).unwrap().to_string());
     }
 }

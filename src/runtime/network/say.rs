@@ -21,7 +21,7 @@ use super::{Error, kernel, link_name, links, nft, route_socket, set_if_there};
 use crate::runtime::roots::Roots;
 
 /// Of iptables' old kind, which tells of its tables but not of their rules: a table that is there has something to say.
-const OLD_TABLES: &str = "/proc/thread-self/net/ip_tables_names";
+const OLD_TABLES: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
 /// Whether the host judges who may speak to it, in the network namespace of the thread.
 pub fn is_there() -> Result<bool, Error> {
@@ -31,7 +31,8 @@ pub fn is_there() -> Result<bool, Error> {
 }
 
 fn has_old_table() -> bool {
-    fs::read_to_string(OLD_TABLES).is_ok_and(|names| names.lines().any(|name| name == "filter"))
+    let has = |path: &&str| fs::read_to_string(path).is_ok_and(|names| names.lines().any(|name| name == "filter"));
+    OLD_TABLES.iter().any(has)
 }
 
 /// The number under which `netd` is sent copies: an engine's own, as far as sixteen bits can tell.
@@ -68,8 +69,9 @@ impl Way {
         links::make_pair(&mut socket, (&self.out, OUT), (&self.back, BACK), LARGEST).map_err(failed("make it"))?;
         // Nothing is asked or told by them.
         set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.out), "1")?;
-        set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/addr_gen_mode", self.back), "1")?;
-        set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/accept_ra", self.back), "0")?;
+        for (name, value) in [("addr_gen_mode", "1"), ("accept_ra", "0"), ("disable_ipv6", "0")] {
+            set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/{name}", self.back), value)?;
+        }
         for name in [&self.out, &self.back] {
             let index = links::existing(name).map_err(failed("find it"))?;
             links::set_up(&mut socket, index).map_err(failed("set it up"))?;

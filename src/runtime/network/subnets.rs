@@ -61,7 +61,9 @@ pub(super) fn free(roots: &Roots, family: Family, bridge: &str, lost: &[Subnet])
     let ours = records::list(roots)?.into_iter().flat_map(|network| network.ranges).map(|range| range.subnet);
     let taken: Vec<Subnet> = ours.chain(of_others(&mut route_socket()?, None)?).chain(lost.iter().copied()).collect();
     let place = if lost.is_empty() { 0 } else { place(bridge) };
-    choose(&pools(roots, family)?, &taken, place).ok_or(Error::NoSubnet)
+    let pools = pools(roots, family)?;
+    let text = || pools.iter().map(|(pool, _)| pool.to_string()).collect::<Vec<_>>().join(", ");
+    choose(&pools, &taken, place).ok_or_else(|| Error::NoSubnet(family, text()))
 }
 
 /// Who else has this subnet, or a part of it.

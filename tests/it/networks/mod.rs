@@ -4,4 +4,5 @@ mod host;
 pub mod names;
 mod ports;
 mod serving;
+mod six;
 mod subnets;

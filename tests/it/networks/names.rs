@@ -18,7 +18,7 @@ const RESOLVER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 7);
 
 /// A code, and what was answered, sorted.
-type Answer = (ResponseCode, BTreeSet<String>);
+pub type Answer = (ResponseCode, BTreeSet<String>);
 
 fn question(name: &str, kind: RecordType) -> Vec<u8> {
     let mut message = Message::query();
@@ -57,7 +57,7 @@ fn read_framed(stream: &mut TcpStream) -> Vec<u8> {
 }
 
 /// What a container is told.
-fn look_up(place: &Place, name: &str, kind: RecordType) -> Answer {
+pub fn look_up(place: &Place, name: &str, kind: RecordType) -> Answer {
     let question = question(name, kind);
     let (udp, tcp) = place.inside(move || (data(&over_udp(&question)), data(&over_tcp(&question))));
     let sorted = |(code, answers): (ResponseCode, Vec<String>)| (code, answers.into_iter().collect::<BTreeSet<_>>());

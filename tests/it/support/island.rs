@@ -19,7 +19,7 @@ use super::World;
 pub const HERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const HERE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 1);
 pub const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
-const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 9);
+pub const OUTSIDE6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 1, 0, 0, 0, 0, 9);
 /// The island's address on the link that `beyond` is on.
 pub const THERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 1);
 pub const BEYOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 9);
@@ -87,6 +87,15 @@ impl Island {
     }
 }
 
+impl Island {
+    /// The address of IPv6 that a container's interface has.
+    pub fn address6(&self, name: &str, interface: &str) -> Ipv6Addr {
+        let text = self.container(name).sh(&format!("ip -6 -o addr show dev {interface} scope global"));
+        let address = text.split_whitespace().nth(3).and_then(|word| word.split('/').next());
+        address.unwrap_or_else(|| panic!("{name} has none: {text}")).parse().unwrap()
+    }
+}
+
 /// Runs the script where the thread is, and gives what it prints.
 #[track_caller]
 pub fn sh(script: &str) -> String {
@@ -127,10 +136,10 @@ impl Place {
 
     /// Serves the client's own address there, over TCP, as long as the test lasts.
     pub fn serve(&self, port: u16) {
-        let listener = self.inside(move || TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).unwrap());
+        let listener = self.inside(move || TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).unwrap());
         thread::spawn(move || {
             while let Ok((mut stream, client)) = listener.accept() {
-                let text = format!("HTTP/1.0 200 OK\r\n\r\nclient: {}\n", client.ip());
+                let text = format!("HTTP/1.0 200 OK\r\n\r\nclient: {}\n", client.ip().to_canonical());
                 stream.read(&mut [0; 1024]).and_then(|_| stream.write_all(text.as_bytes())).ok();
             }
         });

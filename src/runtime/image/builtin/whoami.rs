@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::process::{Command, exit};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -90,7 +90,7 @@ fn hostname() -> String {
 }
 
 fn serve() -> io::Result<()> {
-    let listener = TcpListener::bind(("0.0.0.0", port()))?;
+    let listener = listen(port())?;
     out(&format!("{} listens on port {}\n", hostname(), port()))?;
     for stream in listener.incoming() {
         let stream = match stream {
@@ -112,10 +112,15 @@ fn serve() -> io::Result<()> {
     Ok(())
 }
 
+/// Of both families, where the kernel has both.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    TcpListener::bind(("::", port)).or_else(|_| TcpListener::bind(("0.0.0.0", port)))
+}
+
 fn answer(mut stream: TcpStream) -> io::Result<()> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let peer = stream.peer_addr()?;
+    let peer = stream.peer_addr()?.ip().to_canonical();
     let mut reader = BufReader::new(stream.try_clone()?).take(16 << 10);
     let mut line = String::new();
     reader.read_line(&mut line)?;
@@ -131,7 +136,7 @@ fn answer(mut stream: TcpStream) -> io::Result<()> {
         "/" => ("200 OK", page(peer, hit()?)?),
         _ => ("404 Not Found", "not found\n".to_owned()),
     };
-    println!("{} {path} {status}", peer.ip());
+    println!("{peer} {path} {status}");
     write!(stream, "HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len())
 }
 
@@ -147,8 +152,8 @@ fn hit() -> io::Result<u64> {
     Ok(count)
 }
 
-fn page(peer: SocketAddr, hits: u64) -> io::Result<String> {
-    let mut text = format!("name: {}\nhits: {hits}\nclient: {}\n", hostname(), peer.ip());
+fn page(peer: IpAddr, hits: u64) -> io::Result<String> {
+    let mut text = format!("name: {}\nhits: {hits}\nclient: {}\n", hostname(), peer);
     for address in addresses() {
         text.push_str(&format!("address: {address}\n"));
     }
@@ -159,13 +164,20 @@ fn page(peer: SocketAddr, hits: u64) -> io::Result<String> {
     Ok(text)
 }
 
-/// This container's IPv4 addresses, as /proc/net/fib_trie lists them.
+/// This container's addresses but for those that count on one link alone, as /proc/net/fib_trie and /proc/net/if_inet6
+/// list them.
 fn addresses() -> Vec<String> {
     let text = fs::read_to_string("/proc/net/fib_trie").unwrap_or_default();
     let lines: Vec<&str> = text.lines().collect();
     let local = lines.windows(2).filter(|pair| pair[1].contains("/32 host LOCAL"));
     let mut found: Vec<String> = local.filter_map(|pair| Some(pair[0].split_whitespace().last()?.to_owned())).collect();
     found.retain(|address| !address.starts_with("127."));
+    for line in fs::read_to_string("/proc/net/if_inet6").unwrap_or_default().lines() {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let (Some(&"00"), Ok(number)) = (words.get(3), u128::from_str_radix(words[0], 16)) {
+            found.push(Ipv6Addr::from(number).to_string());
+        }
+    }
     found.sort_unstable();
     found.dedup();
     found
@@ -220,7 +232,7 @@ fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
     let configuration = fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
     let mut last = io::Error::new(io::ErrorKind::NotFound, "no name server in /etc/resolv.conf");
     for server in configuration.lines().filter_map(|line| line.strip_prefix("nameserver ")) {
-        match ask(server.trim(), name) {
+        match ask(server.trim(), name, A).and_then(|found| if found.is_empty() { ask(server.trim(), name, AAAA) } else { Ok(found) }) {
             Ok(found) => return Ok(found),
             Err(error) => last = error,
         }
@@ -228,8 +240,12 @@ fn resolve(name: &str) -> io::Result<Vec<IpAddr>> {
     Err(io::Error::new(last.kind(), format!("{name}: {last}")))
 }
 
-/// One question of type A (RFC 1035).
-fn ask(server: &str, name: &str) -> io::Result<Vec<IpAddr>> {
+/// Types of questions (RFC 1035, RFC 3596).
+const A: u8 = 1;
+const AAAA: u8 = 28;
+
+/// One question.
+fn ask(server: &str, name: &str, kind: u8) -> io::Result<Vec<IpAddr>> {
     let socket = UdpSocket::bind("0.0.0.0:0")?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut question = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
@@ -237,7 +253,7 @@ fn ask(server: &str, name: &str) -> io::Result<Vec<IpAddr>> {
         question.push(label.len() as u8);
         question.extend(label.bytes());
     }
-    question.extend([0, 0, 1, 0, 1]);
+    question.extend([0, 0, kind, 0, 1]);
     socket.send_to(&question, (server, 53))?;
     let mut answer = [0; 4096];
     let length = socket.recv(&mut answer)?;
@@ -260,6 +276,9 @@ fn records(answer: &[u8], mut at: usize) -> Vec<IpAddr> {
         if let (1, Some(&[a, b, c, d])) = (kind, answer.get(at + 10..at + 10 + length)) {
             found.push(IpAddr::from([a, b, c, d]));
         }
+        if let (28, Some(bytes)) = (kind, answer.get(at + 10..at + 10 + length)) {
+            found.extend(<[u8; 16]>::try_from(bytes).map(IpAddr::from));
+        }
         at += 10 + length;
     }
     found
@@ -276,7 +295,7 @@ fn tcp_echo(port: &str) -> io::Result<()> {
 }
 
 fn udp_echo(port: &str) -> io::Result<()> {
-    let socket = UdpSocket::bind(format!("0.0.0.0:{port}"))?;
+    let socket = UdpSocket::bind(format!("[::]:{port}")).or_else(|_| UdpSocket::bind(format!("0.0.0.0:{port}")))?;
     let mut buffer = [0; 65_536];
     loop {
         let (length, peer) = socket.recv_from(&mut buffer)?;
@@ -288,7 +307,7 @@ fn udp_client(address: &str, text: &str) -> io::Result<()> {
     let (host, port) = address.rsplit_once(':').ok_or_else(|| io::Error::other("HOST:PORT expected"))?;
     let host = resolve(host)?.into_iter().next().ok_or_else(|| io::Error::other("no address"))?;
     let target = (host, port.parse::<u16>().map_err(io::Error::other)?).to_socket_addrs()?.next();
-    let socket = UdpSocket::bind("0.0.0.0:0")?;
+    let socket = UdpSocket::bind(if host.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
     socket.set_read_timeout(Some(PATIENCE))?;
     socket.send_to(text.as_bytes(), target.ok_or_else(|| io::Error::other("no address"))?)?;
     let mut buffer = [0; 65_536];

@@ -138,6 +138,7 @@ mod tests {
     fn attachment(container: &str, places: &[(&str, &str, i64)], ports: &[Port]) -> Attachment {
         let endpoint = |address: &str, gateway_priority| Endpoint {
             addresses: address.split(' ').map(|text| text.parse().unwrap()).collect(),
+            link_local: vec![],
             hardware_address: [0; 6],
             interface: "eth0".into(),
             names: vec![container.to_owned()],

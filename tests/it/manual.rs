@@ -214,7 +214,7 @@ fn has_heading(file: &Path, wanted: &str) -> bool {
     headings.map(|line| anchor(line.trim_start_matches('#').trim())).any(|found| found == wanted)
 }
 
-/// Blocks marked `yaml` and `toml` are whole stacks; `toml images.toml` and `toml stack.lock` are those
+/// Blocks marked `yaml` and `toml` are whole stacks; `toml images.toml`, `toml networks.toml` and `toml stack.lock` are those
 /// files; a fragment says that it is one.
 #[test]
 fn files_that_documents_show_are_valid() {
@@ -234,6 +234,13 @@ fn files_that_documents_show_are_valid() {
                 "toml images.toml" => {
                     world.file("etc/stack/images.toml", content);
                     world.run(&["--etc", world.directory.join("etc").to_str().unwrap(), "image", "verify"])
+                }
+                "toml networks.toml" => {
+                    world.file("etc/stack/networks.toml", content);
+                    let etc = world.directory.join("etc");
+                    let made = world.run(&["--etc", etc.to_str().unwrap(), "network", "create", "--ipv6", "shown"]);
+                    world.ok(&["network", "rm", "shown"]);
+                    made
                 }
                 "toml stack.lock" => {
                     world.file("stack.lock", content);

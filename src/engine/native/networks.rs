@@ -16,15 +16,18 @@ use crate::runtime::roots::Roots;
 pub const DEFAULT_NETWORK: &str = "default";
 
 fn config(wanted: &resource::NetworkConfig) -> Result<NetworkConfig, Error> {
+    let mtu = options::mtu(&wanted.options)?;
+    let options = BridgeOptions::parse(&wanted.options)?;
+    options.fits(wanted.internal, mtu.filter(|_| wanted.ipv6))?;
     let four = pool(wanted, Family::V4, [&wanted.subnet, &wanted.ip_range, &wanted.gateway])?;
     let six = pool(wanted, Family::V6, [&wanted.ipv6_subnet, &wanted.ipv6_range, &wanted.ipv6_gateway])?;
     Ok(NetworkConfig {
         name: wanted.name.clone(),
         ipv4: Some(four).filter(|_| wanted.ipv4),
         ipv6: Some(six).filter(|_| wanted.ipv6),
-        options: BridgeOptions::parse(&wanted.options)?,
+        options,
         internal: wanted.internal,
-        mtu: options::mtu(&wanted.options)?,
+        mtu,
         labels: wanted.labels.clone(),
         declared: serde_json::to_value(wanted)?,
     })

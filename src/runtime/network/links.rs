@@ -281,22 +281,23 @@ fn family(body: &[u8]) -> Option<Family> {
     Family::ALL.into_iter().find(|family| body.first() == Some(&family.number()))
 }
 
-/// Networks that are in use in this namespace by other links than this one: those of routes and addresses.
-pub fn networks_in_use(socket: &mut Socket, but_by: Option<i32>) -> io::Result<Vec<Subnet>> {
+/// Networks that are in use in this namespace by other links than this one: those of routes and addresses, with the
+/// index of the link where there is one.
+pub fn networks_in_use(socket: &mut Socket, but_by: Option<i32>) -> io::Result<Vec<(Subnet, Option<i32>)>> {
     let mut found = Vec::new();
-    let is_other = |index: Option<u32>| but_by.is_none() || index.map(|index| index as i32) != but_by;
-    let subnet = |body: &[u8], address: Option<&[u8]>| {
-        Some(Subnet::new(family(body)?.address(address?)?, *body.get(1).filter(|prefix| **prefix <= 128)?))
+    let used = |body: &[u8], address: Option<&[u8]>, link: Option<u32>| {
+        let subnet = Subnet::new(family(body)?.address(address?)?, *body.get(1).filter(|prefix| **prefix <= 128)?);
+        let link = link.map(|index| index as i32);
+        (but_by.is_none() || link != but_by).then_some((subnet, link))
     };
     socket.dump(&Message::new(GET_ROUTE, DUMP, &[0; 12]), &mut |body| {
         let all = attributes(body.get(12..).unwrap_or_default());
         let one = |wanted| all.iter().find(|(kind, _)| *kind == wanted).map(|(_, value)| *value);
-        found.extend(subnet(body, one(1)).filter(|_| is_other(one(4).and_then(number))));
+        found.extend(used(body, one(1), one(4).and_then(number)));
     })?;
     socket.dump(&Message::new(GET_ADDRESS, DUMP, &[0; 8]), &mut |body| {
         let address = attributes(body.get(8..).unwrap_or_default()).into_iter().find(|(kind, _)| *kind == 1);
-        let other = is_other(body.get(4..).and_then(number));
-        found.extend(subnet(body, address.map(|(_, value)| value)).filter(|_| other));
+        found.extend(used(body, address.map(|(_, value)| value), body.get(4..).and_then(number)));
     })?;
     Ok(found)
 }

@@ -19,6 +19,7 @@ mod resolver;
 mod rules;
 pub mod sandbox;
 mod say;
+mod settings;
 mod six;
 mod subnets;
 #[cfg(test)]
@@ -79,6 +80,8 @@ pub enum Error {
     NoFamily { address: IpAddr, network: String },
     #[error("network {0:?} has neither IPv4 nor IPv6\n  help: remove `enable_ipv4: false`, or say `enable_ipv6: true`")]
     NoFamilies(String),
+    #[error("{path}: {reason}\n  help: mend the file; docs/networks.md describes it")]
+    Settings { path: PathBuf, reason: String },
     #[error("option {key}: {value:?} is not {expected}")]
     Option { key: String, value: String, expected: &'static str },
     #[error(
@@ -241,7 +244,7 @@ fn ensure(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
 const ATTEMPTS: usize = 8;
 
 /// Makes the bridge. Where there was none, a subnet may have gone to somebody else: it is returned, and theirs.
-fn claim(network: &Network) -> Result<Option<(Subnet, Subnet)>, Error> {
+fn claim(network: &Network) -> Result<Option<(Subnet, String)>, Error> {
     let failed = kernel(format!("network {}: find the bridge", network.config.name));
     let there = links::index(&network.bridge).map_err(failed)?.is_some();
     let bridge = make(network)?;
@@ -260,7 +263,7 @@ fn claim(network: &Network) -> Result<Option<(Subnet, Subnet)>, Error> {
 ///
 /// # Errors
 /// [`Error::Overlap`] where no other one will do: it was asked for, or containers that run have addresses of it.
-fn give_up(roots: &Roots, network: &Network, (own, other): (Subnet, Subnet), given_up: usize) -> Result<(), Error> {
+fn give_up(roots: &Roots, network: &Network, (own, other): (Subnet, String), given_up: usize) -> Result<(), Error> {
     let name = &network.config.name;
     let lives = |one: &Attachment| one.endpoints.contains_key(name) && sandbox::exists(roots, &one.container);
     let used = attachments(roots)?.iter().any(lives);
@@ -275,8 +278,8 @@ fn give_up(roots: &Roots, network: &Network, (own, other): (Subnet, Subnet), giv
     Ok(())
 }
 
-fn overlap(config: &NetworkConfig, subnet: Subnet, other: Subnet) -> Error {
-    Error::Overlap { name: config.name.clone(), subnet: String::from(subnet), other: String::from(other) }
+fn overlap(config: &NetworkConfig, subnet: Subnet, other: String) -> Error {
+    Error::Overlap { name: config.name.clone(), subnet: subnet.to_string(), other }
 }
 
 /// For who follows what happens.

@@ -99,6 +99,23 @@ impl BridgeOptions {
         Ok(read)
     }
 
+    /// Whether a network that is `internal` or not, and whose packets of IPv6 have this size at most, can have these.
+    ///
+    /// # Errors
+    /// [`Error::Option`].
+    pub fn fits(&self, internal: bool, mtu_of_ipv6: Option<u32>) -> Result<(), Error> {
+        let isolated = Family::ALL.into_iter().zip(MODE).find(|(family, _)| self.mode(*family) == Mode::Isolated);
+        match (isolated, mtu_of_ipv6) {
+            (Some((_, key)), _) if !internal => {
+                Err(wrong(key, "isolated", "for a network that leads out: say `internal: true`"))
+            }
+            (_, Some(mtu)) if mtu < LEAST_OF_IPV6 => {
+                Err(wrong(MTU, &mtu.to_string(), "enough: IPv6 takes 1280 bytes at least"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     pub fn mode(&self, family: Family) -> Mode {
         match family {
             Family::V4 => self.mode_ipv4,
@@ -116,6 +133,9 @@ impl BridgeOptions {
         self.masquerade && matches!(self.mode(family), Mode::Nat | Mode::NatUnprotected)
     }
 }
+
+/// What each link of IPv6 has to take (RFC 8200 section 5).
+const LEAST_OF_IPV6: u32 = 1280;
 
 /// The largest packet that was asked for.
 ///
@@ -197,5 +217,8 @@ mod tests {
             assert!(error.contains(key) && error.contains(value), "{error}");
         }
         assert!(mtu(&of(&[(MTU, "much")])).is_err());
+        let isolated = BridgeOptions::parse(&of(&[(MODE[0], "isolated")])).unwrap();
+        assert!(isolated.fits(true, None).is_ok() && isolated.fits(false, None).is_err());
+        assert!(BridgeOptions::default().fits(false, Some(1000)).is_err());
     }
 }

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::address::{Family, Subnet};
 use super::netlink::Socket;
 use super::records::{self, Network};
-use super::{Error, kernel, links, route_socket};
+use super::{Error, kernel, links, route_socket, settings};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;
 
@@ -24,8 +24,11 @@ const POOLS: [Ipv4Addr; 3] =
 /// How many networks of one pool are looked at, as bits of their number.
 const MOST_BITS: u8 = 16;
 
-/// Pools, each with the length of the prefix of the networks that are made of it.
+/// Pools, each with the length of the prefix of the networks that are made of it: those that the host names, or ours.
 fn pools(roots: &Roots, family: Family) -> Result<Vec<(Subnet, u8)>, Error> {
+    if let Some(named) = settings::pools(roots, family)? {
+        return Ok(named.into_iter().map(|pool| (pool.base, pool.size)).collect());
+    }
     match family {
         Family::V4 => Ok(POOLS.into_iter().map(|pool| (Subnet::new(pool.into(), 16), 24)).collect()),
         Family::V6 => Ok(vec![(own_prefix(roots)?, 64)]),
@@ -59,28 +62,38 @@ fn own_prefix(roots: &Roots) -> Result<Subnet, Error> {
 /// in different places.
 pub(super) fn free(roots: &Roots, family: Family, bridge: &str, lost: &[Subnet]) -> Result<Subnet, Error> {
     let ours = records::list(roots)?.into_iter().flat_map(|network| network.ranges).map(|range| range.subnet);
-    let taken: Vec<Subnet> = ours.chain(of_others(&mut route_socket()?, None)?).chain(lost.iter().copied()).collect();
+    let others = of_others(&mut route_socket()?, None)?.into_iter().map(|(subnet, _)| subnet);
+    let taken: Vec<Subnet> = ours.chain(others).chain(lost.iter().copied()).collect();
     let place = if lost.is_empty() { 0 } else { place(bridge) };
     let pools = pools(roots, family)?;
     let text = || pools.iter().map(|(pool, _)| pool.to_string()).collect::<Vec<_>>().join(", ");
     choose(&pools, &taken, place).ok_or_else(|| Error::NoSubnet(family, text()))
 }
 
-/// Who else has this subnet, or a part of it.
-pub(super) fn other_user(subnet: Subnet, bridge: Option<i32>) -> Result<Option<Subnet>, Error> {
-    let others = of_others(&mut route_socket()?, bridge)?;
-    Ok(others.into_iter().find(|other| other.overlaps(subnet)))
+/// What else of this host has this subnet, or a part of it, but for this link: in words.
+pub(super) fn other_user(subnet: Subnet, bridge: Option<i32>) -> Result<Option<String>, Error> {
+    let mut socket = route_socket()?;
+    let others = of_others(&mut socket, bridge)?;
+    // The whole of a network tells more than one address in it.
+    let overlapping = others.into_iter().filter(|(other, _)| other.overlaps(subnet));
+    let Some((other, link)) = overlapping.min_by_key(|(other, _)| other.prefix()) else { return Ok(None) };
+    let links = links::list(&mut socket).map_err(kernel("list the host's links"))?;
+    let name = links.into_iter().find(|one| Some(one.index) == link).map(|link| link.name);
+    Ok(Some(name.map_or_else(|| format!("{other}, a route"), |name| format!("{other} of link {name}"))))
 }
 
-/// Another network of this engine that has this subnet, or a part of it.
-pub(super) fn own_user(networks: &[Network], subnet: Subnet) -> Option<Subnet> {
-    networks.iter().flat_map(|network| &network.ranges).map(|range| range.subnet).find(|other| other.overlaps(subnet))
+/// Another network of this engine that has this subnet, or a part of it: in words.
+pub(super) fn own_user(networks: &[Network], subnet: Subnet) -> Option<String> {
+    let mut ranges =
+        networks.iter().flat_map(|network| network.ranges.iter().map(move |range| (network, range.subnet)));
+    let (network, other) = ranges.find(|(_, other)| other.overlaps(subnet))?;
+    Some(format!("{other} of network {:?}", network.config.name))
 }
 
-/// The networks of this host but for those of this link.
-fn of_others(socket: &mut Socket, bridge: Option<i32>) -> Result<Vec<Subnet>, Error> {
+/// The networks of this host but for those of this link, each with its link.
+fn of_others(socket: &mut Socket, bridge: Option<i32>) -> Result<Vec<(Subnet, Option<i32>)>, Error> {
     let found = links::networks_in_use(socket, bridge).map_err(kernel("list the host's routes"))?;
-    Ok(found.into_iter().filter(|subnet| subnet.prefix() > 0).collect())
+    Ok(found.into_iter().filter(|(subnet, _)| subnet.prefix() > 0).collect())
 }
 
 fn place(name: &str) -> usize {

@@ -538,3 +538,51 @@ fn a_network_is_made_once_and_new_labels_are_taken_over() {
         assert!(matches!(get(&world.roots, "../front"), Err(Error::NotFound(_))));
     });
 }
+
+/// The owner of the host says where subnets come from.
+#[test]
+fn subnets_come_out_of_the_pools_that_the_host_names() {
+    in_a_world(|world| {
+        let roots = Roots { etc: world.directory.join("etc"), ..world.roots.clone() };
+        let file = roots.etc.join("stack/networks.toml");
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        let first = "{base = \"10.99.0.0/30\", size = 30}";
+        let more = "{base = \"10.98.0.0/16\", size = 26}, {base = \"fd99::/56\", size = 64}";
+        fs::write(&file, format!("pools = [{first}, {more}]")).unwrap();
+        let make = |name: &str| {
+            let config = NetworkConfig { name: name.into(), ipv6: Some(Pool::default()), ..NetworkConfig::default() };
+            let made = create(&roots, &config)?;
+            Ok(made.ranges.iter().map(|range| range.subnet.to_string()).collect::<Vec<_>>())
+        };
+        assert_eq!(make("one").unwrap(), ["10.99.0.0/30", "fd99::/64"]);
+        assert_eq!(make("two").unwrap(), ["10.98.0.0/26", "fd99:0:0:1::/64"]);
+        fs::write(&file, format!("pools = [{first}]")).unwrap();
+        let refused: Error = make("three").unwrap_err();
+        assert!(refused.to_string().contains("all IPv4 subnets") && refused.to_string().contains("10.99.0.0/30"));
+        fs::write(&file, "pool = []").unwrap();
+        assert!(matches!(make("four"), Err(Error::Settings { .. })));
+        for name in ["one", "two"] {
+            remove(&roots, name).unwrap();
+        }
+    });
+}
+
+/// An engine's own prefix is made once, and what comes of it stays.
+#[test]
+fn an_engine_has_a_prefix_of_its_own() {
+    in_a_world(|world| {
+        let six = |name: &str| {
+            let config =
+                NetworkConfig { name: name.into(), ipv4: None, ipv6: Some(Pool::default()), ..Default::default() };
+            create(&world.roots, &config).unwrap().range(Family::V6).unwrap().subnet
+        };
+        let (one, two) = (six("one"), six("two"));
+        let prefix = Subnet::new(one.network(), 48);
+        assert!(one.to_string().starts_with("fd") && prefix.holds(two.network()) && !one.overlaps(two));
+        remove(&world.roots, "one").unwrap();
+        assert_eq!(six("three"), one);
+        for name in ["two", "three"] {
+            remove(&world.roots, name).unwrap();
+        }
+    });
+}

@@ -2,6 +2,7 @@
 
 mod host;
 pub mod names;
+mod options;
 mod ports;
 mod serving;
 mod six;

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::zone::{Client, Zone};
 use crate::runtime::network::Family;
-use crate::runtime::network::records::{Attachment, Endpoint, Network, Port};
+use crate::runtime::network::options::Mode;
+use crate::runtime::network::records::{Attachment, Endpoint, Network, Port, WayOut};
 
 /// How what is published is carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -90,8 +91,12 @@ pub fn wanted(all: &[Network], attachments: &[Attachment], present: &BTreeSet<St
         wanted.zone.add_client(&attachment.container, client);
         wanted.resolvers.insert(attachment.container.clone());
         // The same choice as the firewall's, so that both ways in lead to the same address.
-        let ways = Family::ALL.map(|family| Some((family, attachment.way_out(all, family)?.address)));
-        let ways = ways.into_iter().flatten().collect();
+        let ways = Family::ALL.map(|family| Some((family, attachment.way_out(all, family)?)));
+        // Where packets are routed to the container itself, no port of this host leads there.
+        let address = |(family, way): (Family, WayOut<'_, '_>)| {
+            (family, Some(way.address).filter(|_| way.network.config.options.mode(family) != Mode::Routed))
+        };
+        let ways = ways.into_iter().flatten().map(address).collect();
         for port in &attachment.ports {
             publish(&mut wanted.ports, &attachment.container, &ways, port);
         }
@@ -100,7 +105,12 @@ pub fn wanted(all: &[Network], attachments: &[Attachment], present: &BTreeSet<St
 }
 
 /// Who comes by one family reaches the container by the same, or by the one that it has.
-fn publish(ports: &mut BTreeMap<Listener, Target>, container: &str, ways: &BTreeMap<Family, IpAddr>, port: &Port) {
+fn publish(
+    ports: &mut BTreeMap<Listener, Target>,
+    container: &str,
+    ways: &BTreeMap<Family, Option<IpAddr>>,
+    port: &Port,
+) {
     let protocol = match port.protocol.as_str() {
         "udp" => Protocol::Udp,
         "tcp" => Protocol::Tcp,
@@ -108,7 +118,7 @@ fn publish(ports: &mut BTreeMap<Listener, Target>, container: &str, ways: &BTree
         _ => return,
     };
     let mut add = |host: IpAddr, optional: bool| {
-        let Some(address) = ways.get(&Family::of(host)).or_else(|| ways.values().next()) else { return };
+        let Some(Some(address)) = ways.get(&Family::of(host)).or_else(|| ways.values().next()) else { return };
         let target = SocketAddr::new(*address, port.container_port);
         let listener = Listener { protocol, address: SocketAddr::from((host, port.host_port)) };
         let target = Target { container: container.to_owned(), address: target, optional };

@@ -64,13 +64,13 @@
 //!   supervisor is executed from a mount that nobody can write to.
 //! - No environment variable is read below `cli`, but for the places of docker's passwords and of registries' settings
 //!   ([`runtime::image`]); no program but this one is run, neither `ip`, `nft` nor `mount`, but for the credential
-//!   helpers that a user names, the runtime that a container names, and for an ordinary user newuidmap, newgidmap, and pasta or slirp4netns.
+//!   helpers that a user names, the runtime that a container names, the CNI plugins that a network names, and for an ordinary user newuidmap, newgidmap, and pasta or slirp4netns.
 //!
 //! # Files on disk
 //!
 //! Below the durable root (`/var/lib/stack`): `containers/NAME/{config.json,ended.json,files,upper,work,log}`,
 //! `launcher-DIGEST` (becomes each container's program),
-//! `images/{index.json,blobs,layers,signatures}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `volumes/NAME/{volume.json,_data,snapshots}`, `volumes/.trash`,
+//! `images/{index.json,blobs,layers,signatures}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `cni/OWNER/NETWORK.json`, `volumes/NAME/{volume.json,_data,snapshots}`, `volumes/.trash`,
 //! `stacks/NAME/{journal,journal.1,generations}` (what became of a stack),
 //! `skeleton` (the layer below all images). Below the volatile root (`/run/stack`), gone at reboot:
 //! `containers/NAME/{status.json,start.json,shim.sock,…}`, `netns/CONTAINER`, `files/CONTAINER` (configs and secrets),

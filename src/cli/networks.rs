@@ -14,6 +14,7 @@ use crate::engine::native::{create_network, remove_network};
 use crate::reconcile::resource::{NetworkConfig, label};
 use crate::runtime::network::{self, Network, Range};
 use crate::runtime::roots::Roots;
+use crate::spec::network_driver;
 
 const COLUMNS: &[Column] = &[
     ("Name", "NAME"),
@@ -27,6 +28,8 @@ const COLUMNS: &[Column] = &[
     ("Labels", "LABELS"),
     ("ID", "NETWORK ID"),
 ];
+
+const DRIVERS: [&str; 4] = ["bridge", "macvlan", "ipvlan", "cni"];
 
 pub fn command(roots: &Roots, command: &NetworkCommand) -> Result<ExitCode, Failure> {
     match command {
@@ -49,7 +52,7 @@ fn list(roots: &Roots, arguments: &List) -> Result<ExitCode, Failure> {
         filters.labels(&one.config.labels)
             && filters.any("name", |pattern| name_matches(name, pattern))
             && filters.any("id", |id| name.starts_with(id))
-            && filters.any("driver", |driver| driver == "bridge")
+            && filters.any("driver", |driver| driver == one.config.driver.name())
             && filters.any("stack", |stack| one.config.labels.get(label::STACK).is_some_and(|own| own == stack))
             && dangling.is_none_or(|dangling| dangling == (users(name) == 0))
     };
@@ -73,7 +76,7 @@ fn row(one: &Network, containers: usize) -> Row {
     let all = |text: fn(&Range) -> String| one.ranges.iter().map(text).collect::<Vec<_>>();
     let value = json!({
         "name": config.name,
-        "driver": "bridge",
+        "driver": config.driver.name(),
         "subnet": all(|range| range.subnet.to_string()).first(),
         "gateway": all(|range| range.gateway.to_string()).first(),
         "ranges": one.ranges,
@@ -86,7 +89,7 @@ fn row(one: &Network, containers: usize) -> Row {
     let cells = [
         ("Name", config.name.clone()),
         ("ID", config.name.clone()),
-        ("Driver", "bridge".to_owned()),
+        ("Driver", config.driver.name().to_owned()),
         ("Subnet", all(|range| range.subnet.to_string()).join(",")),
         ("Gateway", all(|range| range.gateway.to_string()).join(",")),
         ("Internal", config.internal.to_string()),
@@ -99,8 +102,10 @@ fn row(one: &Network, containers: usize) -> Row {
 }
 
 fn create(roots: &Roots, arguments: &NetworkCreate) -> Result<ExitCode, Failure> {
-    if arguments.driver != "bridge" {
-        return Err(Failure::new(format!("--driver {:?}: there is `bridge` only", arguments.driver)));
+    let known = arguments.driver == "bridge" || network_driver::options(&arguments.driver).is_some();
+    if !known {
+        let help = names::hint(&arguments.driver, DRIVERS, "there are `bridge`, `macvlan`, `ipvlan` and `cni`");
+        return Err(Failure::new(format!("there is no network driver {:?}\n  help: {help}", arguments.driver)));
     }
     if network::list(roots)?.iter().any(|one| one.config.name == arguments.name) {
         return Err(Failure::new(format!("a network {:?} is there already", arguments.name)));

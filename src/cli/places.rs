@@ -33,6 +33,10 @@ impl Places {
             Check::SourcesReadable { container } => Some(of_sources(container)),
             Check::UserKnown { container } => Some(of_user(container)),
             Check::ProgramPresent { container } => Some(of_program(container)),
+            Check::NetworkPossible { network } => {
+                let found = stack.networks.iter().find(|(_, one)| !one.external && one.name == network.name);
+                found.map(|(key, _)| format!("networks.{key}.driver_opts"))
+            }
             Check::External { kind: Kind::Network, name } => {
                 let found = stack.networks.iter().find(|(_, network)| network.external && network.name == *name);
                 found.map(|(key, _)| format!("networks.{key}"))

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio_stream::Stream;
 
 use super::history::Memory;
-use super::resource::{Config, ContainerConfig, ImageConfig, Kind, ResourceId};
+use super::resource::{Config, ContainerConfig, ImageConfig, Kind, NetworkConfig, ResourceId};
 use crate::spec;
 
 /// The name of a stack: lower-case letters, digits, `-` and `_`, first a letter or digit, as Compose has it.
@@ -197,6 +197,8 @@ pub enum Check {
     UserKnown { container: Box<ContainerConfig> },
     /// The container's image, which is present by now, has the program that the container is to run.
     ProgramPresent { container: Box<ContainerConfig> },
+    /// The host has what a network is made of that is not a bridge: its parent, its configuration.
+    NetworkPossible { network: Box<NetworkConfig> },
     /// A network or volume that somebody else keeps is there.
     External { kind: Kind, name: String },
 }

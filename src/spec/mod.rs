@@ -18,6 +18,8 @@ pub mod logging;
 mod lower;
 mod merge;
 pub mod names;
+pub mod network_driver;
+mod network_mode;
 pub mod probe;
 mod schema;
 pub mod stack;

@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use super::diagnostics::{Diagnostic, Span, did_you_mean};
+use super::network_driver;
+use super::network_mode::{self, Conflict};
 use super::stack::*;
 
 /// What the checks read and where they report.
@@ -24,13 +26,14 @@ pub fn validate(stack: &Stack, paths: &BTreeMap<String, Span>, diagnostics: &mut
         check.replicas(name, container);
         check.names(name, container);
         check.health(name, container);
-        check.ports_have_a_home(name, container);
+        check.network_mode(name, container);
         check.users(name, container);
     }
     check.cycles();
     check.host_ports();
     check.container_names();
     check.addresses();
+    check.drivers();
     check.volumes();
 }
 
@@ -277,19 +280,23 @@ impl Check<'_> {
         }
     }
 
-    fn ports_have_a_home(&mut self, name: &str, container: &Container) {
-        if container.ports.is_empty() {
-            return;
+    fn network_mode(&mut self, name: &str, container: &Container) {
+        for Conflict { key, message, help } in network_mode::conflicts(container) {
+            let path = format!("containers.{name}.{key}");
+            match help {
+                Some(help) => self.error(&path, message).help = Some(help.into()),
+                None => self.warning(&path, message),
+            }
         }
-        let path = format!("containers.{name}.ports");
-        match &container.network_mode {
-            NetworkMode::Bridge | NetworkMode::None => {}
-            NetworkMode::Host => self
-                .warning(&path, "ports have no effect with `network_mode: host`: they are the host's already".into()),
-            NetworkMode::Container(_) | NetworkMode::Service(_) => {
-                let help = "publish them on the container that owns the network";
-                self.error(&path, "a container in another's network cannot publish ports".into()).help =
-                    Some(help.into());
+    }
+
+    fn drivers(&mut self) {
+        let stack = self.stack;
+        for (key, network) in stack.networks.iter().filter(|(_, network)| !network.external) {
+            let driver = network.driver.as_deref().unwrap_or_default();
+            for fault in network_driver::faults(driver, &network.driver_opts) {
+                let place = if network.driver_opts.is_empty() { "driver" } else { "driver_opts" };
+                self.error(&format!("networks.{key}.{place}"), fault.message).help = Some(fault.help);
             }
         }
     }

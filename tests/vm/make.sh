@@ -10,12 +10,12 @@ set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
 # What tests run beside the program itself.
-TOOLS="nft ip modprobe systemctl runc crun"
-# Of the kernel's modules: what a disk needs; bridges, pairs of links, filters, overlays. The kernel asks for the latter
-# by itself.
+TOOLS="dash nft ip modprobe systemctl runc crun"
+# Of the kernel's modules: what a disk needs; bridges, pairs of links, links on links, filters, overlays. The kernel asks
+# for the latter by itself.
 BOOT_MODULES="drivers/block/virtio_blk.ko drivers/virtio"
-SYSTEM_MODULES="drivers/net/dummy.ko drivers/net/veth.ko fs/overlayfs lib net/802 net/bridge net/core net/ipv4 net/ipv6
-    net/llc net/netfilter"
+SYSTEM_MODULES="drivers/net/dummy.ko drivers/net/ipvlan drivers/net/macvlan.ko drivers/net/veth.ko fs/overlayfs lib
+    net/802 net/8021q net/bridge net/core net/ipv4 net/ipv6 net/l3mdev net/llc net/netfilter"
 
 main() {
     here=$(cd "$(dirname -- "$0")" && pwd)
@@ -89,6 +89,7 @@ make_system() {
     printf 'root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n' >system/etc/passwd
     printf 'root:x:0:\nnogroup:x:65534:\n' >system/etc/group
     printf '127.0.0.1 localhost\n' >system/etc/hosts
+    : >system/etc/resolv.conf
     for tool in $TOOLS; do
         add "$(command -v "$tool")"
     done

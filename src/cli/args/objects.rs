@@ -351,10 +351,10 @@ pub struct NetworkCreate {
     /// No way in or out, but between its containers
     #[arg(long)]
     pub internal: bool,
-    /// `bridge`, the only one so far
+    /// `bridge`, `macvlan`, `ipvlan` or `cni`
     #[arg(short, long, default_value = "bridge")]
     pub driver: String,
-    /// Options of the driver: `com.docker.network.driver.mtu=1400`
+    /// Options of the driver: `parent=eth0`, `com.docker.network.driver.mtu=1400`
     #[arg(short, long, value_name = "KEY=VALUE")]
     pub opt: Vec<String>,
     /// Labels, to find it by

@@ -54,7 +54,7 @@ pub fn network(roots: &Roots, one: &network::Network) -> Result<Value, Failure> 
     Ok(json!({
         "Name": one.config.name,
         "Id": one.config.name,
-        "Driver": "bridge",
+        "Driver": one.config.driver.name(),
         "Scope": "local",
         "Internal": one.config.internal,
         "EnableIPv4": one.range(Family::V4).is_some(),
@@ -69,10 +69,12 @@ pub fn network(roots: &Roots, one: &network::Network) -> Result<Value, Failure> 
     }))
 }
 
-/// Those that were asked for, and the bridge's name in any case.
+/// Those that were asked for, and the name of its bridge, as docker has it.
 fn options_of(one: &network::Network) -> Value {
     let mut options = one.config.declared["options"].as_object().cloned().unwrap_or_default();
-    options.insert("com.docker.network.bridge.name".to_owned(), json!(one.bridge));
+    if one.is_bridge() {
+        options.insert("com.docker.network.bridge.name".to_owned(), json!(one.bridge));
+    }
     Value::Object(options)
 }
 

@@ -16,6 +16,8 @@ pub fn check(roots: &Roots, check: &Check) -> Result<(), EngineError> {
         Check::SourcesReadable { container } => sources(container),
         Check::UserKnown { container } => of_image::user(roots, container),
         Check::ProgramPresent { container } => of_image::program(roots, container),
+        Check::NetworkPossible { network } => networks::possible(roots, network)
+            .map_err(|error| super::failed(format!("network/{}", network.name), error)),
         Check::External { kind, name } => external(roots, *kind, name),
     }
 }

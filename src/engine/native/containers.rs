@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
 use super::users::{self, Users};
-use super::{declared, devices, files, hooks, images, names, networks, volumes};
+use super::{declared, devices, drivers, files, hooks, images, names, networks, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, Mount, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Lease, Settings, Store};
@@ -27,6 +27,8 @@ pub enum Error {
     Image(#[from] image::Error),
     #[error(transparent)]
     Network(#[from] network::Error),
+    #[error(transparent)]
+    Driver(#[from] drivers::Error),
     #[error(transparent)]
     Volume(#[from] volume::Error),
     #[error(transparent)]

@@ -27,6 +27,7 @@ mod checks;
 pub mod commit;
 pub mod containers;
 mod devices;
+mod drivers;
 mod files;
 mod hooks;
 mod images;

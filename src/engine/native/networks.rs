@@ -3,9 +3,11 @@
 use std::net::IpAddr;
 
 use super::containers::Error;
+use super::drivers;
 use super::naming;
 use crate::reconcile::resource::{self, ContainerConfig, NetworkMode};
 use crate::runtime::container::{self, Config, Removal, Start};
+use crate::runtime::network::driver::Driver;
 use crate::runtime::network::options::{self, BridgeOptions};
 use crate::runtime::network::{
     self, Attachment, Connect, Family, Join, NetworkConfig, Pool, Port, Subnet, netd, sandbox,
@@ -15,18 +17,23 @@ use crate::runtime::roots::Roots;
 /// The network of containers that name none, made when it is first needed.
 pub const DEFAULT_NETWORK: &str = "default";
 
-fn config(wanted: &resource::NetworkConfig) -> Result<NetworkConfig, Error> {
+fn config(roots: &Roots, wanted: &resource::NetworkConfig) -> Result<NetworkConfig, Error> {
+    let driver = drivers::driver(roots, wanted)?;
+    // Who has no parent has no way out.
+    let is_alone = matches!(&driver, Driver::OnParent(on) if on.parent.is_none());
+    let has_addresses = !matches!(driver, Driver::Cni(_));
     let mtu = options::mtu(&wanted.options)?;
-    let options = BridgeOptions::parse(&wanted.options)?;
+    let options = if driver == Driver::Bridge { BridgeOptions::parse(&wanted.options)? } else { BridgeOptions::default() };
     options.fits(wanted.internal, mtu.filter(|_| wanted.ipv6))?;
     let four = pool(wanted, Family::V4, [&wanted.subnet, &wanted.ip_range, &wanted.gateway])?;
     let six = pool(wanted, Family::V6, [&wanted.ipv6_subnet, &wanted.ipv6_range, &wanted.ipv6_gateway])?;
     Ok(NetworkConfig {
         name: wanted.name.clone(),
-        ipv4: Some(four).filter(|_| wanted.ipv4),
-        ipv6: Some(six).filter(|_| wanted.ipv6),
+        ipv4: Some(four).filter(|_| wanted.ipv4 && has_addresses),
+        ipv6: Some(six).filter(|_| wanted.ipv6 && has_addresses),
         options,
-        internal: wanted.internal,
+        internal: wanted.internal || is_alone,
+        driver,
         mtu,
         labels: wanted.labels.clone(),
         declared: serde_json::to_value(wanted)?,
@@ -50,13 +57,18 @@ fn pool(
 
 /// Makes the network.
 pub fn create(roots: &Roots, wanted: &resource::NetworkConfig) -> Result<(), Error> {
-    network::create(roots, &config(wanted)?)?;
+    network::create(roots, &config(roots, wanted)?)?;
     Ok(())
+}
+
+/// Looks whether the host has what it is made of; changes nothing.
+pub fn possible(roots: &Roots, wanted: &resource::NetworkConfig) -> Result<(), Error> {
+    Ok(network::driver::check(roots, &config(roots, wanted)?)?)
 }
 
 /// Takes over new labels.
 pub fn update(roots: &Roots, wanted: &resource::NetworkConfig) -> Result<(), Error> {
-    network::update(roots, &config(wanted)?)?;
+    network::update(roots, &config(roots, wanted)?)?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use crate::reconcile::engine::Unsupported;
 use crate::reconcile::resource::{Config, ContainerConfig, Logging, MountSource, NetworkConfig};
 use crate::runtime::network::options;
 use crate::spec::logging;
+use crate::spec::network_driver;
 
 /// All of them, in no particular order.
 pub fn unsupported(config: &Config) -> Vec<Unsupported> {
@@ -21,11 +22,17 @@ fn one(key: impl Into<String>, reason: impl Into<String>) -> Unsupported {
 
 fn of_network(network: &NetworkConfig) -> Vec<Unsupported> {
     let mut found = Vec::new();
-    if network.driver != "bridge" {
+    let own = network_driver::options(&network.driver);
+    if own.is_none() && network.driver != "bridge" {
         found.push(one("driver", format!("there is no driver `{}`: it is a bridge", network.driver)));
     }
-    for key in network.options.keys().filter(|key| !options::KNOWN.contains(&key.as_str())) {
+    for key in network.options.keys().filter(|key| !own.unwrap_or(&options::KNOWN).contains(&key.as_str())) {
         found.push(one("driver_opts", format!("the option `{key}` has no effect")));
+    }
+    if network.driver == "cni" {
+        let by_plugins = "the plugins of the configuration give addresses and ways out";
+        let written = [("ipam", network.subnet.is_some()), ("internal", network.internal)];
+        found.extend(written.into_iter().filter(|(_, is_so)| *is_so).map(|(key, _)| one(key, by_plugins)));
     }
     found
 }
@@ -90,7 +97,7 @@ mod tests {
                 .all(named)
         );
         let network =
-            NetworkConfig { driver: "macvlan".into(), ip_range: Some("10.0.0.0/8".into()), ..Default::default() };
+            NetworkConfig { driver: "other".into(), ip_range: Some("10.0.0.0/8".into()), ..Default::default() };
         let keys: Vec<String> = of_network(&network).into_iter().map(|it| it.key).collect();
         assert_eq!(keys, ["driver"]);
     }

@@ -335,6 +335,8 @@ impl World {
             }
             // Images of this world are names only.
             Check::UserKnown { .. } | Check::ProgramPresent { .. } => Ok(()),
+            // In this world every network can be made.
+            Check::NetworkPossible { .. } => Ok(()),
             Check::External { kind, name } if self.external.contains(&(*kind, name.clone())) => Ok(()),
             Check::External { kind, name } => Err(refused(name, &format!("there is no such {kind}"))),
         }

@@ -377,8 +377,27 @@ fn network_mode(context: &mut Context, service: &str, container: &spec::Containe
                 let endpoint = endpoint(stack, service, key, container, attachment, number);
                 endpoints.insert(network.name.clone(), endpoint);
             }
+            note_ports(context, service, container);
             NetworkMode::Networks(endpoints)
         }
+    }
+}
+
+/// Ports are published on the network that the container leaves by.
+fn note_ports(context: &mut Context, service: &str, container: &spec::Container) {
+    if container.ports.is_empty() {
+        return;
+    }
+    let networks = container.networks.iter().filter_map(|(key, it)| Some((it, context.stack.networks.get(key)?)));
+    let open = networks.filter(|(_, network)| !network.internal && !network.external);
+    let way = open.min_by_key(|(attachment, network)| (std::cmp::Reverse(attachment.gw_priority), &network.name));
+    if let Some(driver) = way.and_then(|(_, network)| network.driver.as_deref())
+        && !spec::network_driver::publishes(driver)
+    {
+        let reason = format!(
+            "nothing is published on a network of `driver: {driver}`: the container is reached by its own address there"
+        );
+        context.note(format!("containers.{service}.ports"), &reason);
     }
 }
 

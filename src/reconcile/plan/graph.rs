@@ -20,6 +20,7 @@ pub(super) enum Do {
     CheckExternal,
     CheckUser,
     CheckProgram,
+    CheckNetwork,
     Repair,
     Rename,
     Stop,

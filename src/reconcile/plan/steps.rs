@@ -16,8 +16,10 @@ use super::{PlanOptions, destroy::label_edges};
 use crate::reconcile::desired::{Desired, DesiredResource, Edge, clash};
 use crate::reconcile::engine::{Action, Check, Condition, Health, Observed, RunState};
 use crate::reconcile::resource::{
-    BuildContext, Config, ContainerConfig, ImageSource, Kind, MountSource, NetworkMode, RETIRED_SUFFIX, ResourceId,
+    BuildContext, Config, ContainerConfig, ImageSource, Kind, MountSource, NetworkConfig, NetworkMode, RETIRED_SUFFIX,
+    ResourceId,
 };
+use crate::spec::network_driver;
 
 /// The first step that takes something away from what runs.
 const DISRUPTION: [Do; 3] = [Do::Rename, Do::Stop, Do::Remove];
@@ -58,6 +60,9 @@ impl Planner<'_> {
     }
 
     fn check_nodes(&mut self, id: &ResourceId, decision: &Decision) {
+        if let Config::Network(config) = &decision.config {
+            self.network_check_node(id, decision, config);
+        }
         let Config::Container(config) = &decision.config else { return };
         if !decision.start {
             return;
@@ -78,6 +83,15 @@ impl Planner<'_> {
                 let check = Check::External { kind: *kind, name: name.clone() };
                 self.graph.add(&id, Do::CheckExternal, Action::Check { check });
             }
+        }
+    }
+
+    /// A bridge can be made anywhere; others need something that is the host's.
+    fn network_check_node(&mut self, id: &ResourceId, decision: &Decision, config: &NetworkConfig) {
+        let is_of_host = network_driver::options(&config.driver).is_some();
+        if is_of_host && matches!(decision.fate, Fate::Create | Fate::Replace { .. }) {
+            let check = Check::NetworkPossible { network: Box::new(config.clone()) };
+            self.graph.add(id, Do::CheckNetwork, Action::Check { check });
         }
     }
 
@@ -344,7 +358,9 @@ impl Planner<'_> {
             let external = self.desired.external.iter().filter(|(kind, name)| uses(config, *kind, name));
             let external =
                 external.filter_map(|(kind, name)| self.graph.get(&external_id(*kind, name), Do::CheckExternal));
-            looks.entry(id).or_default().extend(own.chain(images).chain(external));
+            let networks = self.desired.resources.iter().filter(|(_, it)| needs(config, &it.config));
+            let networks = networks.filter_map(|(network, _)| self.graph.get(network, Do::CheckNetwork));
+            looks.entry(id).or_default().extend(own.chain(images).chain(external).chain(networks));
         }
         looks
     }

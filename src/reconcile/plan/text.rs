@@ -261,6 +261,7 @@ pub(super) fn check_word(check: &Check) -> String {
         Check::SourcesReadable { container } => format!("files of {}", container.id()),
         Check::UserKnown { container } => format!("user of {}", container.id()),
         Check::ProgramPresent { container } => format!("program of {}", container.id()),
+        Check::NetworkPossible { network } => format!("what network/{} needs of the host", network.name),
         Check::External { kind, name } => format!("external {kind}/{name}"),
     }
 }

@@ -104,7 +104,9 @@ fn recorded(roots: &Roots) -> Result<Record, Error> {
 
 /// Bridges of networks of this family that have a way out.
 fn open_bridges(networks: &[Network], family: Family) -> Vec<String> {
-    let open = networks.iter().filter(|network| !network.config.internal && network.range(family).is_some());
+    let open = networks
+        .iter()
+        .filter(|network| network.is_bridge() && !network.config.internal && network.range(family).is_some());
     open.map(|network| network.bridge.clone()).collect()
 }
 

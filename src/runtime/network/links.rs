@@ -12,18 +12,18 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use super::address::{Family, Subnet, octets};
 use super::netlink::{self, ACK, CREATE, DUMP, EXCLUSIVE, Message, REPLACE, Socket, attributes};
 
-const NEW_LINK: u16 = 16;
+pub(super) const NEW_LINK: u16 = 16;
 const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const SET_LINK: u16 = 19;
 const NEW_ADDRESS: u16 = 20;
 const GET_ADDRESS: u16 = 22;
-const NEW_ROUTE: u16 = 24;
+pub(super) const NEW_ROUTE: u16 = 24;
 const DELETE_ROUTE: u16 = 25;
 const GET_ROUTE: u16 = 26;
 const UP: u32 = 1;
 
-fn link_header(index: i32, flags: u32, change: u32) -> Vec<u8> {
+pub(super) fn link_header(index: i32, flags: u32, change: u32) -> Vec<u8> {
     [&[0; 4][..], &index.to_ne_bytes(), &flags.to_ne_bytes(), &change.to_ne_bytes()].concat()
 }
 
@@ -36,6 +36,8 @@ pub struct Link {
     pub up: bool,
     /// The index of the bridge that it is plugged into.
     pub bridge: Option<i32>,
+    /// Where it has one of Ethernet's.
+    pub hardware_address: Option<[u8; 6]>,
 }
 
 fn number(bytes: &[u8]) -> Option<u32> {
@@ -54,9 +56,10 @@ pub fn list(socket: &mut Socket) -> io::Result<Vec<Link>> {
 fn link(body: &[u8]) -> Link {
     let index = body.get(4..).and_then(number).unwrap_or(0) as i32;
     let up = body.get(8..).and_then(number).is_some_and(|flags| flags & UP != 0);
-    let mut link = Link { index, name: String::new(), mtu: 1500, up, bridge: None };
+    let mut link = Link { index, name: String::new(), mtu: 1500, up, bridge: None, hardware_address: None };
     for (kind, value) in attributes(body.get(16..).unwrap_or_default()) {
         match kind {
+            1 => link.hardware_address = value.try_into().ok(),
             3 => link.name = String::from_utf8_lossy(value).trim_end_matches('\0').to_owned(),
             4 => link.mtu = number(value).unwrap_or(link.mtu),
             10 => link.bridge = number(value).map(|index| index as i32),
@@ -91,7 +94,7 @@ pub fn make_bridge(socket: &mut Socket, name: &str, address: [u8; 6], mtu: u32) 
     exists_is_fine(socket.ask(&message))
 }
 
-fn exists_is_fine(result: io::Result<()>) -> io::Result<()> {
+pub(super) fn exists_is_fine(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Ok(()),
         other => other,

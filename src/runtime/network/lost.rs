@@ -4,13 +4,15 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::bridge::cable;
+use super::cni::Witness;
 use super::links::Link;
 use super::netlink::Socket;
 use super::records::{Attachment, Network, attachments, list};
 use super::rules::Host;
 use super::say::Way;
 use super::{
-    Error, cable, forwarding, judge, kernel, links, netd, nft, place, route_socket, rules, sandbox, table_name,
+    Error, driver, forwarding, judge, kernel, links, netd, nft, place, route_socket, rules, sandbox, table_name,
 };
 use crate::runtime::roots::Roots;
 
@@ -58,7 +60,11 @@ impl Seen {
     /// where there is no such network.
     pub fn of_network(&self, name: &str) -> Vec<String> {
         let Some(network) = self.networks.iter().find(|network| network.config.name == name) else { return Vec::new() };
-        let mut lost = self.of_bridge(network);
+        let mut lost = self.of_link(network);
+        if !network.is_bridge() {
+            lost.extend(self.unserved.iter().cloned());
+            return lost;
+        }
         if !network.config.internal {
             lost.extend(self.closed.iter().map(|link| format!("forwarding on {link} off")));
         }
@@ -69,9 +75,13 @@ impl Seen {
         lost
     }
 
-    fn of_bridge(&self, network: &Network) -> Vec<String> {
+    /// Of the link of the host that it is on. A parent of the host's may be down as the host likes.
+    fn of_link(&self, network: &Network) -> Vec<String> {
         let name = &network.bridge;
         match self.links.get(name) {
+            _ if network.is_of_plugins() => Vec::new(),
+            Some(_) if !network.is_bridge() && !network.makes_link => Vec::new(),
+            Some(link) if !network.is_bridge() && link.up => Vec::new(),
             None => vec![format!("link {name} gone")],
             Some(link) if !link.up => vec![format!("link {name} down")],
             Some(link) => {
@@ -85,21 +95,28 @@ impl Seen {
     /// What is lost of a container's network: its namespace or cables. What names and ports it has are not looked at.
     pub fn of_container(&self, container: &str) -> Vec<String> {
         let attachment = self.attachments.iter().find(|attachment| attachment.container == container);
-        attachment.map_or_else(Vec::new, |attachment| self.of_attachment(attachment))
+        attachment.map_or_else(Vec::new, |attachment| self.of_attachment(attachment, Witness::Plugins))
     }
 
-    fn of_attachment(&self, attachment: &Attachment) -> Vec<String> {
+    fn of_attachment(&self, attachment: &Attachment, witness: Witness) -> Vec<String> {
         if !sandbox::exists(&self.roots, &attachment.container) {
             return vec!["network namespace gone".to_owned()];
         }
+        let network = |name: &String| self.networks.iter().find(|network| network.config.name == *name);
         let is_plugged = |name: &&String| {
-            let bridge = self.networks.iter().find(|network| network.config.name == **name);
-            let bridge = bridge.and_then(|network| self.links.get(&network.bridge)).map(|link| link.index);
+            let bridge = network(name).and_then(|network| self.links.get(&network.bridge)).map(|link| link.index);
             let cable = self.links.get(&cable(&self.roots, attachment.owner(), name));
             bridge.is_some() && cable.is_some_and(|link| link.up && link.bridge == bridge)
         };
-        let lost = attachment.endpoints.keys().filter(|name| !is_plugged(name));
-        lost.map(|name| format!("link to {name} gone")).collect()
+        let is_bridge = |name: &&String| network(name).is_none_or(Network::is_bridge);
+        let unplugged = attachment.endpoints.keys().filter(is_bridge).filter(|name| !is_plugged(name));
+        let unplugged = unplugged.map(|name| format!("link to {name} gone"));
+        let others = attachment.endpoints.iter().filter_map(|(name, endpoint)| Some((network(name)?, endpoint)));
+        let others = others.filter_map(|(network, endpoint)| {
+            driver::lost(&self.roots, attachment, network, endpoint, witness)
+                .unwrap_or_else(|error| Some(error.to_string()))
+        });
+        unplugged.chain(others).collect()
     }
 
     /// Whether names and local ports are served.
@@ -114,8 +131,8 @@ impl Seen {
             || self.attachments.iter().filter(|attachment| sandbox::exists(&self.roots, &attachment.container));
         (open && !self.closed.is_empty())
             || !self.has_rules
-            || self.networks.iter().any(|network| !self.of_bridge(network).is_empty())
-            || of_containers().any(|attachment| !self.of_attachment(attachment).is_empty())
+            || self.networks.iter().any(|network| !self.of_link(network).is_empty())
+            || of_containers().any(|attachment| !self.of_attachment(attachment, Witness::Kernel).is_empty())
     }
 }
 

@@ -4,8 +4,12 @@
 //! of that, so that one that was killed half way is finished by the next. Concurrent callers queue on a lock.
 
 pub mod address;
+mod bridge;
+pub mod cni;
 mod conntrack;
+pub mod driver;
 mod forwarding;
+pub mod l2;
 mod links;
 mod lost;
 pub mod netd;
@@ -30,11 +34,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use address::hardware_address;
 pub use address::{Family, Pool, Range, Subnet};
+use cni::Witness;
+use driver::{Driver, WayOut};
 pub use lost::Seen;
 use netlink::Socket;
 pub use place::{create, disconnect, mend, reassert, remove, rename};
@@ -98,6 +104,10 @@ pub enum Error {
     Interface(String, String),
     #[error("container {0:?}: letters, digits, `_`, `.` and `-` only, first a letter or digit, 128 at most")]
     Container(String),
+    #[error(transparent)]
+    OnParent(#[from] l2::Error),
+    #[error(transparent)]
+    Cni(#[from] cni::Error),
     #[error(transparent)]
     State(#[from] state::Error),
     #[error(
@@ -210,6 +220,7 @@ fn create_there(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error>
     let _lock = lock(roots)?;
     let is_new = !records::network_file(roots, &config.name).exists();
     let network = ensure(roots, config)?;
+    driver::sweep(roots, &network)?;
     apply_rules(roots)?;
     if is_new {
         tell(roots, "create", config);
@@ -217,7 +228,7 @@ fn create_there(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error>
     Ok(network)
 }
 
-/// The record, the bridge and its address.
+/// The record, and what the network needs of the host.
 fn ensure(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
     let file = records::network_file(roots, &config.name);
     state::make_directory(file.parent().unwrap_or(Path::new("/")))?;
@@ -232,7 +243,7 @@ fn ensure(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
         if before.as_ref() != Some(&network) {
             state::write_json(&file, &network)?;
         }
-        match claim(&network)? {
+        match driver::claim(&network)? {
             None => return Ok(network),
             Some(other) => give_up(roots, &network, other, lost.len())?,
         }
@@ -242,22 +253,6 @@ fn ensure(roots: &Roots, config: &NetworkConfig) -> Result<Network, Error> {
 
 /// How often a subnet that others took at the same moment is given up for another one.
 const ATTEMPTS: usize = 8;
-
-/// Makes the bridge. Where there was none, a subnet may have gone to somebody else: it is returned, and theirs.
-fn claim(network: &Network) -> Result<Option<(Subnet, String)>, Error> {
-    let failed = kernel(format!("network {}: find the bridge", network.config.name));
-    let there = links::index(&network.bridge).map_err(failed)?.is_some();
-    let bridge = make(network)?;
-    if there {
-        return Ok(None);
-    }
-    for range in &network.ranges {
-        if let Some(other) = subnets::other_user(range.subnet, Some(bridge))? {
-            return Ok(Some((range.subnet, other)));
-        }
-    }
-    Ok(None)
-}
 
 /// Lets go of the subnets, of which another overlaps one, so that others can be chosen.
 ///
@@ -298,24 +293,13 @@ pub fn update(roots: &Roots, config: &NetworkConfig) -> Result<(), Error> {
 }
 
 fn plan(roots: &Roots, config: &NetworkConfig, lost: &[Subnet]) -> Result<Network, Error> {
-    let bridge = match &config.options.name {
-        Some(name) => free_name(config, name)?,
-        None => link_name(roots, &["bridge", &config.name]),
-    };
-    if config.pools().next().is_none() {
+    let (bridge, makes_link) = driver::choose_link(roots, config)?;
+    if config.pools().next().is_none() && !matches!(config.driver, Driver::Cni(_)) {
         return Err(Error::NoFamilies(config.name.clone()));
     }
     let ranges = config.pools().map(|(family, pool)| range(roots, config, family, pool, &bridge, lost));
     let ranges = ranges.collect::<Result<_, Error>>()?;
-    Ok(Network { version: records::VERSION, config: config.clone(), bridge, ranges })
-}
-
-/// A link's name that was asked for, unless somebody else's has it.
-fn free_name(config: &NetworkConfig, name: &str) -> Result<String, Error> {
-    match links::index(name).map_err(kernel(format!("network {}: find the bridge", config.name)))? {
-        Some(_) => Err(Error::LinkTaken { network: config.name.clone(), link: name.to_owned() }),
-        None => Ok(name.to_owned()),
-    }
+    Ok(Network { version: records::VERSION, config: config.clone(), bridge, makes_link, ranges })
 }
 
 /// The subnet that was asked for, or a free one.
@@ -328,7 +312,7 @@ fn range(
     lost: &[Subnet],
 ) -> Result<Range, Error> {
     let subnet = match pool.subnet {
-        Some(subnet) => match subnets::own_user(&list(roots)?, subnet).or(subnets::other_user(subnet, None)?) {
+        Some(subnet) => match other_user(roots, config, subnet)? {
             Some(other) => return Err(overlap(config, subnet, other)),
             None => subnet,
         },
@@ -343,36 +327,12 @@ fn range(
     }
 }
 
-/// What was asked for, or else the largest packet that the host's way out takes, at most Ethernet's.
-fn mtu(socket: &mut Socket, network: &Network) -> io::Result<u32> {
-    if let Some(mtu) = network.config.mtu {
-        return Ok(mtu);
+/// Who else has this subnet, or a part of it. A network on a link of the host is in the host's own.
+fn other_user(roots: &Roots, config: &NetworkConfig, subnet: Subnet) -> Result<Option<Subnet>, Error> {
+    match subnets::own_user(&list(roots)?, subnet) {
+        None if config.driver == Driver::Bridge => subnets::other_user(subnet, None),
+        found => Ok(found),
     }
-    let ways = links::default_route_links(socket)?;
-    let links = links::list(socket)?.into_iter().filter(|link| ways.contains(&link.index));
-    Ok(links.map(|link| link.mtu).min().map_or(1500, |mtu| mtu.clamp(576, 1500)))
-}
-
-/// The bridge and its addresses, and the bridge's index. It takes no advice on routes, and has IPv6 only where the
-/// network does.
-fn make(network: &Network) -> Result<i32, Error> {
-    let failed = |what: &str| kernel(format!("network {}: {what}", network.config.name));
-    let mut socket = route_socket()?;
-    let address = network.ranges.first().map_or([0x02, 0x42, 0, 0, 0, 1], |range| hardware_address(range.gateway));
-    let mtu = mtu(&mut socket, network).map_err(failed("list the host's links"))?;
-    links::make_bridge(&mut socket, &network.bridge, address, mtu).map_err(failed("make the bridge"))?;
-    let index = links::existing(&network.bridge).map_err(failed("find the bridge"))?;
-    let has_ipv6 = network.own_ranges().any(|range| range.family() == Family::V6);
-    let off = if has_ipv6 { "0" } else { "1" };
-    for (setting, value) in [("accept_ra", "0"), ("accept_dad", "0"), ("disable_ipv6", off)] {
-        set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/{setting}", network.bridge), value)?;
-    }
-    links::set_up(&mut socket, index).map_err(failed("set the bridge up"))?;
-    for range in network.own_ranges() {
-        let added = links::add_address(&mut socket, index, range.gateway, range.subnet.prefix());
-        added.map_err(failed("give the bridge its address"))?;
-    }
-    Ok(index)
 }
 
 /// A kernel without the setting does not need it.
@@ -442,8 +402,8 @@ fn remove_there(roots: &Roots, name: &str) -> Result<(), Error> {
         return Err(Error::InUse { name: name.to_owned(), users: users.join(", ") });
     }
     // The record goes last: while it is there, the next call knows that something may be left.
-    links::remove(&mut route_socket()?, &network.bridge).map_err(kernel(format!("remove the bridge of {name}")))?;
     let others: Vec<Network> = list(roots)?.into_iter().filter(|other| other.config.name != name).collect();
+    driver::remove(roots, &network, &others)?;
     apply_rules_for(roots, &others, &attachments(roots)?)?;
     remove_file(&records::network_file(roots, name))?;
     tell(roots, "destroy", &network.config);
@@ -495,7 +455,7 @@ fn connect_there(
     ports: Vec<Port>,
 ) -> Result<Attachment, Error> {
     let file = records::attachment_file(roots, &connect.container, connect.transient);
-    let attachment = Attachment {
+    let mut attachment = Attachment {
         version: records::VERSION,
         container: connect.container.clone(),
         id: connect.id.clone(),
@@ -504,6 +464,7 @@ fn connect_there(
         dns: connect.dns.clone(),
     };
     unplug_changed(roots, before, &attachment)?;
+    driver::settle(roots, connect, before, &mut attachment)?;
     state::make_directory(file.parent().unwrap_or(Path::new("/")))?;
     if attachment != *before && connect.transient {
         state::write_json_volatile(&file, &attachment)?;
@@ -531,7 +492,7 @@ fn choose_endpoints(
         let endpoint = Endpoint {
             addresses,
             link_local: join.link_local.clone(),
-            hardware_address: join.hardware_address.unwrap_or(own),
+            hardware_address: driver::hardware_address(&network, join.hardware_address, own)?,
             interface: join.interface.clone().unwrap_or_else(|| format!("{prefix}{number}")),
             names: join.names.clone(),
             gateway_priority: join.gateway_priority,
@@ -555,8 +516,12 @@ fn choose_addresses<'a>(
     let name = &network.config.name;
     let of = |one: &Attachment| one.endpoints.get(name).map(|endpoint| endpoint.addresses.clone()).unwrap_or_default();
     let of_container = |one: &'a Attachment| of(one).into_iter().map(|address| (address, one.container.as_str()));
-    let taken: BTreeMap<IpAddr, &str> = others.iter().flat_map(of_container).collect();
+    let of_host = driver::addresses_of_host(network)?.into_iter().map(|address| (address, "this host"));
+    let taken: BTreeMap<IpAddr, &str> = others.iter().flat_map(of_container).chain(of_host).collect();
     let before = of(before);
+    if network.is_of_plugins() {
+        return Ok(if join.addresses.is_empty() { before } else { join.addresses.clone() });
+    }
     let choose = |range: &Range| {
         let own = |all: &[IpAddr]| all.iter().copied().find(|address| Family::of(*address) == range.family());
         let kept = own(&before).filter(|address| range.subnet.holds(*address) && !taken.contains_key(address));
@@ -578,10 +543,8 @@ fn unplug_changed(roots: &Roots, before: &Attachment, after: &Attachment) -> Res
         parts(a) == parts(b)
     };
     let stays = |name: &String, endpoint| after.endpoints.get(name).is_some_and(|other| same(endpoint, other));
-    let mut socket = route_socket()?;
-    for (network, _) in before.endpoints.iter().filter(|(name, endpoint)| !stays(name, endpoint)) {
-        let failed = kernel(format!("network of container {}: leave {network}", after.container));
-        links::remove(&mut socket, &cable(roots, before.owner(), network)).map_err(failed)?;
+    for (name, endpoint) in before.endpoints.iter().filter(|(name, endpoint)| !stays(name, endpoint)) {
+        driver::unplug(roots, before, name, endpoint, driver::Haste::None)?;
     }
     Ok(())
 }
@@ -597,14 +560,12 @@ fn build(roots: &Roots, attachment: &Attachment, owner: &sandbox::Owner) -> Resu
     for network in &networks {
         let name = &network.config.name;
         let Some(endpoint) = attachment.endpoints.get(name) else { continue };
-        plug(roots, attachment, network, endpoint, &namespace).map_err(failed(&format!("join {name}")))?;
-        places.push(Placed::of(network, endpoint));
+        driver::plug(roots, attachment, network, endpoint, &namespace)?;
+        // Addresses of plugins are the plugins' to give.
+        let given = if network.is_of_plugins() { Vec::new() } else { endpoint.addresses.clone() };
+        places.push(Placed::of(network, &Endpoint { addresses: given, ..endpoint.clone() }));
     }
-    let way_out = |family| {
-        let way = attachment.way_out(&networks, family);
-        (family, way.map(|way| (way.range.gateway, way.endpoint.interface.clone())))
-    };
-    let ways_out = Family::ALL.map(way_out);
+    let ways_out = Family::ALL.map(|family| driver::way_out(attachment, &networks, family));
     sandbox::inside(&namespace, move || address(&places, ways_out)).map_err(failed("set its addresses and routes"))
 }
 
@@ -627,11 +588,8 @@ impl Placed {
     }
 }
 
-/// A family's default route: its gateway and the interface that it leaves by.
-type DefaultRoute = (Family, Option<(IpAddr, String)>);
-
 /// Gives the interfaces of the thread's namespace their addresses, and the default routes their gateways.
-fn address(places: &[Placed], ways_out: [DefaultRoute; 2]) -> io::Result<()> {
+fn address(places: &[Placed], ways_out: [(Family, WayOut); 2]) -> io::Result<()> {
     let mut socket = Socket::route()?;
     six::prepare(places)?;
     for place in places {
@@ -648,46 +606,17 @@ fn address(places: &[Placed], ways_out: [DefaultRoute; 2]) -> io::Result<()> {
     }
     for (family, way_out) in ways_out {
         match way_out {
-            Some((gateway, interface)) => links::set_default_route(&mut socket, gateway, links::existing(&interface)?)?,
-            None => links::remove_default_route(&mut socket, family)?,
+            WayOut::To(gateway, interface) => {
+                links::set_default_route(&mut socket, gateway, links::existing(&interface)?)?;
+            }
+            WayOut::By(interface) => {
+                l2::set_default_route_by_link(&mut socket, family, links::existing(&interface)?)?;
+            }
+            WayOut::None => links::remove_default_route(&mut socket, family)?,
+            WayOut::OfPlugins => {}
         }
     }
     Ok(())
-}
-
-/// Named after the attachment's owner.
-fn cable(roots: &Roots, owner: &str, network: &str) -> String {
-    link_name(roots, &["cable", owner, network])
-}
-
-/// Plugs the container into the network; its cable is made anew if either end is missing.
-fn plug(
-    roots: &Roots,
-    attachment: &Attachment,
-    network: &Network,
-    endpoint: &Endpoint,
-    namespace: &Path,
-) -> io::Result<()> {
-    let name = cable(roots, attachment.owner(), &network.config.name);
-    let bridge = links::existing(&network.bridge)?;
-    let mut socket = Socket::route()?;
-    let wanted = endpoint.interface.clone();
-    if links::index(&name)?.is_none() || sandbox::inside(namespace, move || links::index(&wanted))?.is_none() {
-        links::remove(&mut socket, &name)?;
-        let file = fs::File::open(namespace)?;
-        let address = endpoint.hardware_address;
-        let peer = links::Peer { namespace: file.as_fd(), name: &endpoint.interface, address };
-        let mtu = mtu(&mut socket, network)?;
-        links::make_cable(&mut socket, &name, bridge, &peer, mtu)?;
-    }
-    // The host has nothing to say on the cable itself.
-    let path = format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6");
-    if Path::new(&path).exists() {
-        fs::write(path, "1")?;
-    }
-    let index = links::existing(&name)?;
-    links::set_bridge(&mut socket, index, bridge)?;
-    links::set_port(&mut socket, index, !attachment.ports.is_empty(), !network.config.options.talk)
 }
 
 /// The container's namespace, held for others to join whatever becomes of its processes.
@@ -714,13 +643,10 @@ fn disconnect_there(roots: &Roots, container: &str) -> Result<bool, Error> {
 fn unplug_all(roots: &Roots, container: &str) -> Result<(), Error> {
     let file = records::attachment_file(roots, container, false);
     let Some(attachment) = state::read_json::<Attachment>(&file)? else { return Ok(()) };
-    let is_transient = file.starts_with(&roots.run);
-    for network in attachment.endpoints.keys() {
-        let cable = cable(roots, attachment.owner(), network);
-        // Somebody waits for the end of one that goes with it, and most often only for that.
-        let removed =
-            if is_transient { links::remove_at_once(&cable) } else { links::remove(&mut route_socket()?, &cable) };
-        removed.map_err(kernel(format!("network of container {container}: remove its cable")))?;
+    // Somebody waits for the end of one that goes with it, and most often only for that.
+    let haste = if file.starts_with(&roots.run) { driver::Haste::Most } else { driver::Haste::None };
+    for (network, endpoint) in &attachment.endpoints {
+        driver::unplug(roots, &attachment, network, endpoint, haste)?;
     }
     Ok(())
 }
@@ -783,7 +709,7 @@ fn rename_there(roots: &Roots, container: &str, new: &str) -> Result<(), Error> 
 /// Puts back what the kernel lost of all networks and of the containers that have a namespace.
 fn reassert_there(roots: &Roots) -> Result<(), Error> {
     let _lock = lock(roots)?;
-    put_back(roots)
+    put_back(roots, Witness::Plugins)
 }
 
 /// As [`reassert`], but only where something is lost. Says whether there was anything.
@@ -791,19 +717,31 @@ fn mend_there(roots: &Roots) -> Result<bool, Error> {
     let _lock = lock(roots)?;
     let lost = Seen::look(roots)?.has_lost();
     if lost {
-        put_back(roots)?;
+        put_back(roots, Witness::Kernel)?;
     }
     Ok(lost)
 }
 
-fn put_back(roots: &Roots) -> Result<(), Error> {
+/// One network whose parent is gone keeps nothing from the others; what failed first is told.
+fn put_back(roots: &Roots, witness: Witness) -> Result<(), Error> {
+    let mut failed = None;
     for network in list(roots)? {
-        ensure(roots, &network.config)?;
+        failed = failed.or(ensure(roots, &network.config).err());
     }
     for attachment in attachments(roots)? {
         if sandbox::exists(roots, &attachment.container) {
-            build(roots, &attachment, &sandbox::Owner::Host)?;
+            failed = failed.or(put_back_one(roots, &attachment, witness).err());
         }
     }
-    apply_rules(roots)
+    apply_rules(roots)?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn put_back_one(roots: &Roots, attachment: &Attachment, witness: Witness) -> Result<(), Error> {
+    let mut now = attachment.clone();
+    driver::settle_again(roots, &mut now, witness)?;
+    if now != *attachment {
+        state::write_json(&records::attachment_file(roots, &now.container, false), &now)?;
+    }
+    build(roots, &now, &sandbox::Owner::Host)
 }

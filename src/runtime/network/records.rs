@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::address::{Family, Pool, Range};
 use super::options::BridgeOptions;
+use super::driver::Driver;
 use super::{Error, io_at};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;
@@ -32,6 +33,7 @@ pub struct NetworkConfig {
     pub internal: bool,
     pub mtu: Option<u32>,
     pub options: BridgeOptions,
+    pub driver: Driver,
     pub labels: BTreeMap<String, String>,
     /// What the layer above asked for; not looked at here.
     pub declared: Value,
@@ -47,6 +49,7 @@ impl Default for NetworkConfig {
             internal: false,
             mtu: None,
             options: BridgeOptions::default(),
+            driver: Driver::Bridge,
             labels: BTreeMap::new(),
             declared: Value::Null,
         }
@@ -68,7 +71,11 @@ impl NetworkConfig {
 pub struct Network {
     pub version: u32,
     pub config: NetworkConfig,
+    /// The link of the host that it is on: a bridge of this engine, or a parent. Empty where plugins make what there is.
     pub bridge: String,
+    /// The parent was made here, and is removed with the last network that is on it.
+    #[serde(default)]
+    pub makes_link: bool,
     /// One of each family that it has, IPv4's first.
     pub ranges: Vec<Range>,
 }
@@ -87,6 +94,16 @@ impl Network {
     /// The range that this address is of.
     pub fn range_of(&self, address: IpAddr) -> Option<&Range> {
         self.ranges.iter().find(|range| range.subnet.holds(address))
+    }
+
+    /// Whether it has a bridge, with this engine's rules on what comes in and goes out.
+    pub fn is_bridge(&self) -> bool {
+        self.config.driver == Driver::Bridge
+    }
+
+    /// Whether plugins give addresses and ways out.
+    pub fn is_of_plugins(&self) -> bool {
+        matches!(self.config.driver, Driver::Cni(_))
     }
 
     /// Whether it was made from this, but for what is only written down.
@@ -171,14 +188,17 @@ impl Attachment {
     }
 
     /// The network that gives this family's default route, on which its ports are published too, and the place in it: of
-    /// those that are not internal the one with the highest priority, of equals the first by name.
+    /// those that are not internal the one with the highest priority, of equals the first by name. None where that is one of
+    /// plugins: they lead out themselves.
     pub fn way_out<'a>(&self, networks: &'a [Network], family: Family) -> Option<WayOut<'a, '_>> {
         let network = |name: &String| networks.iter().find(|network| network.config.name == *name);
-        let places = self.endpoints.iter().filter_map(|(name, endpoint)| {
-            let network = network(name).filter(|network| !network.config.internal)?;
-            Some(WayOut { network, endpoint, range: network.range(family)?, address: endpoint.address(family)? })
+        let places = self.endpoints.iter().filter_map(|(name, endpoint)| Some((network(name)?, endpoint)));
+        let open = places.filter(|(network, endpoint)| {
+            let has_family = network.range(family).is_some() && endpoint.address(family).is_some();
+            !network.config.internal && (has_family || network.is_of_plugins())
         });
-        places.min_by_key(|way| std::cmp::Reverse(way.endpoint.gateway_priority))
+        let (network, endpoint) = open.min_by_key(|(_, endpoint)| std::cmp::Reverse(endpoint.gateway_priority))?;
+        Some(WayOut { network, endpoint, range: network.range(family)?, address: endpoint.address(family)? })
     }
 }
 

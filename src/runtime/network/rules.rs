@@ -21,9 +21,10 @@ pub struct Host {
 /// After all others have judged, before the kernel takes note of a connection that came in (`NF_IP_PRI_CONNTRACK_CONFIRM`).
 const LAST: i32 = i32::MAX - 1;
 
-/// `None` where there is no network: then there is no table either.
+/// `None` where there is no bridge: then there is no table either.
 pub fn table(name: &str, networks: &[Network], attachments: &[Attachment], host: &Host) -> Option<Table> {
-    if networks.is_empty() {
+    let bridges: Vec<Network> = networks.iter().filter(|network| network.is_bridge()).cloned().collect();
+    if bridges.is_empty() {
         return None;
     }
     let ports = published(networks, attachments);
@@ -31,9 +32,9 @@ pub fn table(name: &str, networks: &[Network], attachments: &[Attachment], host:
     let mut chains = vec![
         chain("prerouting", "nat", 0, -100, ports.iter().map(|port| port.inward(host.judge.is_some())).collect()),
         chain("output", "nat", 3, -100, ports.iter().map(Published::of_this_host).collect()),
-        chain("postrouting", "nat", 4, 100, networks.iter().flat_map(masquerade).collect()),
-        chain("input", "filter", 1, 0, input(networks)),
-        chain("forward", "filter", 2, 0, forward(networks, attachments, &host.closed)),
+        chain("postrouting", "nat", 4, 100, bridges.iter().flat_map(masquerade).collect()),
+        chain("input", "filter", 1, 0, input(&bridges)),
+        chain("forward", "filter", 2, 0, forward(&bridges, attachments, &host.closed)),
     ];
     let judged = host.judge.map(|group| ports.iter().flat_map(|port| port.judged(group)).collect::<Vec<_>>());
     let judged = judged.filter(|rules| !rules.is_empty());
@@ -81,7 +82,7 @@ struct Published<'a> {
 /// Those of the ports that rules lead.
 fn published<'a>(networks: &[Network], attachments: &'a [Attachment]) -> Vec<Published<'a>> {
     let of = |attachment: &'a Attachment, family| {
-        let way = attachment.way_out(networks, family);
+        let way = attachment.way_out(networks, family).filter(|way| way.network.is_bridge());
         let target = way.filter(|way| way.network.config.options.mode(family) != Mode::Routed).map(|way| way.address);
         let led = attachment
             .ports
@@ -241,7 +242,13 @@ mod tests {
     fn network(name: &str, subnets: &[&str], internal: bool) -> Network {
         let range = |text: &&str| Range::new(text.parse().unwrap());
         let config = NetworkConfig { name: name.into(), internal, ..NetworkConfig::default() };
-        Network { version: 2, config, bridge: format!("stk-{name}"), ranges: subnets.iter().map(range).collect() }
+        Network {
+            version: 2,
+            config,
+            bridge: format!("stk-{name}"),
+            makes_link: false,
+            ranges: subnets.iter().map(range).collect(),
+        }
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod host;
 pub mod names;
 mod options;
+mod parents;
+mod plugins;
 mod ports;
 mod serving;
 mod six;

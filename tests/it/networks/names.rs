@@ -66,7 +66,7 @@ pub fn look_up(place: &Place, name: &str, kind: RecordType) -> Answer {
     udp
 }
 
-fn found<const N: usize>(addresses: [Ipv4Addr; N]) -> Answer {
+pub fn found<const N: usize>(addresses: [Ipv4Addr; N]) -> Answer {
     (ResponseCode::NoError, addresses.iter().map(Ipv4Addr::to_string).collect())
 }
 

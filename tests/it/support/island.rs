@@ -99,7 +99,8 @@ impl Island {
 /// Runs the script where the thread is, and gives what it prints.
 #[track_caller]
 pub fn sh(script: &str) -> String {
-    let output = Command::new("sh").args(["-euc", script]).output().unwrap();
+    // Not any `sh`: that of busybox has an `ip` of its own, which knows little.
+    let output = Command::new("dash").args(["-euc", script]).output().unwrap();
     assert!(output.status.success(), "{script}: {output:?}");
     String::from_utf8_lossy(&output.stdout).into_owned()
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use machine::Machine;
 
 /// Of a test that would do harm elsewhere.
-fn assert_in_the_machine() {
+pub fn assert_in_the_machine() {
     // Written by `tests/vm/run`, the first program of a machine.
     assert!(Path::new("/run/words").exists(), "this test is for a machine of its own: see tests/it/vm");
 }

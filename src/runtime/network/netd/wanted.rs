@@ -94,7 +94,8 @@ pub fn wanted(all: &[Network], attachments: &[Attachment], present: &BTreeSet<St
         let ways = Family::ALL.map(|family| Some((family, attachment.way_out(all, family)?)));
         // Where packets are routed to the container itself, no port of this host leads there.
         let address = |(family, way): (Family, WayOut<'_, '_>)| {
-            (family, Some(way.address).filter(|_| way.network.config.options.mode(family) != Mode::Routed))
+            let leads = way.network.is_bridge() && way.network.config.options.mode(family) != Mode::Routed;
+            (family, Some(way.address).filter(|_| leads))
         };
         let ways = ways.into_iter().flatten().map(address).collect();
         for port in &attachment.ports {
@@ -142,7 +143,7 @@ mod tests {
     fn network(name: &str, subnet: &str, internal: bool) -> Network {
         let subnet: Subnet = subnet.parse().unwrap();
         let config = NetworkConfig { name: name.into(), internal, ..NetworkConfig::default() };
-        Network { version: 2, config, bridge: String::new(), ranges: vec![Range::new(subnet)] }
+        Network { version: 2, config, bridge: String::new(), makes_link: false, ranges: vec![Range::new(subnet)] }
     }
 
     fn attachment(container: &str, places: &[(&str, &str, i64)], ports: &[Port]) -> Attachment {

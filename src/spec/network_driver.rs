@@ -47,6 +47,11 @@ pub fn publishes(driver: &str) -> bool {
 
 /// All that is wrong.
 pub fn faults(driver: &str, written: &BTreeMap<String, String>) -> Vec<Fault> {
+    if let "host" | "none" | "null" = driver {
+        let mode = if driver == "host" { "host" } else { "none" };
+        let message = format!("there is one network of `driver: {driver}`, and it is not made");
+        return vec![Fault { key: None, message, help: format!("write `network_mode: {mode}` in its containers") }];
+    }
     let Some(known) = options(driver) else { return Vec::new() };
     let mut found: Vec<Fault> = written.keys().filter_map(|key| unknown(driver, known, key)).collect();
     let value = |key: &'static str| Some((key, known.contains(&key).then(|| written.get(key))??.as_str()));
@@ -151,6 +156,7 @@ mod tests {
             ("ipvlan", &[("parent", "eth0.5000")], "5000 is not the number of a VLAN"),
             ("ipvlan", &[("parent", "a name")], "`a name` is not the name of a link"),
             ("ipvlan", &[(MTU, "10")], "`com.docker.network.driver.mtu: 10` is not a number of bytes"),
+            ("host", &[], "there is one network of `driver: host`, and it is not made"),
             ("cni", &[], "a network of `driver: cni` needs the name of a configuration"),
             ("cni", &[("config", "a"), ("config_dir", "net.d")], "`config_dir: net.d` is not an absolute path"),
         ] {

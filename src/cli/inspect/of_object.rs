@@ -44,8 +44,8 @@ pub fn network(roots: &Roots, one: &network::Network) -> Result<Value, Failure> 
         let Ok(found) = container::get(roots, &attachment.container) else { continue };
         let mac: Vec<String> = endpoint.hardware_address.iter().map(|byte| format!("{byte:02x}")).collect();
         let address = |family| {
-            let found = endpoint.address(family).zip(one.range(family));
-            found.map(|(address, range)| format!("{address}/{}", range.subnet.prefix())).unwrap_or_default()
+            let prefix = one.range(family).map(|range| format!("/{}", range.subnet.prefix())).unwrap_or_default();
+            endpoint.address(family).map(|address| format!("{address}{prefix}")).unwrap_or_default()
         };
         let value = json!({"Name": attachment.container, "MacAddress": mac.join(":"),
                            "IPv4Address": address(Family::V4), "IPv6Address": address(Family::V6)});

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::cni::{self, Cni, Given, Wish, Witness};
+use super::cni::{self, Cni, Given, Wish};
 use super::l2::{self, OnParent};
 use super::records::{Attachment, Endpoint, Network, NetworkConfig, Port};
 use super::{
@@ -150,8 +150,16 @@ fn leave_new(roots: &Roots, before: &Attachment, known: &[Network], attachment: 
     }
 }
 
+/// Who looks for what is lost, and puts it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Looker {
+    /// `netd`, which may neither read what plugins said nor start them: what is theirs waits for a command.
+    Guard,
+    Command,
+}
+
 /// As [`settle`], of what is written down, where the kernel has lost something of it.
-pub(super) fn settle_again(roots: &Roots, attachment: &mut Attachment, witness: Witness) -> Result<(), Error> {
+pub(super) fn settle_again(roots: &Roots, attachment: &mut Attachment) -> Result<(), Error> {
     let known = known(roots, attachment)?;
     for network in &known {
         let name = network.config.name.clone();
@@ -159,7 +167,7 @@ pub(super) fn settle_again(roots: &Roots, attachment: &mut Attachment, witness: 
             continue;
         };
         let namespace = sandbox::path(roots, &attachment.container);
-        if cni::lost(roots, attachment.owner(), &name, &namespace, witness)?.is_none() {
+        if cni::lost(roots, attachment.owner(), &name, &namespace)?.is_none() {
             continue;
         }
         let given = cni::again(roots, cni, attachment.owner(), &name, endpoint, &namespace)?;
@@ -271,6 +279,15 @@ pub(super) fn unplug(
     }
 }
 
+/// What a container has is another name's from now on.
+pub(super) fn renamed(roots: &Roots, attachment: &Attachment, new: &str) -> Result<(), Error> {
+    let (from, to) = (sandbox::path(roots, &attachment.container), sandbox::path(roots, new));
+    for network in known(roots, attachment)?.iter().filter(|network| network.is_of_plugins()) {
+        cni::moved(roots, attachment.owner(), &network.config.name, &from, &to)?;
+    }
+    Ok(())
+}
+
 /// Where what no other route is for goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum WayOut {
@@ -303,14 +320,15 @@ pub(super) fn lost(
     attachment: &Attachment,
     network: &Network,
     endpoint: &Endpoint,
-    witness: Witness,
+    looker: Looker,
 ) -> Result<Option<String>, Error> {
     let namespace = sandbox::path(roots, &attachment.container);
     let name = &network.config.name;
     let said = match &network.config.driver {
         Driver::Bridge => None,
         Driver::OnParent(_) => l2::lost(endpoint, &namespace).map_err(kernel(format!("look into {name}")))?,
-        Driver::Cni(_) => cni::lost(roots, attachment.owner(), name, &namespace, witness)?,
+        Driver::Cni(_) if looker == Looker::Guard => None,
+        Driver::Cni(_) => cni::lost(roots, attachment.owner(), name, &namespace)?,
     };
     Ok(said.map(|what| format!("{name}: {what}")))
 }

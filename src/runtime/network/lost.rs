@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::bridge::cable;
-use super::cni::Witness;
+use super::driver::Looker;
 use super::links::Link;
 use super::netlink::Socket;
 use super::records::{Attachment, Network, attachments, list};
@@ -95,10 +95,10 @@ impl Seen {
     /// What is lost of a container's network: its namespace or cables. What names and ports it has are not looked at.
     pub fn of_container(&self, container: &str) -> Vec<String> {
         let attachment = self.attachments.iter().find(|attachment| attachment.container == container);
-        attachment.map_or_else(Vec::new, |attachment| self.of_attachment(attachment, Witness::Plugins))
+        attachment.map_or_else(Vec::new, |attachment| self.of_attachment(attachment, Looker::Command))
     }
 
-    fn of_attachment(&self, attachment: &Attachment, witness: Witness) -> Vec<String> {
+    fn of_attachment(&self, attachment: &Attachment, looker: Looker) -> Vec<String> {
         if !sandbox::exists(&self.roots, &attachment.container) {
             return vec!["network namespace gone".to_owned()];
         }
@@ -113,7 +113,7 @@ impl Seen {
         let unplugged = unplugged.map(|name| format!("link to {name} gone"));
         let others = attachment.endpoints.iter().filter_map(|(name, endpoint)| Some((network(name)?, endpoint)));
         let others = others.filter_map(|(network, endpoint)| {
-            driver::lost(&self.roots, attachment, network, endpoint, witness)
+            driver::lost(&self.roots, attachment, network, endpoint, looker)
                 .unwrap_or_else(|error| Some(error.to_string()))
         });
         unplugged.chain(others).collect()
@@ -132,7 +132,7 @@ impl Seen {
         (open && !self.closed.is_empty())
             || !self.has_rules
             || self.networks.iter().any(|network| !self.of_link(network).is_empty())
-            || of_containers().any(|attachment| !self.of_attachment(attachment, Witness::Kernel).is_empty())
+            || of_containers().any(|attachment| !self.of_attachment(attachment, Looker::Guard).is_empty())
     }
 }
 

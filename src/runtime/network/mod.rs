@@ -39,8 +39,7 @@ use std::path::{Path, PathBuf};
 
 use address::hardware_address;
 pub use address::{Family, Pool, Range, Subnet};
-use cni::Witness;
-use driver::{Driver, WayOut};
+use driver::{Driver, Looker, WayOut};
 pub use lost::Seen;
 use netlink::Socket;
 pub use place::{create, disconnect, mend, reassert, remove, rename};
@@ -697,6 +696,7 @@ fn rename_there(roots: &Roots, container: &str, new: &str) -> Result<(), Error> 
             unplug_all(roots, new)?;
             forget(roots, new)?;
         }
+        driver::renamed(roots, &attachment, new)?;
         let id = attachment.owner().to_owned();
         state::write_json(&to, &Attachment { container: new.to_owned(), id, ..attachment })?;
     }
@@ -709,7 +709,7 @@ fn rename_there(roots: &Roots, container: &str, new: &str) -> Result<(), Error> 
 /// Puts back what the kernel lost of all networks and of the containers that have a namespace.
 fn reassert_there(roots: &Roots) -> Result<(), Error> {
     let _lock = lock(roots)?;
-    put_back(roots, Witness::Plugins)
+    put_back(roots, Looker::Command)
 }
 
 /// As [`reassert`], but only where something is lost. Says whether there was anything.
@@ -717,29 +717,31 @@ fn mend_there(roots: &Roots) -> Result<bool, Error> {
     let _lock = lock(roots)?;
     let lost = Seen::look(roots)?.has_lost();
     if lost {
-        put_back(roots, Witness::Kernel)?;
+        put_back(roots, Looker::Guard)?;
     }
     Ok(lost)
 }
 
 /// One network whose parent is gone keeps nothing from the others; what failed first is told.
-fn put_back(roots: &Roots, witness: Witness) -> Result<(), Error> {
+fn put_back(roots: &Roots, looker: Looker) -> Result<(), Error> {
     let mut failed = None;
     for network in list(roots)? {
         failed = failed.or(ensure(roots, &network.config).err());
     }
     for attachment in attachments(roots)? {
         if sandbox::exists(roots, &attachment.container) {
-            failed = failed.or(put_back_one(roots, &attachment, witness).err());
+            failed = failed.or(put_back_one(roots, &attachment, looker).err());
         }
     }
     apply_rules(roots)?;
     failed.map_or(Ok(()), Err)
 }
 
-fn put_back_one(roots: &Roots, attachment: &Attachment, witness: Witness) -> Result<(), Error> {
+fn put_back_one(roots: &Roots, attachment: &Attachment, looker: Looker) -> Result<(), Error> {
     let mut now = attachment.clone();
-    driver::settle_again(roots, &mut now, witness)?;
+    if looker == Looker::Command {
+        driver::settle_again(roots, &mut now)?;
+    }
     if now != *attachment {
         state::write_json(&records::attachment_file(roots, &now.container, false), &now)?;
     }

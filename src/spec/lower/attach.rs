@@ -70,6 +70,10 @@ fn interface_name(node: &Node, cx: &mut Context<'_>) -> Option<String> {
 pub fn network_mode(node: &Node, cx: &mut Context<'_>) -> Option<NetworkMode> {
     let text = cx.text(node)?;
     match text.split_once(':') {
+        Some((kind @ ("service" | "container"), "")) => {
+            cx.error_help(format!("`{kind}:` of which?"), node.span, format!("write `{kind}:NAME`"));
+            None
+        }
         Some(("service", name)) => Some(NetworkMode::Service(name.to_owned())),
         Some(("container", name)) => Some(NetworkMode::Container(name.to_owned())),
         _ => match text.as_str() {

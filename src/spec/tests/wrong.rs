@@ -2,7 +2,7 @@
 
 use expect_test::expect;
 
-use super::{Memory, faults_of, load_from, options};
+use super::{Memory, faults_of, load_files, load_from, options};
 
 #[test]
 fn all_errors_at_once_with_nearest_words() {
@@ -112,6 +112,70 @@ containers:
         5 |   c: {image: x, network_mode: "service:a"}
           |                               ----------- `c` needs `a`"#]]
     .assert_eq(&faults);
+}
+
+#[test]
+fn what_a_network_mode_excludes_is_refused_as_docker_does() {
+    let of = |mode: &str, keys: &str| {
+        let text = format!("services:\n  a: {{image: x}}\n  b: {{image: x, network_mode: \"{mode}\", {keys}}}\n");
+        let said = match load_files(&[("compose.yaml", &text)], &options()) {
+            Ok((_, warnings)) => warnings.to_string(),
+            Err(faults) => faults.to_string(),
+        };
+        said.lines()
+            .filter(|line| line.starts_with("error") || line.starts_with("warning"))
+            .collect::<Vec<_>>()
+            .join("; ")
+    };
+    let another = "a container in another's network cannot";
+    for (keys, what) in [
+        ("ports: [\"80:80\"]", "publish ports"),
+        ("expose: [80]", "expose ports"),
+        ("hostname: h", "have a host name of its own"),
+        ("links: [a]", "have links"),
+        ("dns: [1.1.1.1]", "have name servers of its own"),
+        ("extra_hosts: [\"x:1.1.1.1\"]", "have names for addresses of its own"),
+        ("mac_address: \"02:42:ac:11:00:03\"", "have a hardware address of its own"),
+    ] {
+        for mode in ["service:a", "container:a"] {
+            assert_eq!(of(mode, keys), format!("error: {another} {what}"), "{mode} {keys}");
+        }
+    }
+    for (mode, keys, expected) in [
+        (
+            "host",
+            "links: [a]",
+            "error: `links` need a network of containers, and with `network_mode: host` there is none",
+        ),
+        ("none", "links: [a]", "error: `links` need a network, and with `network_mode: none` there is none"),
+        (
+            "host",
+            "ports: [\"80:80\"]",
+            "warning: ports have no effect with `network_mode: host`: they are the host's already",
+        ),
+        (
+            "none",
+            "ports: [\"80:80\"]",
+            "warning: ports have no effect with `network_mode: none`: nothing reaches the container",
+        ),
+        (
+            "none",
+            "mac_address: \"02:42:ac:11:00:03\"",
+            "warning: `mac_address` has no effect with `network_mode: none`: there is no link",
+        ),
+        ("host", "hostname: h, dns: [1.1.1.1], extra_hosts: [\"x:1.1.1.1\"]", ""),
+        ("host", "networks: [n]", "error: `network_mode` and `networks` exclude each other"),
+        (
+            "host",
+            "uts: host, hostname: h",
+            "error: a container with the host's names (`uts: host`) has no `hostname` of its own",
+        ),
+        ("service:", "labels: {}", "error: `service:` of which?"),
+        ("container:", "labels: {}", "error: `container:` of which?"),
+        ("nonesuch", "labels: {}", "error: `nonesuch` is not a network mode"),
+    ] {
+        assert_eq!(of(mode, keys), expected, "{mode} {keys}");
+    }
 }
 
 #[test]

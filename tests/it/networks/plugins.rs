@@ -216,6 +216,28 @@ fn plugins_of_version_1_1_are_asked_for_their_state_and_told_what_is_in_use() {
     });
 }
 
+/// Its namespace is held at another path then, which plugins are to know.
+#[test]
+fn a_container_with_another_name_keeps_what_plugins_gave_it() {
+    on_an_island(|island| {
+        let records = debians(island);
+        let file = island.apply("stack.yaml", &stack(island, "lan", ""));
+        let address = island.address("shop-web-1");
+        island.world.ok(&["rename", "shop-web-1", "other"]);
+        island.container("other").sh("ip route del default");
+        let kept = fs::read_to_string(island.world.roots.durable("endpoints/other.json")).unwrap();
+        assert!(kept.contains(&address.to_string()), "{kept}");
+        let said = island.world.run(&["status", &file]);
+        assert!(!said.stdout.contains("Sandbox"), "{said:?}");
+        island.world.ok(&["rename", "other", "shop-web-1"]);
+        island.world.ok(&["apply", &file]);
+        assert_eq!(island.address("shop-web-1"), address);
+        assert_eq!(island.world.ok(&["status", &file]).matches("repair").count(), 0);
+        island.world.ok(&["destroy", &file]);
+        assert_eq!(given(&records), [""; 0]);
+    });
+}
+
 /// A reboot leaves the record and the plugin's own, and neither namespace nor link.
 #[test]
 fn what_a_reboot_took_is_undone_and_made_again() {

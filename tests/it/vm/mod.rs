@@ -41,6 +41,18 @@ fn ordinary_users_have_what_is_theirs_to_divide() {
     Machine::new().boot(&tests).ends_well();
 }
 
+/// Of links on links this host may have some kinds only.
+#[test]
+fn networks_are_on_links_of_every_kind() {
+    let tests = [
+        "networks::parents::containers_share_their_parents_hardware_address",
+        "networks::parents::a_vlan_is_made_with_its_first_network_and_removed_with_its_last",
+        "networks::parents::without_a_parent_a_network_leads_nowhere",
+        "networks::parents::containers_on_a_parent_are_machines_of_its_network",
+    ];
+    Machine::new().boot(&tests).ends_well();
+}
+
 /// The same bundles that this host runs in its own hierarchies.
 #[test]
 fn other_engines_containers_are_held_in_one_hierarchy() {

@@ -253,31 +253,26 @@ pub fn again(
     }
 }
 
-/// Who is asked what is lost of what plugins made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Witness {
-    /// The kernel, which has links and addresses at once.
-    Kernel,
-    /// The plugins too, as far as they can tell: each is a program to be run.
-    Plugins,
+/// The container's namespace is held at another path from now on: plugins look there.
+pub fn moved(roots: &Roots, owner: &str, network: &str, from: &Path, to: &Path) -> Result<(), Error> {
+    let Some(mut kept) = Kept::read(roots, owner, network)? else { return Ok(()) };
+    let interfaces = kept.result.as_mut().and_then(|result| result.get_mut("interfaces")?.as_array_mut());
+    for sandbox in interfaces.into_iter().flatten().filter_map(|interface| interface.get_mut("sandbox")) {
+        if sandbox.as_str().map(Path::new) == Some(from) {
+            *sandbox = json!(to);
+        }
+    }
+    kept.write(roots, owner, network)
 }
 
-/// What of a container's place is not as it was made, in words.
-pub fn lost(
-    roots: &Roots,
-    owner: &str,
-    network: &str,
-    namespace: &Path,
-    witness: Witness,
-) -> Result<Option<String>, Error> {
+/// What of a container's place is not as it was made, in words: as the kernel has it, and as plugins see it that can tell.
+pub fn lost(roots: &Roots, owner: &str, network: &str, namespace: &Path) -> Result<Option<String>, Error> {
     let Some(kept) = Kept::read(roots, owner, network)? else { return Ok(Some("not made".to_owned())) };
     let Some(outcome) = kept.outcome() else { return Ok(Some("made half".to_owned())) };
     match confirmed(&kept, outcome, namespace) {
         Err(Error::Untrue { what, .. }) => Ok(Some(what)),
         Err(error) => Ok(Some(error.to_string())),
-        Ok(_) if witness == Witness::Plugins && kept.is_checkable => {
-            Ok(objection(&kept, owner, namespace).map(|error| error.to_string()))
-        }
+        Ok(_) if kept.is_checkable => Ok(objection(&kept, owner, namespace).map(|error| error.to_string())),
         Ok(_) => Ok(None),
     }
 }

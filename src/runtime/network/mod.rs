@@ -327,7 +327,7 @@ fn range(
 }
 
 /// Who else has this subnet, or a part of it. A network on a link of the host is in the host's own.
-fn other_user(roots: &Roots, config: &NetworkConfig, subnet: Subnet) -> Result<Option<Subnet>, Error> {
+fn other_user(roots: &Roots, config: &NetworkConfig, subnet: Subnet) -> Result<Option<String>, Error> {
     match subnets::own_user(&list(roots)?, subnet) {
         None if config.driver == Driver::Bridge => subnets::other_user(subnet, None),
         found => Ok(found),

@@ -2,6 +2,7 @@
 //!
 //! Knows OCI, the kernel and disks; knows no stacks. Each call is idempotent. Imports nothing else of the crate.
 
+pub mod apparmor;
 pub mod bundle;
 pub mod cgroup;
 pub mod confine;

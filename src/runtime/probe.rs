@@ -10,6 +10,7 @@ use std::thread;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::inotify::{InitFlags, Inotify};
 
+use super::apparmor;
 use super::cgroup::Cgroup;
 use super::confine;
 use super::home::Home;
@@ -93,6 +94,7 @@ pub fn probe(roots: &Roots, search: &OsStr) -> Vec<Fact> {
         space(roots),
     ];
     facts.extend(limits());
+    facts.extend(apparmor::state(roots).map(profiles));
     if !root.is_root() {
         facts.extend(rootless::facts::facts(roots, search));
     }
@@ -249,6 +251,16 @@ fn landlock() -> Fact {
         when(works, format!("version {version}"), "not in use, or too old"),
         "what unpacks layers and asks containers is kept from system calls, but not from other files",
         "Linux 5.19 or later, with CONFIG_SECURITY_LANDLOCK, and `landlock` among those of `lsm=`",
+    )
+}
+
+fn profiles(found: Found) -> Fact {
+    fact(
+        "apparmor",
+        false,
+        found,
+        "containers that name no profile have none; all that theirs would forbid is forbidden by other means, too",
+        "`apt install apparmor`; `mount -t securityfs none /sys/kernel/security`; run as root, without a profile",
     )
 }
 

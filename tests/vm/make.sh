@@ -10,7 +10,7 @@ set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
 # What tests run beside the program itself.
-TOOLS="dash nft ip modprobe systemctl runc crun"
+TOOLS="dash nft ip modprobe systemctl runc crun apparmor_parser"
 # Of the kernel's modules: what a disk needs; bridges, pairs of links, links on links, filters, overlays. The kernel asks
 # for the latter by itself.
 BOOT_MODULES="drivers/block/virtio_blk.ko drivers/virtio"

@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::builds;
+use super::{builds, translate};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::resource::{Config, ImageConfig, ImageSource};
+use crate::runtime::apparmor;
 use crate::runtime::image::{Platform, Store, runs};
 use crate::runtime::roots::Roots;
 use crate::runtime::volume::driver::LOCAL;
@@ -18,6 +19,7 @@ pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wr
     let (mut faults, mut wrong) = (foreign_platforms(desired), Vec::new());
     faults.extend(absent_runtimes(roots, desired));
     faults.extend(absent_drivers(roots, desired));
+    faults.extend(absent_profiles(desired));
     for (image, place) in desired.images_mut() {
         let name = image.reference.clone();
         let (word, content) = match &mut image.source {
@@ -58,6 +60,16 @@ fn absent_drivers(roots: &Roots, desired: &Desired) -> Vec<Fault> {
     });
     let wrong = |name: &str| plugin::find(roots, name).err().map(|error| error.to_string());
     volumes.filter_map(|(name, place)| Some(Fault::new(format!("{place}.driver"), &wrong(name)?))).collect()
+}
+
+/// The containers whose AppArmor profile this host has not.
+fn absent_profiles(desired: &Desired) -> Vec<Fault> {
+    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
+        Config::Container(container) => Some((translate::profile(container)?, &resource.place)),
+        _ => None,
+    });
+    let wrong = |name: &str| apparmor::check(name).err().map(|error| error.to_string());
+    containers.filter_map(|(name, place)| Some(Fault::new(format!("{place}.security_opt"), &wrong(&name)?))).collect()
 }
 
 /// The containers that ask for a platform which this host can't run.

@@ -8,6 +8,7 @@ use super::users::Users;
 use crate::reconcile::resource::{
     ContainerConfig, Healthcheck, MountSource, NamespaceMode, NetworkMode, OnUnhealthy, Resources, Restart, label,
 };
+use crate::runtime::apparmor;
 use crate::runtime::container;
 use crate::runtime::image::{self, Contents, Image};
 use crate::runtime::init::spec::{self, Device, Limits, Namespace, Request};
@@ -77,6 +78,8 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         no_new_privileges: no_new_privileges(wanted, facts.contents),
         seccomp_unconfined: security.seccomp_unconfined,
         systempaths_unconfined: security.systempaths_unconfined,
+        apparmor: security.apparmor,
+        default_profile: None,
         ulimits: wanted.ulimits.clone(),
         mounts: mounts(wanted, facts),
         sysctls: wanted.sysctls.clone(),
@@ -195,6 +198,8 @@ struct Security {
     no_new_privileges: Option<bool>,
     seccomp_unconfined: bool,
     systempaths_unconfined: bool,
+    /// But for docker's own default, which is the engine's here.
+    apparmor: Option<String>,
 }
 
 /// Options that mean nothing here were named by [`super::unsupported::unsupported`].
@@ -206,10 +211,19 @@ fn security(wanted: &ContainerConfig) -> Security {
             "no-new-privileges:false" => security.no_new_privileges = Some(false),
             "seccomp:unconfined" => security.seccomp_unconfined = true,
             "systempaths:unconfined" => security.systempaths_unconfined = true,
-            _ => {}
+            other => {
+                if let Some(name) = other.strip_prefix("apparmor:") {
+                    security.apparmor = (name != apparmor::OF_DOCKER).then(|| name.to_owned());
+                }
+            }
         }
     }
     security
+}
+
+/// The AppArmor profile that it names.
+pub fn profile(wanted: &ContainerConfig) -> Option<String> {
+    security(wanted).apparmor
 }
 
 /// Whether no program that is executed in it ever gets rights that its caller has not. Where nothing is asked for: if

@@ -73,9 +73,8 @@ fn of_security(option: &str) -> Option<Unsupported> {
     let text = option.replacen('=', ":", 1);
     let reason = match text.split_once(':').unwrap_or((&text, "")) {
         ("no-new-privileges", _) | ("seccomp", "unconfined" | "builtin") | ("systempaths", _) => return None,
-        ("apparmor", "unconfined") | ("label", "disable") => return None,
+        ("apparmor", _) | ("label", "disable") => return None,
         ("seccomp", _) => "system calls are filtered by the engine's own profile",
-        ("apparmor", _) => "AppArmor profiles are not loaded",
         ("label", _) => "SELinux labels are not set",
         _ => "it has no effect",
     };
@@ -89,13 +88,9 @@ mod tests {
     #[test]
     fn what_is_not_done_is_named_and_what_is_done_is_not() {
         let named = |option: &str| of_security(option).is_some();
-        let done = ["no-new-privileges:true", "seccomp=unconfined", "label=disable", "apparmor=unconfined"];
+        let done = ["no-new-privileges:true", "seccomp=unconfined", "label=disable", "apparmor=docker-default"];
         assert!(!done.into_iter().any(named));
-        assert!(
-            ["seccomp=/p.json", "apparmor=docker-default", "label=type:x", "writable-cgroups=true"]
-                .into_iter()
-                .all(named)
-        );
+        assert!(["seccomp=/p.json", "label=type:x", "writable-cgroups=true"].into_iter().all(named));
         let network =
             NetworkConfig { driver: "other".into(), ip_range: Some("10.0.0.0/8".into()), ..Default::default() };
         let keys: Vec<String> = of_network(&network).into_iter().map(|it| it.key).collect();

@@ -11,6 +11,7 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 use super::{Container, Error, State, cgroup, get, io_at};
+use crate::runtime::apparmor;
 use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
 use crate::runtime::outside::{Outside, bundle};
 use crate::runtime::roots::Roots;
@@ -54,6 +55,10 @@ pub fn exec(roots: &Roots, name: &str, exec: &Exec, stdio: Stdio) -> Result<Laun
     }
     let mut request = config.request.clone();
     request.privileged |= exec.privileged;
+    if exec.privileged {
+        request.apparmor = None;
+    }
+    request.default_profile = apparmor::default_profile();
     request.terminal = matches!(stdio, Stdio::Terminal { .. });
     let env: Vec<String> = merge(&config.request.env, &exec.env);
     let spec = spec::build(&request)?;

@@ -11,6 +11,7 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Config, Container, Error, Paths, Start, cgroup, get, io_at, lock, skeleton};
+use crate::runtime::apparmor;
 use crate::runtime::home::Home;
 use crate::runtime::init::{self, InitError, spec};
 use crate::runtime::outside::Outside;
@@ -52,6 +53,7 @@ pub fn start(
         return Ok(());
     }
     clean(roots, &container.config)?;
+    apparmor::ensure(roots);
     let homes = ["", &container.config.cgroup_parent].into_iter().filter_map(|parent| Home::of(roots, parent));
     let _held = homes.map(|home| home.hold(roots)).collect::<Result<Vec<_>, _>>()?;
     skeleton::ensure(&paths.skeleton)?;

@@ -11,7 +11,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 
 use super::credentials::{self, Identity};
-use super::labels::Labels;
+use super::labels::{self, Labels};
 use super::{
     ASKED, Channel, InitError, JoinChild, LaunchChild, MOUNTED, READY, Stdio, clocks, exactly, files, has_namespace,
     launcher, letter, mounts, namespace_path, terminal, users,
@@ -42,8 +42,7 @@ fn try_run(request: LaunchChild<'_>, stdio: Stdio, channel: &Channel) -> Result<
     at("wait for the starter", go(channel))?;
     at("out-of-memory score", credentials::set_oom_score(process))?;
     at("lead a session", session())?;
-    let labels = if request.hold.is_some() { Labels::prepare(process) } else { Ok(Labels::default()) };
-    let labels = at("process.apparmorProfile and selinuxLabel", labels)?;
+    let labels = prepare_labels(process, request.hold.is_some())?;
     at("root of the user namespace", own_root(spec))?;
     at("control group namespace", new_cgroup_namespace(spec))?;
     at("network namespace", furnish_network(spec, request.hold.is_some()))?;
@@ -129,8 +128,7 @@ fn try_join(
     at("wait for the starter", go(channel))?;
     at("limits and out-of-memory score", credentials::take_from_host(&process))?;
     at("lead a session", session())?;
-    let labels = if request.exactly.is_some() { Labels::prepare(&process) } else { Ok(Labels::default()) };
-    let labels = at("process.apparmorProfile and selinuxLabel", labels)?;
+    let labels = prepare_labels(&process, request.exactly.is_some())?;
     let mut all = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWIPC
@@ -154,6 +152,18 @@ fn try_join(
         return files::exec(&process, &identity, channel, &channel.errors, launcher::Mode::Exec);
     }
     become_program(&process, &identity, request.spec, channel, Place::Further, true)
+}
+
+/// Those of a bundle are written after its hooks; those of the engine's own container at once, and count from its first
+/// program on all the same.
+fn prepare_labels(process: &Process, later: bool) -> Result<Labels, InitError> {
+    let prepared = at("process.apparmorProfile and selinuxLabel", Labels::prepare(process))?;
+    if later {
+        return Ok(prepared);
+    }
+    labels::check(process).map_err(|(step, reason)| InitError::Step { step: step.to_owned(), reason })?;
+    at("security_opt", prepared.write())?;
+    Ok(Labels::default())
 }
 
 fn process(spec: &Spec) -> Result<&Process, InitError> {

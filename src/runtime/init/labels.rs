@@ -8,13 +8,7 @@ use std::path::Path;
 use oci_spec::runtime::Process;
 
 use super::mounts;
-
-/// What AppArmor calls having none.
-const UNCONFINED: &str = "unconfined";
-
-fn apparmor_is_on() -> bool {
-    std::fs::read("/sys/module/apparmor/parameters/enabled").is_ok_and(|text| text.starts_with(b"Y"))
-}
+use crate::runtime::apparmor::{self, Absent, UNCONFINED};
 
 fn selinux_is_on() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
@@ -28,36 +22,46 @@ fn named(text: &Option<String>) -> Option<&str> {
 ///
 /// # Errors
 /// The field, and why not.
-pub fn check(process: &Process) -> Result<(), (&'static str, &'static str)> {
+pub fn check(process: &Process) -> Result<(), (&'static str, String)> {
     let profile = named(process.apparmor_profile()).filter(|name| *name != UNCONFINED);
-    if profile.is_some() && !apparmor_is_on() {
-        return Err(("apparmorProfile", "the kernel of this host has no AppArmor switched on"));
+    if profile.is_some() && !apparmor::is_on() {
+        return Err(("apparmorProfile", Absent::Off.to_string()));
     }
     if named(process.selinux_label()).is_some() && !selinux_is_on() {
-        return Err(("selinuxLabel", "the kernel of this host has no SELinux switched on"));
+        return Err(("selinuxLabel", "the kernel of this host has no SELinux switched on".to_owned()));
     }
     Ok(())
 }
 
 /// Files of the kernel, opened while the host's procfs can still be reached, and what is to be written to them.
 #[derive(Debug, Default)]
-pub struct Labels(Vec<(File, String)>);
+pub struct Labels(Vec<Label>);
+
+/// One of them.
+#[derive(Debug)]
+struct Label {
+    file: File,
+    text: String,
+    /// Where it is a profile of AppArmor: its name.
+    profile: Option<String>,
+}
 
 impl Labels {
     /// # Errors
     /// Where it is not the kernel's procfs, or has no such file.
     pub fn prepare(process: &Process) -> io::Result<Self> {
         let mut all = Vec::new();
-        if let Some(name) = named(process.apparmor_profile()).filter(|_| apparmor_is_on()) {
+        if let Some(name) = named(process.apparmor_profile()).filter(|_| apparmor::is_on()) {
             // Where several modules are on, the second path is another one's.
             let file = open("/proc/thread-self/attr/apparmor/exec").or_else(|error| match error.kind() {
                 io::ErrorKind::NotFound => open("/proc/thread-self/attr/exec"),
                 _ => Err(error),
             });
-            all.push((file?, format!("exec {name}")));
+            all.push(Label { file: file?, text: format!("exec {name}"), profile: Some(name.to_owned()) });
         }
         if let Some(label) = named(process.selinux_label()) {
-            all.push((open("/proc/thread-self/attr/exec")?, label.to_owned()));
+            let file = open("/proc/thread-self/attr/exec")?;
+            all.push(Label { file, text: label.to_owned(), profile: None });
         }
         Ok(Self(all))
     }
@@ -65,9 +69,11 @@ impl Labels {
     /// # Errors
     /// Where the kernel knows no such profile or label, or does not let this process have it.
     pub fn write(self) -> io::Result<()> {
-        self.0.into_iter().try_for_each(|(mut file, text)| {
-            let written = file.write_all(text.as_bytes());
-            written.map_err(|error| io::Error::new(error.kind(), format!("{text:?}: {error}")))
+        self.0.into_iter().try_for_each(|Label { mut file, text, profile }| {
+            file.write_all(text.as_bytes()).map_err(|error| match (error.kind(), profile) {
+                (io::ErrorKind::NotFound, Some(name)) => io::Error::other(Absent::Profile(name)),
+                (kind, _) => io::Error::new(kind, format!("{text:?}: {error}")),
+            })
         })
     }
 }

@@ -31,6 +31,11 @@ pub struct Request {
     pub no_new_privileges: bool,
     pub seccomp_unconfined: bool,
     pub systempaths_unconfined: bool,
+    /// The AppArmor profile; unset it is the host's default, but for who is privileged.
+    pub apparmor: Option<String>,
+    /// Which profile containers have on this host that name none.
+    #[serde(skip)]
+    pub default_profile: Option<String>,
     /// What this host shows of itself below /proc and /sys and others do not, to be masked like what all show.
     #[serde(skip)]
     pub hidden: Vec<PathBuf>,
@@ -295,6 +300,7 @@ pub fn build(request: &Request) -> Result<Spec, BuildError> {
                              "inheritable": [], "ambient": []},
             "rlimits": rlimits(request)?,
             "noNewPrivileges": request.no_new_privileges,
+            "apparmorProfile": profile(request),
             "oomScoreAdj": request.oom_score_adj.unwrap_or(0),
         },
         "root": {"path": "rootfs", "readonly": request.read_only},
@@ -333,6 +339,11 @@ fn annotations(request: &Request) -> BTreeMap<String, String> {
 /// Whether processes of this container get the system call filter.
 pub fn is_confined(spec: &Spec) -> bool {
     !spec.annotations().as_ref().is_some_and(|notes| notes.contains_key(UNCONFINED))
+}
+
+fn profile(request: &Request) -> Option<&str> {
+    let default = request.default_profile.as_deref().filter(|_| !request.privileged);
+    request.apparmor.as_deref().or(default)
 }
 
 /// Whether processes of this container may look into others that they see, whoever those are.

@@ -27,7 +27,7 @@ use crate::runtime::container::{
 use crate::runtime::init::spec::{Mount, MountSource, Namespace};
 use crate::runtime::init::{self, InitError, Launched, Stdio, spec};
 use crate::runtime::roots::Roots;
-use crate::runtime::{events, state, sys, userns};
+use crate::runtime::{apparmor, events, state, sys, userns};
 
 mod adopt;
 mod asleep;
@@ -171,6 +171,7 @@ impl Supervisor {
         }
         request.hidden = init::thermal_counters();
         request.engine_ids = userns::own_size();
+        request.default_profile = apparmor::default_profile();
         let joined = joined::resolve(&self.roots, &mut request)?;
         match (&self.start.netns, &self.network) {
             (Some(held), _) => request.network = Namespace::Path(held.clone()),

@@ -1,5 +1,6 @@
 //! What needs a machine of its own: control groups of version 2, an older kernel, reboots and power cuts.
 
+mod apparmor;
 mod boot;
 mod inside;
 mod machine;
@@ -76,6 +77,17 @@ fn runtimes_of_others_make_containers_in_one_hierarchy() {
         "outside_runtimes::a_container_is_stopped_paused_changed_and_started_again",
         "outside_runtimes::programs_join_it_by_the_same_runtime",
         "outside_runtimes::what_the_engine_shares_and_limits_holds_under_other_runtimes",
+    ];
+    Machine::new().boot(&tests).ends_well();
+}
+
+/// Which Debian's kernel has switched on: all containers of all machines have a profile.
+#[test]
+fn containers_have_profiles_where_the_kernel_has_apparmor() {
+    let tests = [
+        "vm::apparmor::containers_have_the_engines_profile_unless_they_say_otherwise",
+        "vm::apparmor::a_profile_that_is_named_holds",
+        "vm::apparmor::a_bundle_has_the_profile_of_its_configuration",
     ];
     Machine::new().boot(&tests).ends_well();
 }

@@ -11,7 +11,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, TRACKING};
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
 use super::systemd::{self, Placeholder};
@@ -20,8 +20,6 @@ use super::userns;
 const MOUNT: &str = "/sys/fs/cgroup";
 /// The group of the engine's own processes: a group that has others below it has none itself.
 const OWN: &str = "engine";
-/// Version 1: the hierarchies by which systemd knows processes.
-const TRACKING: [&str; 2] = ["systemd", "unified"];
 
 /// What failed.
 #[derive(Debug, thiserror::Error)]

@@ -455,6 +455,33 @@ fn crun_says_what_it_needs() {
     }
 }
 
+/// As runsc, which leaves its group where no controller is.
+#[test]
+fn a_group_that_a_runtime_leaves_behind_is_removed() {
+    let world = world();
+    let hierarchy = Path::new("/sys/fs/cgroup/systemd");
+    assert!(is_unified() || hierarchy.join("cgroup.procs").exists(), "a host with version 1 has it");
+    let made = world.directory.join("made");
+    let script = format!(
+        r#"runc "$@"; code=$?
+        case "$*" in *" delete "*)
+            group={}$(sed -n 's/.*"cgroupsPath":"\([^"]*\)".*/\1/p' "${{2%/state}}/config.json")
+            mkdir -p "$group/below" && echo "$group" > {} ;;
+        esac; exit $code"#,
+        hierarchy.display(),
+        made.display()
+    );
+    let path = wrapper(&world, "careless", &script);
+    let words = ["run", "--rm", "--network", "none", "--runtime", path.to_str().unwrap()];
+    let output = world.run(&[&words[..], &["shell", "sh", "-c", "exit 3"]].concat());
+    assert_eq!(output.code, 3, "{output:?}");
+    if !is_unified() {
+        let group = fs::read_to_string(made).unwrap();
+        assert!(group.trim().len() > hierarchy.as_os_str().len() + 1);
+        assert!(!Path::new(group.trim()).exists(), "{group}");
+    }
+}
+
 /// The engine itself is a runtime of others, too, with arguments of the host's settings.
 #[test]
 fn settings_of_the_host_name_runtimes() {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Cgroup, Error, children};
+use super::{Cgroup, Error, MOUNT, TRACKING, children};
 use crate::runtime::sys;
 
 /// How long any of these waits at most.
@@ -130,6 +130,16 @@ pub fn remove(group: &Cgroup) -> Result<(), Error> {
         first = first.and(remove_tree(&one.directory, deadline).map_err(failed(&one.directory)));
     }
     first
+}
+
+/// Removes the group of this name, in which nobody is any more, from hierarchies without controllers.
+///
+/// # Errors
+/// Where the kernel does not let go of it.
+pub fn remove_apart(name: &str) -> Result<(), Error> {
+    let deadline = Instant::now() + PATIENCE;
+    let places = TRACKING.map(|hierarchy| Path::new(MOUNT).join(hierarchy).join(name));
+    places.iter().try_for_each(|path| remove_tree(path, deadline).map_err(failed(path)))
 }
 
 fn remove_tree(directory: &Path, deadline: Instant) -> io::Result<()> {

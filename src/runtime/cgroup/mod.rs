@@ -21,6 +21,7 @@ mod limits;
 mod none;
 mod oom;
 
+pub use end::remove_apart;
 pub use limits::weight as weight_of_shares;
 pub use oom::OomWatch;
 
@@ -32,6 +33,10 @@ const V1_CONTROLLERS: [&str; 12] = [
 ];
 /// Controllers of version 2 that the groups above a container hand down, where the host has them.
 const V2_CONTROLLERS: [&str; 7] = ["memory", "cpu", "cpuset", "pids", "io", "hugetlb", "rdma"];
+
+/// Hierarchies of a host with version 1 that have no controllers, where it has them: by these systemd tells processes apart,
+/// and other programs make a container's group in them, too.
+pub const TRACKING: [&str; 2] = ["systemd", "unified"];
 
 /// How many processes a container has at most that says nothing of it.
 pub const DEFAULT_PROCESSES: i64 = 4096;

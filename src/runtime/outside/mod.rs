@@ -19,7 +19,8 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use oci_spec::runtime::{Process, Spec};
 use serde::{Deserialize, Serialize};
 
-use super::container::Config;
+use super::cgroup;
+use super::container::{self, Config};
 use super::init::{self, InitError, Launched, Stdio};
 use super::roots::Roots;
 use super::{state, sys};
@@ -52,6 +53,8 @@ pub struct Outside {
     program: Program,
     id: String,
     directory: PathBuf,
+    /// Below each hierarchy of control groups.
+    group: String,
 }
 
 impl Outside {
@@ -60,7 +63,8 @@ impl Outside {
         let program = config.runtime.clone()?;
         let short = config.id.get(..12).unwrap_or(&config.name);
         // Sockets are in it, whose paths must be short.
-        Some(Self { program, id: config.id.clone(), directory: roots.volatile("outside").join(short) })
+        let directory = roots.volatile("outside").join(short);
+        Some(Self { program, id: config.id.clone(), directory, group: container::cgroup_name(roots, config) })
     }
 
     /// The bundle.
@@ -116,7 +120,7 @@ impl Outside {
     /// fine, and so is a runtime that is gone: its files are ours to remove.
     ///
     /// # Errors
-    /// Where files can't be removed.
+    /// Where files, or control groups that the engine would not make itself, can't be removed.
     pub fn delete(&self) -> io::Result<()> {
         if !self.directory.exists() {
             return Ok(());
@@ -124,6 +128,7 @@ impl Outside {
         if let Err(failed) = self.call(&[OsStr::new("delete"), OsStr::new("--force"), self.id()]) {
             tracing::debug!(%failed, "delete");
         }
+        cgroup::remove_apart(&self.group).map_err(io::Error::other)?;
         self.remove_files()
     }
 

@@ -165,6 +165,8 @@ fn with(present: Resources, asked: Resources) -> Resources {
         cpu_period_us: asked.cpu_period_us.or(present.cpu_period_us.filter(|_| asked.nano_cpus.is_none())),
         cpu_shares: asked.cpu_shares.or(present.cpu_shares),
         cpuset: asked.cpuset.or(present.cpuset),
+        cpuset_mems: asked.cpuset_mems.or(present.cpuset_mems),
+        blkio_weight: asked.blkio_weight.or(present.blkio_weight),
         pids: asked.pids.or(present.pids),
         ..present
     }

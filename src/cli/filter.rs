@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use regex::bytes::{Regex, RegexBuilder};
+
 use super::failure::Failure;
 use crate::spec::diagnostics::nearest;
 
@@ -91,17 +93,20 @@ fn has_label(labels: &BTreeMap<String, String>, wanted: &str) -> bool {
     }
 }
 
-/// Docker's rule for names: any part of it, unless `^` or `$` hold it fast.
+/// Docker's rule for names: a regular expression that fits somewhere, also of the name behind a slash.
 pub fn name_matches(name: &str, pattern: &str) -> bool {
-    let (start, rest) = pattern.strip_prefix('^').map_or((false, pattern), |rest| (true, rest));
-    let (end, rest) = rest.strip_suffix('$').map_or((false, rest), |rest| (true, rest));
-    let rest = rest.trim_start_matches('/');
-    match (start, end) {
-        (true, true) => name == rest,
-        (true, false) => name.starts_with(rest),
-        (false, true) => name.ends_with(rest),
-        (false, false) => name.contains(rest),
-    }
+    let fits = |pattern: Regex| pattern.is_match(name.as_bytes()) || pattern.is_match(format!("/{name}").as_bytes());
+    expression(pattern).is_some_and(fits)
+}
+
+/// Whether names can be asked for by this.
+pub fn is_pattern(pattern: &str) -> bool {
+    expression(pattern).is_some()
+}
+
+/// Names are ASCII.
+fn expression(pattern: &str) -> Option<Regex> {
+    RegexBuilder::new(pattern).unicode(false).build().ok()
 }
 
 /// `*` stands for anything, also nothing.
@@ -146,11 +151,22 @@ mod tests {
 
     #[test]
     fn names_match_as_dockers_do() {
-        for (pattern, expected) in
-            [("web", true), ("^shop", true), ("^web", false), ("1$", true), ("^/shop-web-1$", true), ("x", false)]
-        {
+        for (pattern, expected) in [
+            ("web", true),
+            ("^shop", true),
+            ("^web", false),
+            ("1$", true),
+            ("^/shop-web-1$", true),
+            ("x", false),
+            ("^shop-(web|db)-[0-9]+$", true),
+            ("^shop.*2$", false),
+            (r"\d", true),
+            ("", true),
+            ("(", false),
+        ] {
             assert_eq!(name_matches("shop-web-1", pattern), expected, "{pattern}");
         }
+        assert!(!is_pattern("(") && is_pattern("web"));
         for (pattern, expected) in [("*", true), ("ng*", true), ("*:1.*", true), ("nginx", false), ("*x*7", true)] {
             assert_eq!(glob_matches("nginx:1.27", pattern), expected, "{pattern}");
         }

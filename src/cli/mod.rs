@@ -22,6 +22,7 @@ mod copy;
 mod display;
 mod doctor;
 mod events;
+mod exec;
 mod failure;
 mod filter;
 mod format;
@@ -135,7 +136,7 @@ fn role(words: &[OsString]) -> Option<ExitCode> {
     let word = words.get(1)?.to_str()?;
     let roots = || Some(Roots::new(words.get(3)?, words.get(5)?));
     match word {
-        run::READER if words.len() == 2 => Some(run::read_to_end()),
+        exec::READER if words.len() == 2 => Some(exec::read_to_end()),
         "netd" => Some(netd::main(&roots()?, words.get(6).is_some_and(|word| word == netd::HEIR))),
         "aside" => Some(aside::main(&roots()?, words.get(6)?.to_str()?)),
         "shim" => {
@@ -217,7 +218,7 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Schema => config::schema(),
         Command::Run(arguments) => run::run(roots, arguments),
         Command::Create(arguments) => run::create(roots, arguments),
-        Command::Exec(arguments) => run::exec(roots, here, arguments),
+        Command::Exec(arguments) => exec::exec(roots, here, arguments),
         Command::Attach(arguments) => run::attach(roots, here, arguments),
         Command::Ps(arguments) => ps::ps(roots, arguments),
         Command::Logs(arguments) => logs::logs(roots, here, arguments),
@@ -295,7 +296,7 @@ fn container(roots: &Roots, here: &Here, command: &ContainerCommand) -> Result<E
         ContainerCommand::Ls(arguments) => ps::ps(roots, arguments),
         ContainerCommand::Run(arguments) => run::run(roots, arguments),
         ContainerCommand::Create(arguments) => run::create(roots, arguments),
-        ContainerCommand::Exec(arguments) => run::exec(roots, here, arguments),
+        ContainerCommand::Exec(arguments) => exec::exec(roots, here, arguments),
         ContainerCommand::Attach(arguments) => run::attach(roots, here, arguments),
         ContainerCommand::Logs(arguments) => logs::logs(roots, here, arguments),
         ContainerCommand::Stats(arguments) => stats::stats(roots, here, arguments),

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::args::{List, NetworkCommand, NetworkCreate, ObjectNames};
 use super::failure::Failure;
-use super::filter::{Filters, name_matches};
+use super::filter::{Filters, is_pattern, name_matches};
 use super::format::{Column, Listing, Row};
 use super::{inspect, names, options, prune, view};
 use crate::engine::native::{create_network, remove_network};
@@ -44,6 +44,7 @@ pub fn command(roots: &Roots, command: &NetworkCommand) -> Result<ExitCode, Fail
 fn list(roots: &Roots, arguments: &List) -> Result<ExitCode, Failure> {
     let known = ["dangling", "driver", "id", "label", "label!", "name", "stack"];
     let filters = Filters::parse(&arguments.filter.filter, &known)?;
+    filters.each("name", "expected a regular expression", is_pattern)?;
     let dangling = filters.truth("dangling")?;
     let attachments = network::attachments(roots)?;
     let users = |name: &str| attachments.iter().filter(|one| one.endpoints.contains_key(name)).count();

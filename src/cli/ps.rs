@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::args::Ps;
 use super::failure::Failure;
-use super::filter::{Filters, name_matches};
+use super::filter::{Filters, is_pattern, name_matches};
 use super::format::{Column, Format, Listing, Row};
 use super::{names, view};
 use crate::engine::native::declared;
@@ -89,6 +89,7 @@ fn find(roots: &Roots, arguments: &Ps) -> Result<Vec<Found>, Failure> {
     filters.each("status", "expected created, running, paused, restarting or exited", |text| {
         ["created", "running", "paused", "restarting", "exited", "removing", "dead"].contains(&text)
     })?;
+    filters.each("name", "expected a regular expression", is_pattern)?;
     filters.each("exited", "expected an exit code", |text| text.parse::<i32>().is_ok())?;
     let attachments = network::attachments(roots)?;
     let last = if arguments.latest { Some(1) } else { arguments.last };

@@ -1,32 +1,27 @@
-//! `run`, `exec`, `attach` and `start --attach`: a program in the foreground, with its exit code as ours.
+//! `run`, `attach` and `start --attach`: a program in the foreground, with its exit code as ours.
 
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::ExitCode;
 
-use nix::fcntl::OFlag;
-use nix::sys::statvfs::{FsFlags, statvfs};
-
-use super::args::{Attach, Exec, PullWhen, Run, Start};
+use super::args::{Attach, PullWhen, Run, Start};
 use super::bars::{Bars, Show};
 use super::failure::Failure;
 use super::names::Here;
 use super::options::{self, Around};
-use super::terminal::{self, Attached, DetachKeys, End, Pipes};
+use super::terminal::{self, Attached, DetachKeys, End};
 use super::{containers as verbs, names, stack_file, view};
 use crate::engine::native::{DEFAULT_NETWORK, containers, ensure_default_network, ensure_image, unsupported};
 use crate::reconcile::resource::{Config, ContainerConfig, ImageConfig, ImageSource, Mount, NetworkMode, PullPolicy};
-use crate::runtime::container::{self, Container, Removal, State, Supervision, exec, logs};
+use crate::runtime::container::{self, Container, Removal, State, Supervision, logs};
 use crate::runtime::image::{self, Image, Lease};
-use crate::runtime::init::{self, Stdio, spec};
+use crate::runtime::network;
 use crate::runtime::roots::Roots;
 use crate::runtime::shim::client;
 
 /// Before the program itself has run, every failure is docker's 125; the program's own are 126 and 127.
-fn before_program(failure: Failure) -> Failure {
+pub(super) fn before_program(failure: Failure) -> Failure {
     failure.with_code(125)
 }
 
@@ -42,7 +37,8 @@ fn start_failure(error: containers::Error) -> Failure {
 
 pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
     let keys = options::detach_keys(arguments.detach_keys.as_deref()).map_err(|error| before_program(error.into()))?;
-    let wanted = wanted(arguments).and_then(|wanted| lent(roots, arguments, wanted)).map_err(before_program)?;
+    let wanted = wanted(arguments).and_then(|wanted| lent(roots, arguments, wanted));
+    let wanted = wanted.and_then(|wanted| linked(roots, arguments, wanted)).map_err(before_program)?;
     let id_file = arguments.cidfile.as_deref().map(new_file).transpose().map_err(before_program)?;
     containers::sweep(roots).map_err(|error| before_program(error.into()))?;
     let removal = match (arguments.rm, arguments.detach) {
@@ -66,12 +62,14 @@ pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
         view::out(&format!("{id}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
+    let takes_input = arguments.attach.is_empty() || options::names_stream(&arguments.attach, "stdin");
     let how = Foreground {
-        interactive: arguments.interactive,
+        interactive: arguments.interactive && takes_input,
         terminal: arguments.tty,
         keys,
         signals: arguments.sig_proxy,
-        replay_since: Some(String::new()),
+        outputs: options::outputs(&arguments.attach),
+        since: Some(String::new()),
     };
     let code = foreground(roots, name, how)?;
     match code {
@@ -92,7 +90,7 @@ pub fn run(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
 
 /// As [`run`] makes it, without a start.
 pub fn create(roots: &Roots, arguments: &Run) -> Result<ExitCode, Failure> {
-    let wanted = wanted(arguments).and_then(|wanted| lent(roots, arguments, wanted))?;
+    let wanted = linked(roots, arguments, lent(roots, arguments, wanted(arguments)?)?)?;
     let id_file = arguments.cidfile.as_deref().map(new_file).transpose()?;
     // Who starts it is not known yet; it lives until somebody has.
     let removal = if arguments.rm { Removal::Supervisor } else { Removal::Nobody };
@@ -126,7 +124,7 @@ fn wanted(arguments: &Run) -> Result<ContainerConfig, Failure> {
     }
 }
 
-fn variables_of(files: &[std::path::PathBuf]) -> Result<Vec<String>, Failure> {
+pub(super) fn variables_of(files: &[std::path::PathBuf]) -> Result<Vec<String>, Failure> {
     let mut all = Vec::new();
     for file in files {
         all.extend(options::variables(&read(file)?)?);
@@ -145,6 +143,32 @@ fn lent(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Result<C
             if wanted.mounts.iter().all(|own| own.target != mount.target) {
                 wanted.mounts.push(Mount { read_only: mount.read_only || mode == "ro", ..mount });
             }
+        }
+    }
+    Ok(wanted)
+}
+
+/// The names of other containers by which it knows them, as they can be reached now.
+fn linked(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Result<ContainerConfig, Failure> {
+    for text in &arguments.networking.link {
+        let (name, alias) = text.split_once(':').unwrap_or((text, text.trim_start_matches('/')));
+        let wrong = |reason: &str| Failure::new(format!("--link {text:?}: {reason}"));
+        let other = names::one(roots, name)?;
+        let NetworkMode::Networks(own) = &wanted.network else {
+            return Err(wrong("without a network nobody is reached\n  help: leave --network out, or name one"));
+        };
+        if !other.is_running() {
+            return Err(wrong("it does not run"));
+        }
+        let attachments = network::attachments(roots)?;
+        let place = attachments.iter().find(|one| one.container == other.config.name);
+        let shared = place.and_then(|place| place.endpoints.iter().find(|(network, _)| own.contains_key(*network)));
+        let Some((_, endpoint)) = shared else {
+            return Err(wrong("it is in none of the container's networks\n  help: `--network` says which those are"));
+        };
+        for address in &endpoint.addresses {
+            let line = |known: &str| (known.to_owned(), address.to_string());
+            wanted.extra_hosts.extend([alias, &other.config.name].map(line));
         }
     }
     Ok(wanted)
@@ -233,7 +257,11 @@ struct Foreground {
     keys: Vec<u8>,
     /// Pass signals on to it.
     signals: bool,
-    replay_since: Option<String>,
+    /// Which of standard output and standard error are shown.
+    outputs: [bool; 2],
+    /// It was started for this command, at this time in its log's form: what it wrote before it could be attached to is
+    /// shown, too. Empty is from its beginning.
+    since: Option<String>,
 }
 
 /// What a command in the foreground exits with.
@@ -249,17 +277,16 @@ enum Code {
 /// Passes on what the container writes, until it ends or the user leaves.
 fn foreground(roots: &Roots, name: &str, how: Foreground) -> Result<Code, Failure> {
     let paths = container::Paths::of(roots, name);
-    let since = how.replay_since.clone();
-    let (mut replay_since, mut heard) = (how.replay_since, false);
+    let (mut replay_since, mut heard) = (None, false);
     while let Ok(stream) = client::attach(&paths, name, replay_since) {
         let signal = |number: i32| {
             // It may have ended by itself meanwhile.
             drop(container::kill(roots, name, &number.to_string()));
         };
         let signal: Option<&dyn Fn(i32)> = if how.signals { Some(&signal) } else { None };
-        let (interactive, terminal) = (how.interactive, how.terminal);
+        let (interactive, terminal, outputs) = (how.interactive, how.terminal, how.outputs);
         let detach_keys = DetachKeys::new(how.keys.clone());
-        match terminal::relay(Attached { stream, interactive, terminal, detach_keys, signal })? {
+        match terminal::relay(Attached { stream, interactive, terminal, outputs, detach_keys, signal })? {
             End::Exited(code) => return Ok(Code::Exited(code)),
             End::Detached => {
                 view::note(&format!("\r\n{name} runs on; `stack attach {name}` joins it again"));
@@ -274,8 +301,8 @@ fn foreground(roots: &Roots, name: &str, how: Foreground) -> Result<Code, Failur
     }
     // It ended before it could be attached to: what it wrote is in its log.
     let code = container::wait(roots, name, None)?;
-    if !heard && since.is_some() {
-        let select = logs::Select { since, ..logs::Select::default() };
+    if !heard && how.since.is_some() {
+        let select = logs::Select { since: how.since, ..logs::Select::default() };
         logs::read(roots, name, &select, &mut |line| super::logs::write_plain(line).is_ok())?;
     }
     Ok(Code::Exited(code))
@@ -302,7 +329,8 @@ pub fn attach(roots: &Roots, here: &Here, arguments: &Attach) -> Result<ExitCode
         terminal: found.config.request.terminal,
         keys: options::detach_keys(arguments.detach_keys.as_deref())?,
         signals: arguments.sig_proxy,
-        replay_since: None,
+        outputs: [true; 2],
+        since: None,
     };
     Ok(left(foreground(roots, &found.config.name, how)?))
 }
@@ -317,119 +345,14 @@ pub fn start_attached(roots: &Roots, here: &Here, arguments: &Start) -> Result<E
     let keys = options::detach_keys(arguments.detach_keys.as_deref())?;
     let found = names::one_or_service(roots, here, name)?;
     let now = jiff::Timestamp::now();
-    containers::start(roots, &found.config.name).map_err(start_failure)?;
+    containers::start_under(roots, &found, Supervision::Awaited, || ()).map_err(start_failure)?;
     let how = Foreground {
         interactive: arguments.interactive && found.config.stdin_open,
         terminal: found.config.request.terminal,
         keys,
         signals: arguments.sig_proxy,
-        replay_since: Some(format!("{now:.9}")),
+        outputs: [true; 2],
+        since: Some(format!("{now:.9}")),
     };
     Ok(left(foreground(roots, &found.config.name, how)?))
-}
-
-pub fn exec(roots: &Roots, here: &Here, arguments: &Exec) -> Result<ExitCode, Failure> {
-    let found = names::one_or_service(roots, here, arguments.container())?;
-    let keys = options::detach_keys(arguments.detach_keys.as_deref()).map_err(|error| before_program(error.into()))?;
-    let request = exec::Exec {
-        args: arguments.command().to_vec(),
-        env: variables(arguments, &found)?,
-        cwd: arguments.workdir.clone(),
-        user: arguments.user.clone(),
-        privileged: arguments.privileged,
-        timeout_ms: None,
-    };
-    if arguments.privileged || spec::may_trace(&found.config.request) {
-        seal()?;
-    }
-    let (stdio, pipes) = stdio(arguments)?;
-    let process = exec::exec(roots, &found.config.name, &request, stdio).map_err(|error| {
-        // The engine itself did what it could: docker has no 125 here.
-        let code = if let container::Error::Start { source, .. } = &error { source.exit_code().max(126) } else { 1 };
-        Failure::from(error).with_code(code)
-    })?;
-    if arguments.detach {
-        return Ok(ExitCode::SUCCESS);
-    }
-    match (&process.terminal, pipes) {
-        (Some(terminal), _) => {
-            let terminal = terminal.try_clone()?;
-            let again = terminal.try_clone()?;
-            match terminal::relay_terminal(&process, terminal, arguments.interactive, DetachKeys::new(keys))? {
-                End::Interrupted(number) => return Ok(ExitCode::from(128 + number as u8)),
-                End::Detached => return leave(roots, again),
-                End::Exited(_) | End::Lost { .. } => {}
-            }
-        }
-        (None, Some(pipes)) => terminal::relay_pipes(&process, pipes)?,
-        (None, None) => {}
-    }
-    Ok(ExitCode::from(exec::wait(&process)? as u8))
-}
-
-/// The program runs on. Its terminal is there for as long as somebody holds this side of it, and reads what it writes.
-fn leave(roots: &Roots, terminal: OwnedFd) -> Result<ExitCode, Failure> {
-    let null = || std::process::Stdio::null();
-    std::process::Command::new(&roots.program)
-        .arg(READER)
-        .stdin(terminal)
-        .stdout(null())
-        .stderr(null())
-        .process_group(0)
-        .spawn()?;
-    view::note("\r\nit runs on, and nobody sees what it writes");
-    Ok(ExitCode::SUCCESS)
-}
-
-/// The first word of the one that reads a terminal that was left.
-pub const READER: &str = "terminal-reader";
-
-/// Reads standard input to its end, which a terminal is at when its last program has closed it.
-pub fn read_to_end() -> ExitCode {
-    match std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()) {
-        Ok(_) => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
-    }
-}
-
-/// A container that may look into the process that joins it could keep this program's file open, and write to it one day:
-/// it is to find one there that nobody can write to (CVE-2019-5736).
-fn seal() -> Result<(), Failure> {
-    let own = Path::new("/proc/self/exe");
-    if statvfs(own)?.flags().contains(FsFlags::ST_RDONLY) {
-        return Ok(());
-    }
-    let sealed = init::sealed_engine(own)?;
-    let mut again = std::process::Command::new(format!("/proc/self/fd/{}", sealed.as_raw_fd()));
-    let mut words = std::env::args_os();
-    again.arg0(words.next().unwrap_or_else(|| "stack".into())).args(words);
-    Err(again.exec().into())
-}
-
-fn variables(arguments: &Exec, found: &Container) -> Result<Vec<String>, Failure> {
-    let environment = stack_file::environment();
-    let from_files = variables_of(&arguments.env_file)?;
-    let lines: Vec<String> = from_files.into_iter().chain(arguments.env.iter().cloned()).collect();
-    let own = lines.iter().filter_map(|line| options::variable(line, &environment));
-    let terminal = arguments.tty && !found.config.request.env.iter().any(|entry| entry.starts_with("TERM="));
-    let term = terminal.then(|| "TERM=xterm".to_owned());
-    Ok(term.into_iter().chain(own.map(|(key, value)| format!("{key}={value}"))).collect())
-}
-
-/// Never the caller's own descriptors: the container could reopen what they lead to.
-fn stdio(arguments: &Exec) -> Result<(Stdio, Option<Pipes>), Failure> {
-    if arguments.tty {
-        let (rows, columns) = terminal::size();
-        return Ok((Stdio::Terminal { rows: rows.max(1), columns: columns.max(1) }, None));
-    }
-    if arguments.detach {
-        let null = || File::options().read(true).write(true).open("/dev/null").map(OwnedFd::from);
-        return Ok((Stdio::Pipes { stdin: None, stdout: null()?, stderr: null()? }, None));
-    }
-    let pipe = || nix::unistd::pipe2(OFlag::O_CLOEXEC);
-    let ((stdout_read, stdout), (stderr_read, stderr)) = (pipe()?, pipe()?);
-    let input = if arguments.interactive { Some(pipe()?) } else { None };
-    let (stdin, stdin_write) = input.map_or((None, None), |(read, write)| (Some(read), Some(write)));
-    let pipes = Pipes { stdin: stdin_write, stdout: stdout_read, stderr: stderr_read };
-    Ok((Stdio::Pipes { stdin, stdout, stderr }, Some(pipes)))
 }

@@ -201,6 +201,8 @@ pub struct Attached<'a> {
     /// Standard input, too.
     pub interactive: bool,
     pub terminal: bool,
+    /// Which of standard output and standard error are shown.
+    pub outputs: [bool; 2],
     pub detach_keys: DetachKeys,
     /// Sends a signal to the container; without it signals are this program's own affair.
     pub signal: Option<&'a dyn Fn(i32)>,
@@ -259,9 +261,9 @@ pub fn relay(attached: Attached<'_>) -> io::Result<End> {
             outbox.bytes.clear();
         }
         if readable(ready[0]) && !receive(&mut stream, &mut inbox)? {
-            return Ok(deliver(&mut inbox, &mut heard)?.unwrap_or(End::Lost { heard }));
+            return Ok(deliver(&mut inbox, attached.outputs, &mut heard)?.unwrap_or(End::Lost { heard }));
         }
-        if let Some(end) = deliver(&mut inbox, &mut heard)? {
+        if let Some(end) = deliver(&mut inbox, attached.outputs, &mut heard)? {
             return Ok(end);
         }
     }
@@ -298,10 +300,12 @@ fn receive(stream: &mut UnixStream, inbox: &mut Vec<u8>) -> io::Result<bool> {
 }
 
 /// Passes on whole frames; the end, when one of them says it.
-fn deliver(inbox: &mut Vec<u8>, heard: &mut bool) -> io::Result<Option<End>> {
+fn deliver(inbox: &mut Vec<u8>, outputs: [bool; 2], heard: &mut bool) -> io::Result<Option<End>> {
     while let Some((kind, content)) = decode(inbox)? {
         *heard = true;
         match kind {
+            frame::STDOUT if !outputs[0] => {}
+            frame::STDERR if !outputs[1] => {}
             frame::STDOUT if !write(&mut io::stdout(), &content)? => return Ok(Some(End::Interrupted(libc::SIGPIPE))),
             frame::STDERR => drop(write(&mut io::stderr(), &content)?),
             frame::EXIT => return Ok(content.try_into().ok().map(i32::from_be_bytes).map(End::Exited)),

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::args::{VolumeCommand, VolumeCreate, VolumeList, VolumeRm};
 use super::failure::Failure;
-use super::filter::{Filters, name_matches};
+use super::filter::{Filters, is_pattern, name_matches};
 use super::format::{Column, Listing, Row};
 use super::{inspect, kept, names, options, prune, view};
 use crate::engine::native::{create_volume, is_anonymous_volume, volume_users};
@@ -52,6 +52,7 @@ pub fn command(roots: &Roots, command: &VolumeCommand) -> Result<ExitCode, Failu
 fn list(roots: &Roots, arguments: &VolumeList) -> Result<ExitCode, Failure> {
     let known = ["dangling", "driver", "label", "label!", "name", "stack"];
     let filters = Filters::parse(&arguments.list.filter.filter, &known)?;
+    filters.each("name", "expected a regular expression", is_pattern)?;
     let dangling = filters.truth("dangling")?;
     let mut all = Vec::new();
     for one in volume::list(roots)? {

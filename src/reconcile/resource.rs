@@ -270,6 +270,9 @@ pub struct ContainerConfig {
     pub cap_add: Vec<String>,
     pub cap_drop: Vec<String>,
     pub security_opt: Vec<String>,
+    /// SHA-256 of the profile that `security_opt` names: changed content is a change.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp_content: Option<String>,
     pub devices: Vec<DeviceMapping>,
     pub device_cgroup_rules: Vec<String>,
     pub sysctls: BTreeMap<String, String>,
@@ -332,6 +335,14 @@ impl ContainerConfig {
     pub fn id(&self) -> ResourceId {
         let retired = if self.is_retired() { RETIRED_SUFFIX } else { "" };
         ResourceId::new(Kind::Container, format!("{}-{}{retired}", self.service, self.number))
+    }
+
+    /// The file that its filter of system calls is in, where it has one of its own.
+    pub fn seccomp_profile(&self) -> Option<PathBuf> {
+        let value =
+            |option: &String| option.strip_prefix("seccomp=").or(option.strip_prefix("seccomp:")).map(PathBuf::from);
+        let named = self.security_opt.iter().filter_map(value).next_back();
+        named.filter(|path| !["unconfined", "builtin"].iter().any(|word| path.as_os_str() == *word))
     }
 
     /// Its successor is being started, or already runs.
@@ -566,6 +577,11 @@ pub struct Resources {
     pub cpu_quota_us: Option<i64>,
     #[serde(default)]
     pub cpu_period_us: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpuset_mems: Option<String>,
+    /// 10-1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blkio_weight: Option<u16>,
 }
 
 /// The labels that make a resource ours. Compose's own are written too: other tools key on them.

@@ -12,11 +12,13 @@ use libc::sock_filter;
 
 use super::sys::{self, NEW_LISTENER};
 
+mod docker;
 mod names;
 mod narrow;
 mod profile;
 mod written;
 
+pub use docker::{Kernel, Written};
 pub use profile::Profile;
 pub use written::written;
 

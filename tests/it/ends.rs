@@ -102,6 +102,20 @@ fn zombies_are_collected_where_that_is_asked_for() {
     world.ok(&["rm", "-f", "with", "without"]);
 }
 
+/// As many processes as it may have, each of which wants to run and to have children: they are ended all at once.
+#[test]
+fn who_forks_without_end_is_ended_in_seconds() {
+    let world = World::with_shell();
+    let bomb = "b() { b | b & while :; do :; done; }; b";
+    let run = ["run", "-d", "--name", "bomb", "--network", "none", "--pids-limit", "1000", "--cpus", "1"];
+    world.ok(&[&run[..], &["shell", "/bin/sh", "-c", bomb]].concat());
+    eventually("there are many", || processes(&world, "bomb").1 > 500);
+    let began = Instant::now();
+    world.ok(&["rm", "-f", "bomb"]);
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
 /// Through process 1 in front of it, too, and its exit code comes back.
 #[test]
 fn signals_reach_the_program_and_its_answer_is_the_containers() {

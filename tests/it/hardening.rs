@@ -390,3 +390,44 @@ fn who_unpacks_a_layer_is_confined() {
     drop(import.stdin.take());
     assert!(!import.wait().unwrap().success());
 }
+
+/// A profile as docker reads it: of a command, and of a file, where its content counts.
+#[test]
+fn a_containers_own_filter_of_system_calls_is_dockers() {
+    let world = World::with_shell();
+    let profile = |action: &str| {
+        let rule = format!("{{\"names\": [\"mkdir\", \"mkdirat\"], \"action\": \"{action}\", \"errnoRet\": 28}}");
+        format!("{{\"defaultAction\": \"SCMP_ACT_ALLOW\",\n\"archMap\": [],\n\"syscalls\": [{rule}]}}")
+    };
+    let file = world.file("filter.json", &profile("SCMP_ACT_ERRNO"));
+    let option = format!("seccomp={}", file.display());
+    let run = ["run", "--rm", "--network", "none", "--security-opt", &option];
+    let said =
+        world.run(&[&run[..], &["shell", "/bin/sh", "-c", "mkdir /tmp/x; grep Seccomp: /proc/self/status"]].concat());
+    assert!(said.stderr.contains("No space left") && said.stdout.contains("2"), "{said:?}");
+    // Programs that join it have the same, and what may be done else is done.
+    let stack = "name: sift\ncontainers:\n  it: {image: shell, command: [sleep, '1000'], network_mode: none, \
+                 stop_grace_period: 0s, security_opt: ['seccomp=./filter.json', 'no-new-privileges:false']}\n";
+    let stack = world.file("stack.yaml", stack);
+    let stack = stack.to_str().unwrap();
+    world.ok(&["apply", stack]);
+    let made = |world: &World| world.run(&["exec", "sift-it-1", "mkdir", "/tmp/x"]);
+    assert!(made(&world).stderr.contains("No space left"));
+    assert!(world.ok(&["plan", stack]).is_empty());
+    world.file("filter.json", &profile("SCMP_ACT_ALLOW"));
+    let plan = world.ok(&["plan", stack]);
+    assert!(plan.contains("replace") && plan.contains("seccomp profile: content changed"), "{plan}");
+    world.ok(&["apply", stack]);
+    assert_eq!(made(&world).code, 0);
+    // What is wrong with it is told before anything is touched, with its line.
+    world.file("filter.json", &profile("SCMP_ACT_NO"));
+    let said = world.run(&["apply", stack]);
+    assert!(said.code == 1 && said.stderr.contains("filter.json:3: unknown variant `SCMP_ACT_NO`"), "{said:?}");
+    assert!(said.stderr.contains("stack.yaml:3"), "{said:?}");
+    assert_eq!(world.run(&[&run[..], &["shell", "true"]].concat()).code, 125);
+    fs::remove_file(&file).unwrap();
+    let said = world.run(&["apply", stack]);
+    assert!(said.code == 1 && said.stderr.contains("no such file"), "{said:?}");
+    assert_eq!(made(&world).code, 1, "it is there already");
+    world.ok(&["destroy", "sift"]);
+}

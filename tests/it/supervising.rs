@@ -86,6 +86,24 @@ fn a_log_that_rotates_is_followed_without_a_gap() {
 }
 
 /// 100 ms, then twice as long each time.
+/// `run` forks the supervisor off, whose words and variables were the command's.
+#[test]
+fn a_supervisor_shows_nothing_of_the_command_that_it_came_from() {
+    let world = World::new();
+    let words =
+        ["run", "--name", "it", "--network", "none", "-e", "KEY=hush-hush", "builtin:whoami", "sleep", "forever"];
+    let mut run = world.command(&words).stdout(Stdio::null()).spawn().unwrap();
+    eventually("it runs", || world.run(&["inspect", "it"]).code == 0 && world.field("it", "state") == "running");
+    let status = fs::read(world.roots.run.join("containers/it/status.json")).unwrap();
+    let status: serde_json::Value = serde_json::from_slice(&status).unwrap();
+    let supervisor = &status["shim"]["pid"];
+    assert_ne!(supervisor, run.id());
+    let shown = fs::read_to_string(format!("/proc/{supervisor}/cmdline")).unwrap();
+    assert!(!shown.contains("hush"), "{shown:?}");
+    world.ok(&["rm", "-f", "it"]);
+    run.wait().unwrap();
+}
+
 #[test]
 fn the_pauses_between_restarts_double() {
     let world = World::new();

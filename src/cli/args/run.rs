@@ -21,6 +21,10 @@ pub struct Run {
     /// Return once it runs, and print its id
     #[arg(short, long)]
     pub detach: bool,
+    /// Join only these of stdin, stdout and stderr
+    #[arg(short, long, value_name = "STREAM", conflicts_with = "detach", ignore_case = true,
+          value_parser = clap::builder::PossibleValuesParser::new(["stdin", "stdout", "stderr"]))]
+    pub attach: Vec<String>,
     /// The keys that leave a terminal without ending what runs there
     #[arg(long, value_name = "KEYS")]
     pub detach_keys: Option<String>,
@@ -162,6 +166,9 @@ pub struct RunNetwork {
     /// A line of /etc/hosts
     #[arg(long, value_name = "NAME:ADDRESS")]
     pub add_host: Vec<String>,
+    /// Another container of its networks, by a further name; it must run
+    #[arg(long, value_name = "CONTAINER[:ALIAS]")]
+    pub link: Vec<String>,
     /// A name server, instead of this host's
     #[arg(long, value_name = "ADDRESS")]
     pub dns: Vec<String>,
@@ -206,6 +213,12 @@ pub struct Limits {
     /// The processors that it may use, such as 0-2,7
     #[arg(long, value_name = "LIST")]
     pub cpuset_cpus: Option<String>,
+    /// The memory nodes that it may use, such as 0-1
+    #[arg(long, value_name = "LIST")]
+    pub cpuset_mems: Option<String>,
+    /// Its weight at disks against others, 10 to 1000; 0 for the usual one
+    #[arg(long, value_name = "N")]
+    pub blkio_weight: Option<u16>,
     /// Processes and threads; -1 for no limit
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     pub pids_limit: Option<i64>,
@@ -246,7 +259,7 @@ pub struct RunSecurity {
     /// A capability less, or ALL
     #[arg(long, value_name = "CAPABILITY")]
     pub cap_drop: Vec<String>,
-    /// no-new-privileges, seccomp=unconfined, systempaths=unconfined
+    /// no-new-privileges, seccomp=FILE, seccomp=unconfined, systempaths=unconfined
     #[arg(long, value_name = "OPTION")]
     pub security_opt: Vec<String>,
     /// All capabilities and devices: as much as root on this host

@@ -236,6 +236,8 @@ fn limits(config: &container::Config, wanted: &ContainerConfig) -> Value {
         "CpuPeriod": limits.cpu_period_us.unwrap_or(0),
         "CpuShares": limits.cpu_shares.unwrap_or(0),
         "CpusetCpus": limits.cpuset.clone().unwrap_or_default(),
+        "CpusetMems": limits.cpuset_mems.clone().unwrap_or_default(),
+        "BlkioWeight": limits.blkio_weight.unwrap_or(0),
         "PidsLimit": limits.pids,
         "ShmSize": wanted.shm_size.unwrap_or(64 << 20),
         "OomScoreAdj": wanted.oom_score_adj.unwrap_or(0),

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::args::{Limits, Run, RunLife};
 use crate::reconcile::resource::{
@@ -72,7 +72,7 @@ pub fn container(run: &Run, name: &str, around: &Around) -> Result<ContainerConf
         privileged: security.privileged,
         cap_add: security.cap_add.clone(),
         cap_drop: security.cap_drop.clone(),
-        security_opt: security.security_opt.clone(),
+        security_opt: security.security_opt.iter().map(|text| security_option(text, &around.here)).collect(),
         devices: run.files.device.iter().map(|text| device(text)).collect::<Result<_, _>>()?,
         sysctls: security.sysctl.iter().map(|text| setting("--sysctl", text)).collect::<Result<_, _>>()?,
         ulimits: limits.ulimit.iter().map(|text| ulimit(text)).collect::<Result<_, _>>()?,
@@ -164,6 +164,8 @@ pub fn resources(limits: &Limits) -> Result<Resources, FlagError> {
         nano_cpus: limits.cpus.as_deref().map(cpus).transpose()?,
         cpu_shares: limits.cpu_shares,
         cpuset: limits.cpuset_cpus.clone(),
+        cpuset_mems: limits.cpuset_mems.clone(),
+        blkio_weight: limits.blkio_weight.map(blkio_weight).transpose()?.flatten(),
         pids: limits.pids_limit,
         cpu_period_us: limits.cpu_period,
         cpu_quota_us: limits.cpu_quota,
@@ -171,6 +173,14 @@ pub fn resources(limits: &Limits) -> Result<Resources, FlagError> {
     };
     agreed(limits, &resources)?;
     Ok(resources)
+}
+
+fn blkio_weight(weight: u16) -> Result<Option<u16>, FlagError> {
+    match weight {
+        0 => Ok(None),
+        10..=1000 => Ok(Some(weight)),
+        other => Err(wrong("--blkio-weight", &other.to_string(), "expected 10 to 1000, or 0 for the usual weight")),
+    }
 }
 
 /// What the kernel would refuse, in words.
@@ -284,6 +294,16 @@ fn ulimit(text: &str) -> Result<(String, (i64, i64)), FlagError> {
     Ok((name.to_owned(), (amount(soft)?, amount(hard)?)))
 }
 
+/// Where a profile lies does not depend on who starts the container next.
+fn security_option(text: &str, here: &Path) -> String {
+    match text.split_once(['=', ':']) {
+        Some(("seccomp", file)) if !["unconfined", "builtin", ""].contains(&file) => {
+            format!("seccomp={}", here.join(file).display())
+        }
+        _ => text.to_owned(),
+    }
+}
+
 fn users(text: Option<&str>) -> Result<Option<String>, FlagError> {
     match text {
         None | Some("") => Ok(None),
@@ -320,6 +340,16 @@ fn policy(run: &Run) -> Result<Restart, FlagError> {
         return Err(wrong("--restart", &run.life.restart, "a container that --rm removes can't be started again"));
     }
     Ok(policy)
+}
+
+/// Whether `--attach` names this stream.
+pub fn names_stream(attach: &[String], stream: &str) -> bool {
+    attach.iter().any(|named| named.eq_ignore_ascii_case(stream))
+}
+
+/// Which of standard output and standard error `--attach` leaves; without a word both.
+pub fn outputs(attach: &[String]) -> [bool; 2] {
+    ["stdout", "stderr"].map(|stream| attach.is_empty() || names_stream(attach, stream))
 }
 
 /// `ctrl-p,ctrl-q`, or single characters: the keys as the terminal sends them. Empty switches detaching off.
@@ -398,6 +428,10 @@ mod tests {
             ("-t", Box::new(|c| c.tty = true)),
             ("-i", Box::new(|c| c.stdin_open = true)),
             ("--init", Box::new(|c| c.init = true)),
+            ("--cpuset-mems 0-1", Box::new(|c| c.resources.cpuset_mems = Some("0-1".into()))),
+            ("--blkio-weight 300", Box::new(|c| c.resources.blkio_weight = Some(300))),
+            ("--blkio-weight 0", Box::new(|_| {})),
+            ("-a stdin --attach STDERR", Box::new(|_| {})),
             ("--read-only", Box::new(|c| c.read_only = true)),
             ("--privileged", Box::new(|c| c.privileged = true)),
             ("--cap-add A --cap-drop B", Box::new(|c| (c.cap_add, c.cap_drop) = (vec!["A".into()], vec!["B".into()]))),

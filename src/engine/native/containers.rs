@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
 use super::users::{self, Users};
-use super::{declared, devices, drivers, files, hooks, images, names, networks, volumes};
+use super::{declared, devices, drivers, files, filters, hooks, images, names, networks, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, Mount, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Lease, Settings, Store};
@@ -33,6 +33,8 @@ pub enum Error {
     Volume(#[from] volume::Error),
     #[error(transparent)]
     Translate(#[from] TranslateError),
+    #[error(transparent)]
+    Filter(#[from] filters::Error),
     #[error("{what} {path}: {source}")]
     Path { what: &'static str, path: PathBuf, source: io::Error },
     #[error("container {0:?} was not made from a declaration; it can't be started again")]
@@ -87,8 +89,10 @@ pub fn create_leased(
     let runtime = wanted.runtime.as_deref().map(|name| outside::find(roots, name)).transpose()?;
     let users = users::allocate(roots, wanted, &image, store.contents(&image)?)?;
     let ids = users.ids();
-    let made = config(roots, wanted, &image, users)
-        .and_then(|config| Ok(container::create(roots, &Config { runtime, ..last(config) })?));
+    let made = config(roots, wanted, &image, users).and_then(|mut config| {
+        config.request.seccomp = filters::of(wanted, &config.request)?;
+        Ok(container::create(roots, &Config { runtime, ..last(config) })?)
+    });
     if let (Err(_), Some(ids)) = (&made, ids) {
         container::ids::give_back(roots, &wanted.name, ids)?;
     }
@@ -167,6 +171,8 @@ pub fn start_under(
     let wanted = declared(found).ok_or_else(|| Error::Undeclared(found.config.name.clone()))?;
     let request = &found.config.request;
     files::write(roots, &wanted, request.users)?;
+    // Hooks come before whoever attaches, and the program must not wait for them to be heard.
+    let supervision = if wanted.post_start.is_empty() { supervision } else { Supervision::Anew };
     let id = &found.config.id;
     let started = volumes::mount_all(roots, &wanted, id).and_then(|()| {
         hooks::before_start(roots, &wanted)?;
@@ -240,7 +246,8 @@ pub(super) fn prepare(roots: &Roots, wanted: &ContainerConfig, config: &Config) 
             let paths = container::Paths::of(roots, &other.config.name);
             let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
             let (hosts, resolv_conf) = (read(&paths.hosts), read(&paths.resolv_conf));
-            Ok(Start { netns: Some(netns), hostname: Some(other.config.request.hostname), hosts, resolv_conf })
+            let hostname = Some(other.config.request.hostname);
+            Ok(Start { netns: Some(netns), hostname, hosts, resolv_conf, awaited: None })
         }
         NetworkMode::None | NetworkMode::Networks(_) => {
             let shared = joined_users(roots, config)?;
@@ -302,6 +309,8 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     config.runtime = present.runtime;
     // As its own image has it, whatever has that name by now.
     config.request.no_new_privileges = present.request.no_new_privileges;
+    // And as its file was when it was made.
+    config.request.seccomp = present.request.seccomp;
     config.removal = present.removal;
     config.stdin_once = present.stdin_once;
     config.declared = Declared::new(&ContainerConfig { image_digest: digest, ..wanted.clone() })?;

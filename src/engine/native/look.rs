@@ -20,6 +20,7 @@ pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wr
     faults.extend(absent_runtimes(roots, desired));
     faults.extend(absent_drivers(roots, desired));
     faults.extend(absent_profiles(desired));
+    faults.extend(super::filters::faults(desired));
     for (image, place) in desired.images_mut() {
         let name = image.reference.clone();
         let (word, content) = match &mut image.source {

@@ -29,6 +29,7 @@ pub mod containers;
 mod devices;
 mod drivers;
 mod files;
+mod filters;
 mod hooks;
 mod images;
 mod look;

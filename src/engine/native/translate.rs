@@ -95,6 +95,8 @@ pub fn translate(wanted: &ContainerConfig, image: &Image, facts: &Facts) -> Resu
         limits: Limits { oom_kill_disable: wanted.oom_kill_disable, ..limits(&wanted.resources) },
         shm_size: wanted.shm_size,
         oom_score_adj: wanted.oom_score_adj,
+        // From a file, which is read when the container is made.
+        seccomp: None,
     };
     let log = log::log(wanted, &request.env)?;
     let stop_signal = wanted.stop_signal.clone().or_else(|| own?.stop_signal().clone());
@@ -281,6 +283,8 @@ fn limits(resources: &Resources) -> Limits {
         cpu_period_us: resources.cpu_period_us,
         cpu_shares: resources.cpu_shares,
         cpuset: resources.cpuset.clone(),
+        cpuset_mems: resources.cpuset_mems.clone(),
+        blkio_weight: resources.blkio_weight,
         pids: resources.pids,
         memory_swappiness: resources.memory_swappiness,
         oom_kill_disable: false,

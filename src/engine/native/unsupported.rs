@@ -72,9 +72,8 @@ fn of_logging(wanted: &Logging) -> Vec<Unsupported> {
 fn of_security(option: &str) -> Option<Unsupported> {
     let text = option.replacen('=', ":", 1);
     let reason = match text.split_once(':').unwrap_or((&text, "")) {
-        ("no-new-privileges", _) | ("seccomp", "unconfined" | "builtin") | ("systempaths", _) => return None,
+        ("no-new-privileges", _) | ("seccomp", _) | ("systempaths", _) => return None,
         ("apparmor", _) | ("label", "disable") => return None,
-        ("seccomp", _) => "system calls are filtered by the engine's own profile",
         ("label", _) => "SELinux labels are not set",
         _ => "it has no effect",
     };
@@ -88,9 +87,10 @@ mod tests {
     #[test]
     fn what_is_not_done_is_named_and_what_is_done_is_not() {
         let named = |option: &str| of_security(option).is_some();
-        let done = ["no-new-privileges:true", "seccomp=unconfined", "label=disable", "apparmor=docker-default"];
+        let done =
+            ["no-new-privileges:true", "seccomp=unconfined", "seccomp=/p.json", "label=disable", "apparmor=docker-default"];
         assert!(!done.into_iter().any(named));
-        assert!(["seccomp=/p.json", "label=type:x", "writable-cgroups=true"].into_iter().all(named));
+        assert!(["label=type:x", "writable-cgroups=true"].into_iter().all(named));
         let network =
             NetworkConfig { driver: "other".into(), ip_range: Some("10.0.0.0/8".into()), ..Default::default() };
         let keys: Vec<String> = of_network(&network).into_iter().map(|it| it.key).collect();

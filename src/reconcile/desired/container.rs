@@ -104,6 +104,7 @@ pub(super) fn lower_container(
         cap_add: container.cap_add.clone(),
         cap_drop: container.cap_drop.clone(),
         security_opt: container.security_opt.iter().map(security_option).collect(),
+        seccomp_content: seccomp_profiles(container).next_back().and_then(|(_, path)| content(context.files, path)),
         devices: container.devices.iter().map(device).collect(),
         device_cgroup_rules: container.device_cgroup_rules.clone(),
         sysctls: container.sysctls.clone(),
@@ -211,13 +212,16 @@ fn missing(files: &Files, service: &str, container: &spec::Container) -> Vec<Low
         spec::MountKind::Bind { source, create_host_path: false, .. } => Some(("bind mount", index, source)),
         _ => None,
     });
-    let devices = container.devices.iter().enumerate().map(|(index, device)| ("device", index, &device.source));
-    let gone = mounts.chain(devices).filter(|(.., path)| files.get(*path) == Some(&FileFacts::Missing));
-    let error = |(what, index, path): (&'static str, usize, &std::path::PathBuf)| LowerError::Missing {
+    let mounts = mounts.map(|(what, index, source)| (what, index, source.as_path()));
+    let devices = container.devices.iter().enumerate();
+    let devices = devices.map(|(index, device)| ("device", index, device.source.as_path()));
+    let profiles = seccomp_profiles(container).map(|(index, path)| ("seccomp profile", index, path));
+    let gone = mounts.chain(devices).chain(profiles).filter(|(.., path)| files.get(*path) == Some(&FileFacts::Missing));
+    let error = |(what, index, path): (&'static str, usize, &Path)| LowerError::Missing {
         container: service.to_owned(),
         what,
         index,
-        path: path.clone(),
+        path: path.to_owned(),
     };
     gone.map(error).collect()
 }
@@ -291,11 +295,24 @@ fn lower_case(word: &impl std::fmt::Debug) -> String {
     format!("{word:?}").to_lowercase()
 }
 
-fn bind_contents(files: &Files, mounts: &[Mount]) -> BTreeMap<String, String> {
-    let hash = |source: &Path| match files.get(source) {
+/// The hash of what is in the file, where it counts.
+fn content(files: &Files, path: &Path) -> Option<String> {
+    match files.get(path) {
         Some(FileFacts::Content { hash }) => Some(hash.clone()),
         _ => None,
-    };
+    }
+}
+
+/// The files that filters of system calls are in, and where they are named.
+pub(super) fn seccomp_profiles(container: &spec::Container) -> impl DoubleEndedIterator<Item = (usize, &Path)> {
+    container.security_opt.iter().enumerate().filter_map(|(index, option)| match option {
+        spec::SecurityOption::Seccomp(Some(path)) if path != "builtin" => Some((index, Path::new(path.as_str()))),
+        _ => None,
+    })
+}
+
+fn bind_contents(files: &Files, mounts: &[Mount]) -> BTreeMap<String, String> {
+    let hash = |source: &Path| content(files, source);
     let contents = mounts.iter().filter_map(|mount| match &mount.source {
         MountSource::Bind { source, .. } => Some((mount.target.clone(), hash(source)?)),
         _ => None,
@@ -574,5 +591,8 @@ fn lower_resources(resources: &spec::Resources) -> Resources {
         memory_swappiness: resources.memory_swappiness,
         cpu_quota_us: resources.cpu_quota_us,
         cpu_period_us: resources.cpu_period_us,
+        // Words of the command line alone.
+        cpuset_mems: None,
+        blkio_weight: None,
     }
 }

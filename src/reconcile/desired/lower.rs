@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::build::lower_build;
-use super::container::{Context, lower_container};
+use super::container::{Context, lower_container, seccomp_profiles};
 use super::{Desired, DesiredResource, Edge, LowerError};
 use crate::reconcile::engine::{Capabilities, Condition, StackName};
 use crate::reconcile::facts::Files;
@@ -30,7 +30,8 @@ pub fn files(stack: &spec::Stack) -> BTreeSet<PathBuf> {
         _ => None,
     });
     let devices = stack.containers.values().flat_map(|container| &container.devices);
-    objects.chain(binds).chain(devices.map(|device| device.source.clone())).collect()
+    let profiles = stack.containers.values().flat_map(seccomp_profiles).map(|(_, path)| path.to_owned());
+    objects.chain(binds).chain(devices.map(|device| device.source.clone())).chain(profiles).collect()
 }
 
 /// The stack as resources of this engine. All errors at once.

@@ -149,6 +149,9 @@ impl LowerError {
             }
             Self::Unreadable { what, name, .. } => format!("{what}s.{name}"),
             Self::Missing { container, what: "device", index, .. } => format!("containers.{container}.devices.{index}"),
+            Self::Missing { container, what: "seccomp profile", index, .. } => {
+                format!("containers.{container}.security_opt.{index}")
+            }
             Self::Missing { container, index, .. } => format!("containers.{container}.volumes.{index}"),
             Self::Platform { container, .. } => format!("containers.{container}.platform"),
             Self::SameName { second, .. } => format!("containers.{}.container_name", service(second)),

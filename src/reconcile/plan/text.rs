@@ -164,6 +164,9 @@ fn render_field(field: &FieldChange) -> String {
     if let Some(what) = path.strip_prefix("build.content.") {
         return format!("{what}: content changed");
     }
+    if path == "seccomp_content" && !field.old.is_null() && !field.new.is_null() {
+        return "seccomp profile: content changed".to_owned();
+    }
     if let Some(file) = path.strip_suffix(".content_hash") {
         return format!("{file}: content changed");
     }

@@ -1,13 +1,14 @@
 //! Freezing, killing and removing a group: all wait for the kernel to have done it, for a bounded time.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::{Cgroup, Error, MOUNT, TRACKING, children};
 use crate::runtime::sys;
@@ -74,32 +75,39 @@ fn wait_for_event(path: &Path, line: &str, deadline: Instant) -> io::Result<()> 
     }
 }
 
+/// So many processes leave the one that is to end little time to do so.
+const CROWD: usize = 64;
+
+/// Kills every process of the group where there are so many that they are in each other's way, and does not wait for
+/// their ends.
+pub fn kill_crowd(group: &Cgroup) -> Result<(), Error> {
+    if group.processes().len() < CROWD { Ok(()) } else { kill_once(group) }
+}
+
 /// Kills every process of the group and waits for their ends.
 pub fn kill_all(group: &Cgroup) -> Result<(), Error> {
     let deadline = Instant::now() + PATIENCE;
     let path = group.hierarchies.first().map(|one| one.directory.clone()).unwrap_or_default();
     loop {
         let found = group.processes();
-        if found.is_empty() {
-            return Ok(());
-        }
-        let opened = found.iter().filter_map(|pid| Some((*pid, sys::pidfd_open(*pid).ok()?)));
-        let processes: Vec<(i32, OwnedFd)> = opened.collect();
-        kill_once(group, &processes)?;
-        for (_, process) in &processes {
+        let Some(first) = found.first() else { return Ok(()) };
+        // What can't be opened is about to vanish from the list.
+        let process = sys::pidfd_open(*first).ok();
+        kill_once(group)?;
+        if let Some(process) = process {
             let mut polled = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
             let ended = poll(&mut polled, left(deadline)).map_err(|error| failed(&path)(error.into()))?;
             if ended == 0 {
                 return Err(failed(&path)(io::ErrorKind::TimedOut.into()));
             }
         }
-        // What was not opened is about to vanish from the list, or was forked meanwhile.
+        // The others end at the same time, or were forked meanwhile.
         pause(deadline).map_err(failed(&path))?;
     }
 }
 
 /// Version 2 kills all at once. In version 1 the group is frozen, so that none can fork away.
-fn kill_once(group: &Cgroup, processes: &[(i32, OwnedFd)]) -> Result<(), Error> {
+fn kill_once(group: &Cgroup) -> Result<(), Error> {
     if group.is_unified() {
         match group.write("cgroup.kill", "1") {
             // Linux before 5.14.
@@ -108,17 +116,35 @@ fn kill_once(group: &Cgroup, processes: &[(i32, OwnedFd)]) -> Result<(), Error> 
         }
     }
     let frozen = freeze(group, true);
-    // A number could have passed to another process between reading the list and opening it.
-    let still: BTreeSet<i32> = group.processes().into_iter().collect();
-    for (_, process) in processes.iter().filter(|(pid, _)| still.contains(pid)) {
-        // It may have ended by itself, which is what is wanted.
-        drop(sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL));
+    if frozen.is_ok() {
+        signal_frozen(group);
+    } else {
+        signal_each(group);
     }
     // Frozen processes take the signal only when they run again; a host without a freezer has just done its best.
     let thawed = freeze(group, false);
     match frozen.and(thawed) {
         Err(error) if error.source.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
+    }
+}
+
+/// None of them can end, so that no number becomes another process's meanwhile.
+fn signal_frozen(group: &Cgroup) {
+    for pid in group.processes() {
+        // It may have ended just before it was frozen.
+        kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
+    }
+}
+
+/// A number could pass to another process between reading the list and opening it.
+fn signal_each(group: &Cgroup) {
+    for pid in group.processes() {
+        let Ok(process) = sys::pidfd_open(pid) else { continue };
+        if group.processes().contains(&pid) {
+            // It may have ended by itself, which is what is wanted.
+            drop(sys::pidfd_send_signal(process.as_fd(), libc::SIGKILL));
+        }
     }
 }
 

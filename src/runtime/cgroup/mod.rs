@@ -367,6 +367,15 @@ impl Cgroup {
         fs::read_to_string(self.file(file)).is_ok_and(|text| text.trim() == word)
     }
 
+    /// Kills every process of the group where they are many, as those of a program that forks without end are, and does not
+    /// wait for their ends.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn kill_crowd(&self) -> Result<(), Error> {
+        end::kill_crowd(self)
+    }
+
     /// Kills every process of the group, and waits until all have ended.
     ///
     /// # Errors

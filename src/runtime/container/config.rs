@@ -202,6 +202,9 @@ pub struct Start {
     /// The text of /etc/hosts and /etc/resolv.conf; empty leaves the image's.
     pub hosts: String,
     pub resolv_conf: String,
+    /// Who starts it and attaches to it at once: until then nothing that it writes is read, nor its end noticed.
+    #[serde(default)]
+    pub awaited: Option<ProcessId>,
 }
 
 /// What a container does at the moment.

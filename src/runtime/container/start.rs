@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::{Config, Container, Error, Paths, Start, cgroup, get, io_at, lock, skeleton};
+use super::{Config, Container, Error, Paths, ProcessId, Start, cgroup, get, io_at, lock, skeleton};
 use crate::runtime::apparmor;
 use crate::runtime::home::Home;
 use crate::runtime::init::{self, InitError, spec};
@@ -24,8 +24,10 @@ use crate::runtime::{state, sys};
 pub enum Supervision {
     /// This program, started again: small for as long as the container runs.
     Anew,
-    /// A fork of this process, where it has one thread and the container can't look into its processes: quick, for a
-    /// caller that stays until the container's end.
+    /// As `Anew`, for a caller that attaches to the container next: all that it writes goes to that.
+    Awaited,
+    /// As `Awaited`, by a fork of this process where it has one thread and the container can't look into its processes:
+    /// quick, for a caller that stays until the container's end.
     Forked,
 }
 
@@ -59,7 +61,8 @@ pub fn start(
     skeleton::ensure(&paths.skeleton)?;
     state::make_directory(&paths.run)?;
     state::remove_durably(&paths.ended)?;
-    state::write_json_volatile(&paths.start, start)?;
+    let awaited = (supervision != Supervision::Anew).then(|| ProcessId::of(std::process::id() as i32));
+    state::write_json_volatile(&paths.start, &Start { awaited, ..start.clone() })?;
     let request = &container.config.request;
     for (path, text) in [
         (&paths.hosts, start.hosts.clone()),
@@ -76,7 +79,7 @@ pub fn start(
         |source: io::Error| Error::Supervisor { name: name.to_owned(), reason: format!("can't be started: {source}") };
     let words = match supervision {
         Supervision::Forked if is_alone() && !spec::may_trace(request) => fork(roots, name, meanwhile),
-        Supervision::Forked | Supervision::Anew => spawn(roots, name, &[], meanwhile),
+        Supervision::Forked | Supervision::Awaited | Supervision::Anew => spawn(roots, name, &[], meanwhile),
     };
     hear(name, &words.map_err(lost)?)
 }

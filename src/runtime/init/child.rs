@@ -299,7 +299,7 @@ fn become_program(
     credentials::set_rlimits(process)?;
     at("signals", credentials::reset_signals())?;
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
-    credentials::drop_privileges(process, identity, super::spec::is_confined(spec))?;
+    credentials::drop_privileges(process, identity, spec)?;
     if !lasting {
         // After the change of user, which would clear it again.
         at("end with the supervisor", credentials::die_with_parent())?;

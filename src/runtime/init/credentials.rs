@@ -9,10 +9,11 @@ use std::path::Path;
 use nix::sys::prctl;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{Capability, PosixRlimit, PosixRlimitBuilder, Process};
+use oci_spec::runtime::{Capability, PosixRlimit, PosixRlimitBuilder, Process, Spec};
 
-use super::InitError;
-use super::spec::ALL_CAPABILITIES;
+use super::spec::{self, ALL_CAPABILITIES};
+use super::{InitError, files};
+use crate::runtime::seccomp::Profile;
 use crate::runtime::userns::{self, IdRange};
 use crate::runtime::{seccomp, sys};
 
@@ -280,7 +281,8 @@ fn apply_rlimit(resource: libc::__rlimit_resource_t, soft: u64, hard: u64) -> io
 }
 
 /// Bounding set, ids, the other sets, no_new_privs, filter: after this only the program's own rights are left.
-pub fn drop_privileges(process: &Process, identity: &Identity, confined: bool) -> Result<(), InitError> {
+pub fn drop_privileges(process: &Process, identity: &Identity, spec: &Spec) -> Result<(), InitError> {
+    let filter = CallFilter::of(spec, process)?;
     let sets = Sets::of(process);
     let held = held_capabilities().map_err(InitError::step("own capabilities"))?;
     drop_bounding(sets.bounding).map_err(InitError::step("bounding capabilities"))?;
@@ -288,17 +290,48 @@ pub fn drop_privileges(process: &Process, identity: &Identity, confined: bool) -
     change_ids(identity).map_err(InitError::step("user and groups"))?;
     // A change of the user made them ineffective, and the filter may need one.
     set_capabilities(held).map_err(InitError::step("capabilities"))?;
-    if process.no_new_privileges().unwrap_or(false) {
+    let stays = process.no_new_privileges().unwrap_or(false);
+    if stays {
         prctl::set_no_new_privs().map_err(|error| InitError::step("no_new_privs")(error.into()))?;
     }
     // Last but for what takes the rest away: without no_new_privs the kernel takes a filter only from the privileged.
-    if confined {
-        seccomp::install(&seccomp_filter(process)).map_err(InitError::step("system call filter"))?;
+    if !stays {
+        filter.install()?;
     }
     // A user other than root gets its capabilities by exec of a file that has them, within the bounding set; root can't
     // get what the engine itself does not hold.
     let kept = if identity.uid == 0 { sets.permitted & held } else { 0 };
-    set_capabilities(kept).map_err(InitError::step("capabilities"))
+    set_capabilities(kept).map_err(InitError::step("capabilities"))?;
+    // The container's own filter may forbid what was done until here.
+    if stays { filter.install() } else { Ok(()) }
+}
+
+/// What answers the system calls of a container's program.
+enum CallFilter {
+    None,
+    Own(Vec<libc::sock_filter>),
+    OfContainer(Profile),
+}
+
+impl CallFilter {
+    fn of(wanted: &Spec, process: &Process) -> Result<Self, InitError> {
+        if let Some(own) = wanted.linux().as_ref().and_then(|linux| linux.seccomp().as_ref()) {
+            let failed = |reason| InitError::Step { step: "system call filter".into(), reason };
+            let mut profile = Profile::of(own).map_err(failed)?;
+            profile.let_launcher_through(files::LAUNCHER_PATH.as_ptr() as u64);
+            return Ok(Self::OfContainer(profile));
+        }
+        Ok(if spec::is_confined(wanted) { Self::Own(seccomp_filter(process)) } else { Self::None })
+    }
+
+    fn install(&self) -> Result<(), InitError> {
+        let installed = match self {
+            Self::None => Ok(()),
+            Self::Own(program) => seccomp::install(program),
+            Self::OfContainer(profile) => seccomp::install_with(&profile.program, profile.flags).map(drop),
+        };
+        installed.map_err(InitError::step("system call filter"))
+    }
 }
 
 /// The user and group that own nothing.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxSeccomp, Spec};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -30,6 +30,9 @@ pub struct Request {
     pub cap_drop: Vec<String>,
     pub no_new_privileges: bool,
     pub seccomp_unconfined: bool,
+    /// Its own filter of system calls, instead of the engine's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seccomp: Option<LinuxSeccomp>,
     pub systempaths_unconfined: bool,
     /// The AppArmor profile; unset it is the host's default, but for who is privileged.
     pub apparmor: Option<String>,
@@ -155,6 +158,11 @@ pub struct Limits {
     pub cpu_period_us: Option<u64>,
     pub cpu_shares: Option<u64>,
     pub cpuset: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cpuset_mems: Option<String>,
+    /// 10 to 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blkio_weight: Option<u16>,
     pub pids: Option<i64>,
     /// 0 to 100; version 1 alone.
     pub memory_swappiness: Option<u8>,
@@ -315,6 +323,7 @@ pub fn build(request: &Request) -> Result<Spec, BuildError> {
             "sysctl": sysctls(request),
             "devices": devices(request),
             "resources": with_devices(resources(&request.limits), request)?,
+            "seccomp": request.seccomp,
             "maskedPaths": masked_paths(request),
             "readonlyPaths": if unmasked(request) { &[][..] } else { &READONLY_PATHS[..] },
         },
@@ -322,15 +331,15 @@ pub fn build(request: &Request) -> Result<Spec, BuildError> {
     serde_json::from_value(tree).map_err(|error| BuildError::Spec(error.to_string()))
 }
 
-/// Marks a container without a system call filter. The filter itself is built from the capabilities when the process
-/// is made, and is not part of the specification's text.
+/// Marks a container without a system call filter. The engine's own is built from the capabilities when the process is
+/// made, and is not part of the specification's text.
 pub const UNCONFINED: &str = "stack.seccomp.unconfined";
 
 fn annotations(request: &Request) -> BTreeMap<String, String> {
     let mut annotations = request.annotations.clone();
     // Whoever may write annotations does not switch the filter off by one.
     annotations.remove(UNCONFINED);
-    if request.seccomp_unconfined || request.privileged {
+    if request.seccomp.is_none() && (request.seccomp_unconfined || request.privileged) {
         annotations.insert(UNCONFINED.to_owned(), "true".to_owned());
     }
     annotations
@@ -370,7 +379,11 @@ fn capability(name: &str) -> Result<String, BuildError> {
     if ALL_CAPABILITIES.contains(&full.as_str()) { Ok(full) } else { Err(BuildError::Capability(name.to_owned())) }
 }
 
-fn capabilities(request: &Request) -> Result<BTreeSet<String>, BuildError> {
+/// Those that its processes may ever have.
+///
+/// # Errors
+/// Where one has a name that Linux does not know.
+pub fn capabilities(request: &Request) -> Result<BTreeSet<String>, BuildError> {
     let is_all = |name: &String| name.eq_ignore_ascii_case("all");
     let named = |names: &[String]| {
         names.iter().filter(|n| !is_all(n)).map(|n| capability(n)).collect::<Result<BTreeSet<_>, _>>()
@@ -494,7 +507,8 @@ pub fn resources(limits: &Limits) -> Value {
                    "swappiness": limits.memory_swappiness,
                    "disableOOMKiller": limits.oom_kill_disable.then_some(true)},
         "cpu": {"shares": limits.cpu_shares, "quota": quota, "period": period,
-                "cpus": limits.cpuset},
+                "cpus": limits.cpuset, "mems": limits.cpuset_mems},
+        "blockIO": limits.blkio_weight.map(|weight| json!({"weight": weight})),
         "pids": {"limit": limits.pids.unwrap_or(DEFAULT_PROCESSES)},
     })
 }

@@ -132,8 +132,11 @@ fn set_linux(spec: &mut Spec, host: &Host<'_>) {
     }
 }
 
-/// The engine's own filter for these capabilities, unless the container does without.
+/// The container's own, or the engine's for these capabilities, unless the container does without.
 fn filter(spec: &Spec) -> Option<oci_spec::runtime::LinuxSeccomp> {
+    if let Some(own) = spec.linux().as_ref().and_then(|linux| linux.seccomp().clone()) {
+        return Some(own);
+    }
     let sets = spec.process().as_ref()?.capabilities().as_ref()?;
     // The type writes them without what the kernel's names begin with.
     let full = |one: &Capability| format!("CAP_{}", one.to_string().trim_start_matches("CAP_"));

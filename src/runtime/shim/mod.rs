@@ -104,9 +104,10 @@ pub fn fork_off(roots: &Roots, name: &str, words: OwnedFd) -> io::Result<()> {
 }
 
 /// Keeps none of the descriptors that came along: they would hold locks and pipes of the one who started it; nor the
-/// environment, which the supervisor would show for as long as it lives.
+/// environment and the words of its command line, which the supervisor would show for as long as it lives.
 fn take_leave(words: OwnedFd) -> io::Result<()> {
     sys::forget_environment()?;
+    sys::hide_arguments()?;
     nix::unistd::dup2_stdout(words)?;
     let null = File::options().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;

@@ -54,6 +54,8 @@ enum Source {
     Listener,
     /// The process that the container belongs to has ended.
     Owner,
+    /// Who was to attach has ended.
+    Awaited,
     Client(usize),
 }
 
@@ -85,6 +87,8 @@ pub struct Supervisor {
     writer: Writer,
     run: Option<Run>,
     owner: Option<OwnedFd>,
+    /// Who is to attach before anything that the program does is looked at.
+    awaited: Option<OwnedFd>,
     check: Check,
     kill_at: Option<Instant>,
     restart_at: Option<Instant>,
@@ -114,7 +118,7 @@ impl Supervisor {
         let config = Config { name: name.to_owned(), ..config };
         let start = state::read_json::<Start>(&paths.start).map_err(failed("start"))?.unwrap_or_default();
         let listener = listen(&paths).map_err(|error| step("socket", error))?;
-        let owner = config.owner.map(owner).transpose().map_err(|error| step("owner", error))?;
+        let owner = config.owner.map(alive).transpose().map_err(|error| step("owner", error))?;
         let status = Status { shim: ProcessId::of(std::process::id() as i32), ..Status::default() };
         Ok(Self {
             host,
@@ -134,6 +138,7 @@ impl Supervisor {
             listener,
             run: None,
             owner,
+            awaited: None,
             kill_at: None,
             restart_at: None,
             failures: 0,
@@ -150,7 +155,11 @@ impl Supervisor {
         let mut own = Self::new(roots, name, host)?;
         let served = own.writer.is_served().map_err(|reason| step("logging", io::Error::other(reason)));
         match served.and_then(|()| own.launch()) {
-            Ok(()) => Ok(own),
+            Ok(()) => {
+                // Who has ended already will not attach.
+                own.awaited = own.start.awaited.and_then(|id| alive(id).ok());
+                Ok(own)
+            }
             Err(error) => {
                 own.start_failed(&error);
                 Err(error)
@@ -340,7 +349,9 @@ impl Supervisor {
             (Source::Signal, self.signals.as_fd(), PollFlags::POLLIN),
             (Source::Listener, self.listener.as_fd(), PollFlags::POLLIN),
         ];
-        if let Some(run) = &self.run {
+        if let Some(awaited) = &self.awaited {
+            sources.push((Source::Awaited, awaited.as_fd(), PollFlags::POLLIN));
+        } else if let Some(run) = &self.run {
             sources.push((Source::Process, run.process.pidfd.as_fd(), PollFlags::POLLIN));
             if !self.clients.are_full() && !self.writer.is_full(Instant::now()) {
                 let open = run.output.iter().enumerate().filter_map(|(index, fd)| Some((index, fd.as_ref()?)));
@@ -375,6 +386,7 @@ impl Supervisor {
             Source::Check => self.checked(),
             Source::Listener => self.clients.accept(&self.listener),
             Source::Owner => self.abandoned(),
+            Source::Awaited => self.awaited = None,
             Source::Client(index) => {
                 let mut wish = self.clients.read(index);
                 while let Some(granted) = wish {
@@ -638,6 +650,7 @@ impl Supervisor {
             Wish::Reload => self.reload(),
             Wish::Rename { name, netns } => self.rename(name, netns),
             Wish::Attach { replay_since } => {
+                self.awaited = None;
                 let log_of = (&self.roots, self.config.name.as_str());
                 self.clients.attach(client, replay_since, log_of, self.writer.unfinished());
                 return;
@@ -685,6 +698,10 @@ impl Supervisor {
         if !asked {
             // It may just have ended.
             drop(sys::pidfd_send_signal(run.process.pidfd.as_fd(), number));
+        }
+        if number == libc::SIGKILL && self.outside().is_none() {
+            // The first one takes all others with it, but does not come to that among thousands that want to run.
+            drop(self.cgroup.kill_crowd());
         }
     }
 
@@ -805,7 +822,7 @@ fn of_network(config: &Config, start: &Start) -> io::Result<Option<OwnedFd>> {
 }
 
 /// The process itself, not a later one of its number.
-fn owner(id: ProcessId) -> io::Result<OwnedFd> {
+fn alive(id: ProcessId) -> io::Result<OwnedFd> {
     let pidfd = sys::pidfd_open(id.pid)?;
     if id.is_alive() { Ok(pidfd) } else { Err(io::Error::other("the process that it belongs to has ended")) }
 }

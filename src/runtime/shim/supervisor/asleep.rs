@@ -79,7 +79,11 @@ fn clock_ms() -> io::Result<u64> {
 impl Supervisor {
     /// When it will have been quiet for long enough; `None` while something is under way.
     pub(super) fn rest_at(&self, now: Instant) -> Option<Instant> {
-        let busy = self.sleepless || self.kill_at.is_some() || self.restart_at.is_some() || !self.writer.may_rest();
+        let busy = self.sleepless
+            || self.awaited.is_some()
+            || self.kill_at.is_some()
+            || self.restart_at.is_some()
+            || !self.writer.may_rest();
         let idle = !busy && self.run.is_some() && self.check.may_rest(now) && self.clients.may_rest();
         idle.then(|| self.active + QUIET)
     }
@@ -179,6 +183,7 @@ impl Supervisor {
             writer,
             run: Some(Run { process, output, begun: ago(memory.begun_ms) }),
             owner: some(open.owner)?,
+            awaited: None,
             check,
             kill_at: None,
             restart_at: None,

@@ -16,10 +16,8 @@ const FILES: &[&str] = &["max-size", "max-file", "compress"];
 const ATTRIBUTES: &[&str] = &["labels", "labels-regex", "env", "env-regex", "tag"];
 const CACHE: &[&str] = &["cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"];
 const SYSLOG: &[&str] = &["syslog-address", "syslog-facility", "syslog-format"];
-/// Known, and refused.
+/// What only `tcp+tls` needs.
 const TLS: &[&str] = &["syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key", "syslog-tls-skip-verify"];
-const RELAY: &str =
-    "TLS is not spoken to log servers: send to a relay on this host (rsyslog, syslog-ng) by unix:// or tcp://";
 
 /// Docker's sizes. The engine's own default bounds json-file, too.
 const JSON_FILE: Files = Files { form: Form::JsonFile, max_size: 10 << 20, max_files: 3, compress: false };
@@ -78,8 +76,18 @@ pub enum Address {
     Local,
     Udp(String),
     Tcp(String),
+    Tls(String, Tls),
     Unix(String),
     UnixDatagram(String),
+}
+
+/// How a log server is known, and this host by it: absolute paths of files.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tls {
+    pub ca: Option<String>,
+    /// Certificate and key.
+    pub client: Option<(String, String)>,
+    pub skip_verify: bool,
 }
 
 /// The form of a message to a log server.
@@ -274,19 +282,28 @@ impl Reader<'_> {
     }
 
     fn syslog(&mut self) -> Service {
-        for key in TLS {
-            self.known.push(key);
-            if self.options.contains_key(*key) {
-                self.problems.push(Problem {
-                    at: At::Key((*key).to_owned()),
-                    message: format!("`{key}` can't be honoured"),
-                    help: Some(RELAY.to_owned()),
-                });
-            }
-        }
         let facility = self.read("syslog-facility", "a name such as local0, or 0 to 23", facility).unwrap_or(DAEMON);
         let form = self.read("syslog-format", "rfc3164, rfc5424 or rfc5424micro", message_form);
-        Service::Syslog { address: self.address(), facility, form: form.unwrap_or(Message::Short) }
+        let tls = self.tls();
+        let address = match self.address() {
+            Address::Tls(server, _) => Address::Tls(server, tls),
+            other => other,
+        };
+        Service::Syslog { address, facility, form: form.unwrap_or(Message::Short) }
+    }
+
+    fn tls(&mut self) -> Tls {
+        let path = |text: &str| text.starts_with('/').then(|| text.to_owned());
+        let [ca, certificate, key] = ["syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key"]
+            .map(|key| self.read(key, "the absolute path of a PEM file", path));
+        let skip_verify = self.read("syslog-tls-skip-verify", "true or false", switch).unwrap_or_default();
+        for (given, missing) in [(&certificate, "syslog-tls-key"), (&key, "syslog-tls-cert")] {
+            if let (Some(_), false) = (given, self.options.contains_key(missing)) {
+                let other = if missing == "syslog-tls-key" { "syslog-tls-cert" } else { "syslog-tls-key" };
+                self.wrong(other, format!("`{other}` needs `{missing}`"), None);
+            }
+        }
+        Tls { ca, client: certificate.zip(key), skip_verify }
     }
 
     fn address(&mut self) -> Address {
@@ -296,13 +313,9 @@ impl Reader<'_> {
         };
         let found = address(text);
         if found.is_none() {
-            let is_tls = text.starts_with("tcp+tls://");
-            let message = match is_tls {
-                true => "`syslog-address`: `tcp+tls` can't be honoured".to_owned(),
-                false => format!("`syslog-address`: expected where a server is, found `{text}`"),
-            };
-            let forms = "write udp://HOST[:PORT], tcp://HOST[:PORT], unix:///PATH or unixgram:///PATH";
-            self.wrong("syslog-address", message, Some(if is_tls { RELAY } else { forms }.to_owned()));
+            let message = format!("`syslog-address`: expected where a server is, found `{text}`");
+            let forms = "write udp://, tcp:// or tcp+tls://HOST[:PORT], unix:///PATH or unixgram:///PATH";
+            self.wrong("syslog-address", message, Some(forms.to_owned()));
         }
         found.unwrap_or(Address::Local)
     }
@@ -324,7 +337,7 @@ impl Reader<'_> {
     fn refuse_unknown(&mut self) {
         for key in self.options.keys().filter(|key| !self.known.contains(&key.as_str())) {
             let help = did_you_mean(key, self.known.iter().copied());
-            let shown = self.known.iter().filter(|key| !TLS.contains(key)).copied().collect::<Vec<_>>().join(", ");
+            let shown = self.known.join(", ");
             self.problems.push(Problem {
                 at: At::Key(key.clone()),
                 message: format!("the logging driver `{}` has no option `{key}`", self.driver),
@@ -384,6 +397,7 @@ fn address(text: &str) -> Option<Address> {
     match scheme {
         "udp" => host_and_port(rest).map(Address::Udp),
         "tcp" => host_and_port(rest).map(Address::Tcp),
+        "tcp+tls" => host_and_port(rest).map(|server| Address::Tls(server, Tls::default())),
         "unix" if rest.starts_with('/') => Some(Address::Unix(rest.to_owned())),
         "unixgram" if rest.starts_with('/') => Some(Address::UnixDatagram(rest.to_owned())),
         _ => None,
@@ -427,7 +441,7 @@ mod tests {
             ("json-file", [DELIVERY, FILES, ATTRIBUTES].concat()),
             ("local", [DELIVERY, FILES].concat()),
             ("journald", [DELIVERY, ATTRIBUTES, CACHE].concat()),
-            ("syslog", [DELIVERY, ATTRIBUTES, CACHE, SYSLOG].concat()),
+            ("syslog", [DELIVERY, ATTRIBUTES, CACHE, SYSLOG, TLS].concat()),
             ("none", everything.clone()),
         ] {
             for key in &everything {
@@ -456,10 +470,13 @@ mod tests {
             ("local", "max-buffer-size=1m", "| add `mode: non-blocking`"),
             ("json-file", "labels-regex=(", "expected a regular expression"),
             ("json-file", "tag={{.Colour}}", "there is no `{{.Colour}}` | there are {{.ID}}, {{.FullID}}"),
-            ("syslog", "syslog-address=here", "| write udp://HOST[:PORT]"),
-            ("syslog", "syslog-address=tcp+tls://a:1", "`tcp+tls` can't be honoured | TLS is not spoken"),
+            ("syslog", "syslog-address=here", "| write udp://, tcp:// or tcp+tls://HOST[:PORT]"),
+            ("syslog", "syslog-address=tcp+tls://", "expected where a server is"),
             ("syslog", "syslog-address=udp://a:70000", "expected where a server is"),
-            ("syslog", "syslog-tls-cert=/x", "Key(\"syslog-tls-cert\") `syslog-tls-cert` can't be honoured | TLS"),
+            ("syslog", "syslog-tls-cert=/x", "Value(\"syslog-tls-cert\") `syslog-tls-cert` needs `syslog-tls-key`"),
+            ("syslog", "syslog-tls-key=/x", "`syslog-tls-key` needs `syslog-tls-cert`"),
+            ("syslog", "syslog-tls-ca-cert=x", "the absolute path of a PEM file"),
+            ("syslog", "syslog-tls-skip-verify=maybe", "true or false"),
             ("syslog", "syslog-facility=local8", "such as local0"),
             ("syslog", "syslog-format=json", "rfc5424micro, found `json`"),
         ] {

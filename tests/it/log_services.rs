@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, IoSliceMut, Read};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixDatagram, UnixListener};
+use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 
 use crate::logging::Talker;
-use crate::support::{World, eventually};
+use crate::support::{World, eventually, free_port};
 
 const JOURNAL: &str = "/run/systemd/journal/socket";
 /// What a supervisor may hold of its own: itself, a full queue for a service, and one for a client.
@@ -289,6 +290,93 @@ fn log_servers_are_spoken_to_as_docker_does() {
         assert_eq!(world.ok(&["logs", "one"]), "hi there\n");
         world.ok(&["rm", "one"]);
     }
+}
+
+/// OpenSSL as a log server by TLS, with keys that are made for it.
+struct Secured {
+    server: Child,
+    port: u16,
+}
+
+impl Secured {
+    fn keys(world: &World) {
+        let openssl = |words: &str| {
+            let mut command = Command::new("openssl");
+            let done = command.args(words.split(' ')).current_dir(&world.directory).stderr(Stdio::null()).status();
+            assert!(done.expect("openssl, which tests/run.sh installs").success(), "{words}");
+        };
+        let key = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes";
+        openssl(&format!("req -x509 {key} -keyout ca.key -out ca.pem -subj /CN=ca -days 2"));
+        openssl(&format!("req -x509 {key} -keyout other.key -out other.pem -subj /CN=other -days 2"));
+        for (name, subject) in [("server", "DNS:localhost"), ("client", "DNS:client")] {
+            let signed = "-CA ca.pem -CAkey ca.key -addext basicConstraints=critical,CA:FALSE";
+            let subject = format!("-subj /CN={name} -addext subjectAltName={subject}");
+            openssl(&format!("req -x509 {key} -keyout {name}.key -out {name}.pem {subject} {signed} -days 2"));
+        }
+    }
+
+    /// What it is told is in `told`.
+    fn start(world: &World, more: &[&str]) -> Self {
+        let port = free_port();
+        let accept = format!("127.0.0.1:{port}");
+        let told = fs::File::create(world.directory.join("told")).unwrap();
+        let words = ["s_server", "-quiet", "-cert", "server.pem", "-key", "server.key", "-accept", &accept];
+        let mut command = Command::new("openssl");
+        // It ends with its input.
+        command.args(words).args(more).current_dir(&world.directory).stdin(Stdio::piped()).stdout(told);
+        let server = command.stderr(Stdio::null()).spawn().unwrap();
+        eventually("it listens", || std::net::TcpStream::connect(&accept).is_ok());
+        Self { server, port }
+    }
+}
+
+impl Drop for Secured {
+    fn drop(&mut self) {
+        self.server.kill().unwrap();
+        self.server.wait().unwrap();
+    }
+}
+
+#[test]
+fn a_log_server_is_known_by_its_certificate_and_knows_its_clients() {
+    let world = World::new();
+    Secured::keys(&world);
+    let path = |name: &str| world.directory.join(name).display().to_string();
+    let told = || fs::read_to_string(world.directory.join("told")).unwrap();
+    let run = |server: &Secured, host: &str, more: &[String], word: &str| {
+        let address = format!("syslog-address=tcp+tls://{host}:{}", server.port);
+        let all: Vec<&str> = [address.as_str()].into_iter().chain(more.iter().map(String::as_str)).collect();
+        let flags = options("syslog", &all);
+        let words = ["builtin:whoami", "echo", word];
+        world.run(&["rm", "-f", "one"]);
+        assert_eq!(world.run(&[&["run", "--name", "one", "--network", "none"], &flags[..], &words].concat()).code, 0);
+        loss(&world, "one")
+    };
+    let (ca, other) =
+        (format!("syslog-tls-ca-cert={}", path("ca.pem")), format!("syslog-tls-ca-cert={}", path("other.pem")));
+    let server = Secured::start(&world, &[]);
+    assert_eq!(run(&server, "localhost", std::slice::from_ref(&ca), "trusted"), (0, None));
+    eventually("it is told", || told().contains("trusted\n") && told().starts_with("<30>"));
+    for (host, more, reason) in [
+        ("localhost", vec![other], "certificate"),
+        ("127.0.0.1", vec![ca.clone()], "certificate"),
+        ("localhost", vec![], "certificate"),
+        ("localhost", vec!["syslog-tls-ca-cert=/none.pem".to_owned()], "/none.pem"),
+    ] {
+        let (lines, said) = run(&server, host, &more, "secret");
+        assert!(lines == 1 && said.as_ref().is_some_and(|said| said.contains(reason)), "{more:?}: {said:?}");
+    }
+    assert_eq!(run(&server, "127.0.0.1", &["syslog-tls-skip-verify=true".to_owned()], "anybody"), (0, None));
+    eventually("it is told", || told().contains("anybody\n"));
+    assert!(!told().contains("secret"));
+    drop(server);
+    // One that asks who it is.
+    let server = Secured::start(&world, &["-Verify", "1", "-CAfile", "ca.pem", "-verify_return_error"]);
+    let own =
+        [("cert", "client.pem"), ("key", "client.key")].map(|(key, name)| format!("syslog-tls-{key}={}", path(name)));
+    assert_eq!(run(&server, "localhost", &[vec![ca], own.to_vec()].concat(), "known"), (0, None));
+    eventually("it is told", || told().contains("known\n"));
+    world.ok(&["rm", "one"]);
 }
 
 /// The container goes on; a server that comes back gets what waited, and is told what did not.

@@ -91,8 +91,20 @@ pub enum SyslogAddress {
     /// `HOST:PORT`.
     Udp(String),
     Tcp(String),
+    Tls(String, SyslogTls),
     Unix(PathBuf),
     UnixDatagram(PathBuf),
+}
+
+/// Whom a log server is trusted to be, and who it is told that this is. Files are PEM, read at each connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyslogTls {
+    /// Who is trusted; without it whom this host trusts.
+    pub ca: Option<PathBuf>,
+    /// The certificates to show, and the key of the first.
+    pub client: Option<(PathBuf, PathBuf)>,
+    /// Anybody is.
+    pub skip_verify: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -42,7 +42,7 @@ pub use config::{
     Budget, Checked, Config, Container, Declared, Health, HealthCheck, OnUnhealthy, Phase, ProcessId, Removal, Restart,
     Start, State, Status,
 };
-pub use logging::{Log, LogFiles, LogForm, LogLoss, LogService, Syslog, SyslogAddress, SyslogForm, tag};
+pub use logging::{Log, LogFiles, LogForm, LogLoss, LogService, Syslog, SyslogAddress, SyslogForm, SyslogTls, tag};
 pub(super) use observe::processes_of;
 pub use observe::{Stats, get, list, processes, stats, wait, wait_completed, wait_healthy, written_bytes};
 pub use paths::Paths;

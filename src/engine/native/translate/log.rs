@@ -2,8 +2,8 @@
 
 use super::TranslateError;
 use crate::reconcile::resource::ContainerConfig;
-use crate::runtime::container::{Log, LogFiles, LogForm, LogService, Syslog, SyslogAddress, SyslogForm};
-use crate::spec::logging::{self, Address, Destination, Files, Form, Message, Problem, Service};
+use crate::runtime::container::{Log, LogFiles, LogForm, LogService, Syslog, SyslogAddress, SyslogForm, SyslogTls};
+use crate::spec::logging::{self, Address, Destination, Files, Form, Message, Problem, Service, Tls};
 
 /// `environment` is the container's, `NAME=value` each.
 ///
@@ -37,6 +37,11 @@ fn of_service(service: Service) -> LogService {
         Address::Local => SyslogAddress::Local,
         Address::Udp(server) => SyslogAddress::Udp(server),
         Address::Tcp(server) => SyslogAddress::Tcp(server),
+        Address::Tls(server, tls) => {
+            let Tls { ca, client, skip_verify } = tls;
+            let client = client.map(|(certificate, key)| (certificate.into(), key.into()));
+            SyslogAddress::Tls(server, SyslogTls { ca: ca.map(Into::into), client, skip_verify })
+        }
         Address::Unix(path) => SyslogAddress::Unix(path.into()),
         Address::UnixDatagram(path) => SyslogAddress::UnixDatagram(path.into()),
     };

@@ -15,6 +15,7 @@ use std::sync::{Mutex, OnceLock};
 pub use auth::Credentials;
 use auth::Known;
 pub use pushing::Upload;
+pub use transport::SYSTEM_ROOTS;
 use transport::{Origin, Payload, Request, Transport};
 use ureq::Body;
 use ureq::http::{Method, Response, StatusCode, Uri};

@@ -21,7 +21,7 @@ const MOST_REDIRECTS: u32 = 5;
 const CONNECT: Duration = Duration::from_secs(10);
 const MOST_IDLE: usize = 8;
 /// Where distributions keep what the host trusts; the first that is there.
-const SYSTEM_ROOTS: [&str; 5] = [
+pub const SYSTEM_ROOTS: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/ca-bundle.pem",

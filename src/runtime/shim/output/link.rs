@@ -13,8 +13,10 @@ use nix::sys::socket::{
     getsockopt, recv, send, sendmsg, shutdown, socket, sockopt,
 };
 
+use super::apart;
 use super::lookup::Lookup;
 use super::scribe::{self, Desk};
+use super::tls::{self, Way};
 use crate::runtime::container::{Config, LogService, SyslogAddress};
 use crate::runtime::shim::sleeper;
 
@@ -24,6 +26,8 @@ const USUAL: [&str; 3] = ["/dev/log", "/var/run/syslog", "/var/run/log"];
 
 /// How long a server may take to accept.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// And where it has to agree on keys, and is looked up before that.
+const PATIENCE_WITH_KEYS: Duration = Duration::from_secs(30);
 /// How much of what it says is listened to at once, in bytes.
 const MOST_HEARD: usize = 64 << 10;
 
@@ -41,6 +45,8 @@ enum Server {
     /// The first of these that is there.
     Places(Vec<Place>),
     Scribe(Box<Desk>),
+    /// By a process that speaks TLS to it.
+    Tls(Box<Way>),
 }
 
 #[derive(Clone)]
@@ -52,8 +58,22 @@ enum Place {
 enum State {
     Down,
     LookingUp(Lookup),
-    Connecting { socket: OwnedFd, kind: SockType, until: Instant, others: Vec<Place> },
-    Up { socket: OwnedFd, kind: SockType },
+    Connecting {
+        socket: OwnedFd,
+        kind: SockType,
+        until: Instant,
+        others: Vec<Place>,
+    },
+    /// Somebody else connects, and will say so.
+    Waiting {
+        socket: OwnedFd,
+        said: Vec<u8>,
+        until: Instant,
+    },
+    Up {
+        socket: OwnedFd,
+        kind: SockType,
+    },
 }
 
 pub struct Link {
@@ -84,6 +104,7 @@ impl Server {
         match &syslog.address {
             SyslogAddress::Udp(server) => Self::Host(server.clone(), SockType::Datagram),
             SyslogAddress::Tcp(server) => Self::Host(server.clone(), SockType::Stream),
+            SyslogAddress::Tls(server, tls) => Self::Tls(Box::new(Way { server: server.clone(), tls: tls.clone() })),
             SyslogAddress::Unix(path) => Self::Places(vec![Place::Path(path.clone(), SockType::Stream)]),
             SyslogAddress::UnixDatagram(path) => Self::Places(vec![Place::Path(path.clone(), SockType::Datagram)]),
             SyslogAddress::Local => {
@@ -139,6 +160,11 @@ impl Link {
                 self.state = State::Up { socket: scribe::begin(desk)?, kind: SockType::Stream };
                 Ok(())
             }
+            Server::Tls(way) => {
+                let socket = apart::begin(|messages| tls::pass_on(messages, way))?;
+                self.state = State::Waiting { socket, said: Vec::new(), until: now + PATIENCE_WITH_KEYS };
+                Ok(())
+            }
             Server::Places(places) => self.try_places(places.clone(), now),
             Server::Host(server, kind) => match server.parse() {
                 Ok(address) => self.try_places(vec![Place::Address(address, *kind)], now),
@@ -162,7 +188,7 @@ impl Link {
                 Some(addresses) => {
                     let kind = match &self.server {
                         Server::Host(_, kind) => *kind,
-                        Server::Places(_) | Server::Scribe(_) => SockType::Datagram,
+                        Server::Places(_) | Server::Scribe(_) | Server::Tls(_) => SockType::Datagram,
                     };
                     let places = addresses.into_iter().map(|address| Place::Address(address, kind));
                     self.try_places(places.collect(), now)
@@ -180,6 +206,7 @@ impl Link {
                 0 => self.try_places_after(others, io::ErrorKind::TimedOut.into(), now),
                 error => self.try_places_after(others, io::Error::from_raw_os_error(error), now),
             },
+            State::Waiting { socket, said, until } => self.hear(socket, said, until, now),
             State::Up { socket, kind } => {
                 if self.has_ended(&socket, kind) {
                     return Ok(());
@@ -188,6 +215,34 @@ impl Link {
                 Ok(())
             }
             State::Down => Ok(()),
+        }
+    }
+
+    /// Whether who connects has come to an end with it: a line says that it has, or why not.
+    fn hear(&mut self, socket: OwnedFd, mut said: Vec<u8>, until: Instant, now: Instant) -> io::Result<()> {
+        let mut piece = [0; 1024];
+        let is_over = match recv(socket.as_raw_fd(), &mut piece, MsgFlags::MSG_DONTWAIT) {
+            Ok(count) => {
+                said.extend_from_slice(&piece[..count]);
+                count == 0
+            }
+            Err(Errno::EAGAIN | Errno::EINTR) => false,
+            Err(error) => return Err(error.into()),
+        };
+        if said == tls::READY {
+            self.state = State::Up { socket, kind: SockType::Stream };
+            return Ok(());
+        }
+        if let Some(reason) = said.strip_suffix(b"\n") {
+            return Err(io::Error::other(String::from_utf8_lossy(reason).into_owned()));
+        }
+        match is_over {
+            true => Err(io::ErrorKind::ConnectionAborted.into()),
+            false if until <= now => Err(io::ErrorKind::TimedOut.into()),
+            false => {
+                self.state = State::Waiting { socket, said, until };
+                Ok(())
+            }
         }
     }
 
@@ -222,7 +277,9 @@ impl Link {
     /// There is nothing more to send. Says whether an answer is to be waited for.
     pub fn shut(&mut self) -> bool {
         match (&self.server, &self.state) {
-            (Server::Scribe(_), State::Up { socket, .. }) => shutdown(socket.as_raw_fd(), Shutdown::Write).is_ok(),
+            (Server::Scribe(_) | Server::Tls(_), State::Up { socket, .. }) => {
+                shutdown(socket.as_raw_fd(), Shutdown::Write).is_ok()
+            }
             _ => false,
         }
     }
@@ -260,6 +317,7 @@ impl Link {
             State::Down => None,
             State::LookingUp(lookup) => Some((lookup.source(), PollFlags::POLLIN)),
             State::Connecting { socket, .. } => Some((socket.as_fd(), PollFlags::POLLOUT)),
+            State::Waiting { socket, .. } => Some((socket.as_fd(), PollFlags::POLLIN)),
             State::Up { socket, .. } => {
                 let more = if has_more { PollFlags::POLLOUT } else { PollFlags::empty() };
                 Some((socket.as_fd(), PollFlags::POLLIN | more))
@@ -271,7 +329,7 @@ impl Link {
     pub fn until(&self) -> Option<Instant> {
         match &self.state {
             State::LookingUp(lookup) => Some(lookup.until),
-            State::Connecting { until, .. } => Some(*until),
+            State::Connecting { until, .. } | State::Waiting { until, .. } => Some(*until),
             State::Down | State::Up { .. } => None,
         }
     }

@@ -16,6 +16,7 @@ use self::link::Receiver;
 use crate::runtime::container::logs::form::Piece;
 use crate::runtime::container::{Config, LogLoss};
 
+mod apart;
 mod delivery;
 mod files;
 mod kept;
@@ -23,6 +24,7 @@ mod link;
 mod lookup;
 mod message;
 mod scribe;
+mod tls;
 
 /// A line is cut here, as docker does.
 const LONGEST_LINE: usize = 16 << 10;

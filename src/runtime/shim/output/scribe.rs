@@ -14,13 +14,12 @@ use std::path::PathBuf;
 
 use nix::fcntl::{Flock, FlockArg};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sched::CloneFlags;
 
+use super::apart;
 use super::kept::{Kept, Loss};
+use crate::runtime::container::Config;
 use crate::runtime::container::logs::form::Piece;
-use crate::runtime::container::{Config, exec};
-use crate::runtime::init::{self, Launched};
-use crate::runtime::{confine, sys};
+use crate::runtime::{confine, init, sys};
 
 /// How much is read at once, in bytes.
 const PIECE: usize = 64 << 10;
@@ -59,28 +58,12 @@ fn pieces(bytes: &[u8]) -> (Vec<Piece<'_>>, usize) {
     (found, at)
 }
 
-/// Starts one that is nobody's child: it may outlive the supervisor for as long as the disk keeps it.
+/// Starts one: it may outlive the supervisor for as long as the disk keeps it.
 ///
 /// # Errors
 /// Where there can be no further process.
 pub fn begin(desk: &Desk) -> io::Result<OwnedFd> {
-    let (own, theirs) = UnixStream::pair()?;
-    match sys::clone_process(CloneFlags::empty(), None)? {
-        Some((pid, pidfd)) => {
-            // It ends at once.
-            exec::wait(&Launched { pid, pidfd, terminal: None }).map_err(io::Error::other)?;
-            own.set_nonblocking(true)?;
-            Ok(own.into())
-        }
-        None => {
-            let forked = sys::clone_process(CloneFlags::empty(), None);
-            if matches!(forked, Ok(None)) {
-                let written = write(theirs, desk);
-                sys::exit_now(i32::from(written.is_err()));
-            }
-            sys::exit_now(i32::from(forked.is_err()))
-        }
-    }
+    apart::begin(|lines| write(lines, desk))
 }
 
 fn write(mut lines: UnixStream, desk: &Desk) -> io::Result<()> {

@@ -30,6 +30,7 @@ mod stage;
 mod steps;
 pub mod tree;
 pub mod units;
+mod users;
 pub mod workshop;
 
 use std::collections::{BTreeMap, BTreeSet};

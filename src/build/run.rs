@@ -5,11 +5,14 @@ use std::fs;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
+use super::users;
 use super::workshop::{Workshop, WorkshopError, remove_container};
 use crate::runtime::container::{self, Config, ProcessId, Removal, Start, logs};
-use crate::runtime::init::spec::{Mount, Namespace, Request};
+use crate::runtime::image::Contents;
+use crate::runtime::init::spec::{Mount, MountSource, Namespace, Request};
 use crate::runtime::network::{self, Connect, Join, NetworkConfig, netd, sandbox};
 use crate::runtime::shim::client::{self, decode, frame};
+use crate::runtime::userns::IdRange;
 
 /// The network of containers that name none.
 const DEFAULT_NETWORK: &str = "default";
@@ -32,6 +35,8 @@ pub enum Network {
 #[derive(Clone, Debug, Default)]
 pub struct Program {
     pub layers: Vec<PathBuf>,
+    /// What is in these.
+    pub contents: Contents,
     pub args: Vec<String>,
     pub env: Vec<String>,
     pub cwd: String,
@@ -88,16 +93,17 @@ pub fn run<'a>(
     let roots = &workshop.roots;
     let name = workshop.container_name();
     let mut ran = Ran { workshop, name: name.clone(), code: 0, upper: PathBuf::new() };
-    let made = container::create(roots, &config(program, &name))?;
+    let users = users::of(roots, program, program.contents);
+    let made = container::create(roots, &config(program, &name, users))?;
     ran.upper = container::Paths::of(roots, &name).upper;
-    let start = connect(workshop, program, &name)?;
+    let start = connect(workshop, program, &name, users)?;
     container::start(roots, &made, &start, container::Supervision::Anew, || ())?;
     started(&name);
     ran.code = listen(workshop, &name, output)?;
     Ok(ran)
 }
 
-fn config(program: &Program, name: &str) -> Config {
+fn config(program: &Program, name: &str, users: Option<IdRange>) -> Config {
     let mut env = program.env.clone();
     if !env.iter().any(|entry| entry.starts_with("PATH=")) {
         env.push(DEFAULT_PATH.to_owned());
@@ -107,7 +113,8 @@ fn config(program: &Program, name: &str) -> Config {
         env,
         cwd: program.cwd.clone(),
         hostname: "build".to_owned(),
-        mounts: program.mounts.clone(),
+        mounts: program.mounts.iter().map(|mount| mapped(mount, users.is_some())).collect(),
+        users,
         ulimits: program.ulimits.clone(),
         network: if program.network == Network::Host { Namespace::Host } else { Namespace::New },
         shm_size: program.shm_size,
@@ -125,7 +132,18 @@ fn config(program: &Program, name: &str) -> Config {
     }
 }
 
-fn connect(workshop: &Workshop, program: &Program, name: &str) -> Result<Start, RunError> {
+/// The same, with the ids on the disk seen as they are.
+fn mapped(mount: &Mount, mapped: bool) -> Mount {
+    let source = match &mount.source {
+        MountSource::Bind { source, propagation, .. } => {
+            MountSource::Bind { source: source.clone(), propagation: propagation.clone(), mapped }
+        }
+        other => other.clone(),
+    };
+    Mount { source, ..mount.clone() }
+}
+
+fn connect(workshop: &Workshop, program: &Program, name: &str, users: Option<IdRange>) -> Result<Start, RunError> {
     let roots = &workshop.roots;
     let hosts = |gateway: &str| {
         let line = |(name, address): &(String, String)| {
@@ -134,7 +152,8 @@ fn connect(workshop: &Workshop, program: &Program, name: &str) -> Result<Start, 
         program.extra_hosts.iter().map(line).collect::<String>()
     };
     let local = "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-    let mut connect = Connect { container: name.to_owned(), transient: true, ..Connect::default() };
+    let owner = users.map_or(sandbox::Owner::Host, sandbox::Owner::New);
+    let mut connect = Connect { container: name.to_owned(), owner, transient: true, ..Connect::default() };
     match program.network {
         Network::Host => {
             let read = |path: &str| fs::read_to_string(path).unwrap_or_default();

@@ -318,8 +318,10 @@ impl Worker<'_, '_> {
             if let Script::File(text) = &script {
                 attached.script(worker.shared.workshop, text)?;
             }
+            let layers = worker.layers();
             let program = Program {
-                layers: worker.layers(),
+                contents: worker.shared.store.contents_of(&layers)?,
+                layers,
                 args,
                 env: [env, worker.shared.given.proxies(), attached.env.clone()].concat(),
                 cwd,

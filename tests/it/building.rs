@@ -341,6 +341,32 @@ fn mounts_are_seen_by_their_step_alone() {
     site.is_clean();
 }
 
+/// Root of a step is nobody on the host; what it makes belongs to whom it says, whatever the number, in the layer and in
+/// a cache. What needs the host's network has its ids.
+#[test]
+fn a_step_has_ids_of_its_own_and_files_those_that_it_sees() {
+    let site = Site::new();
+    let text = format!(
+        "{SHELL}RUN cat /proc/self/uid_map > /map && touch /root /app /large && chown 1000:1001 /app && chown 2000000000 /large\n\
+         RUN rm -r /bin/vi && mkdir /own && chmod 700 /own && chown 7 /own && echo kept > /own/file\n\
+         RUN --mount=type=cache,target=/cache,uid=5 ls -ln / > /seen && ls -ln /cache -d > /cached && touch /cache/x && cat /own/file\n\
+         RUN --mount=type=cache,target=/cache,uid=5 ls -ln /cache > /again\n\
+         RUN --network=host cat /proc/self/uid_map > /host\nUSER 1000\nRUN test $(id -u) = 1000\n"
+    );
+    site.good(&text, &[]);
+    let map = |path: &str| site.read(path).split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(map("map"), ["0", "2147483648", "2147483646"]);
+    assert_eq!(map("host"), ["0", "0", "4294967295"]);
+    assert_eq!(
+        ["root", "app", "large", "own"].map(|path| site.owner(path)),
+        ["644:0:0", "644:1000:1001", "644:2000000000:0", "700:7:0"]
+    );
+    let seen = site.read("seen");
+    assert!(seen.contains(" 2000000000 ") && seen.contains(" 1000     1001 "), "{seen}");
+    assert!(site.read("cached").contains(" 5 ") && site.read("again").contains(" 0 "), "{}", site.read("again"));
+    site.is_clean();
+}
+
 #[test]
 fn archives_are_unpacked_and_triggers_act_once() {
     let site = Site::new();

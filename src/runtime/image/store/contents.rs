@@ -7,7 +7,7 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,8 +69,16 @@ impl Store {
     /// # Errors
     /// Where a layer is not there, or its tree can't be read.
     pub fn contents(&self, image: &Image) -> Result<Contents, Error> {
+        self.contents_of(&image.layers)
+    }
+
+    /// As [`Self::contents`], of these layers of the store.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn contents_of(&self, layers: &[PathBuf]) -> Result<Contents, Error> {
         let mut all = Contents::default();
-        for layer in &image.layers {
+        for layer in layers {
             let folder = layer.parent().unwrap_or(layer);
             let known = match Contents::read(folder)? {
                 Some(known) => known,

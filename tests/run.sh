@@ -145,9 +145,10 @@ step_it() {
     cargo test --locked --test it -- --test-threads "${TEST_THREADS:-3}"
 }
 
-# Each race as often as it takes to be won by who may win it.
+# Each race as often as it takes to be won by who may win it; floods of a minute, and thousands of clients that die.
 step_races() {
-    STACK_RACES="${STACK_RACES:-500}" cargo test --locked --test it -- --test-threads "${TEST_THREADS:-3}" threats::races copying::links_never
+    STACK_RACES="${STACK_RACES:-500}" cargo test --locked --test it -- --test-threads "${TEST_THREADS:-3}" \
+        threats::races copying::links_never back_pressure
 }
 
 # That each test of a guard fails without it.

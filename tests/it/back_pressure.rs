@@ -12,9 +12,9 @@ use crate::support::{World, eventually};
 /// What a supervisor, or a client, may take for what nobody reads.
 const SLACK_KIB: u64 = 8 << 10;
 
-/// How many clients come and go, and how many seconds a flood lasts.
+/// How many clients come and go; how long a flood lasts is below. Both are as long as it takes where races are.
 fn rounds() -> usize {
-    std::env::var("STACK_RACES").map_or(150, |text| text.parse().expect("STACK_RACES is a number"))
+    std::env::var("STACK_RACES").map_or(150, |text| 10 * text.parse::<usize>().expect("STACK_RACES is a number"))
 }
 
 fn flood_for() -> Duration {

@@ -32,9 +32,15 @@ impl Failure {
     /// Prints it and gives the code to exit with. Diagnostics that already begin with a title keep it.
     pub fn report(&self) -> ExitCode {
         let title = if self.message.starts_with("error") { "" } else { "error: " };
-        view::note(&format!("{title}{}", self.message.trim_end()));
+        view::note(&format!("{title}{}", shown(self.message.trim_end())));
         ExitCode::from(self.code)
     }
+}
+
+/// Lines stay lines; what else would steer a terminal is of an image, a registry or a runtime, whose words are in it.
+fn shown(message: &str) -> String {
+    let of_line = |line: &str| line.split('\t').map(view::printable).collect::<Vec<_>>().join("\t");
+    message.split('\n').map(of_line).collect::<Vec<_>>().join("\n")
 }
 
 impl Display for Failure {
@@ -56,5 +62,16 @@ impl<E: std::error::Error> From<E> for Failure {
             source = inner.source();
         }
         Self::new(message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_lines_and_their_distances_reaches_the_terminal() {
+        assert_eq!(shown("a: b\n\thelp: c"), "a: b\n\thelp: c");
+        assert_eq!(shown("a \u{1b}[31mb\r\u{9b}"), "a \\u{1b}[31mb\\r\\u{9b}");
     }
 }

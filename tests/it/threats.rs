@@ -214,6 +214,18 @@ fn no_length_is_cut_short() {
     assert_eq!(given.stdout, "70000\n", "{}", given.stderr);
 }
 
+/// What an image says is told with an error, and steers nobody's terminal.
+#[test]
+fn the_words_of_an_image_steer_no_terminal() {
+    let world = World::new();
+    image(&world, "evil", &json!({"WorkingDir": "/\u{1b}]0;evil\u{7}/../.."}), |_| ());
+    for flags in [&[] as &[&str], &["-w", "/\u{1b}[31mevil/../.."]] {
+        let refused = run(&world, flags, "evil", &["true"]);
+        assert!(refused.code != 0 && refused.stderr.contains("evil"), "{refused:?}");
+        assert!(!refused.stderr.contains(['\u{1b}', '\u{7}']), "{:?}", refused.stderr);
+    }
+}
+
 /// CVE-2022-1227: `top` looks from outside. CVE-2026-53488 and its kin: labels of an image are an image's.
 #[test]
 fn an_image_steers_nothing() {

@@ -19,6 +19,7 @@ use crate::reconcile::resource::label;
 use crate::runtime::container;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{Contention, Error as StateError, Lock};
+use crate::runtime::userns;
 
 /// What is told of containers without a stack goes by this name.
 const OTHERS: &str = "containers";
@@ -103,17 +104,25 @@ fn told(stack: &str, event: &Event<'_>, quiet: bool) {
 }
 
 /// The text of a unit that calls this very program, with these roots.
+/// Of the host's systemd, or of an ordinary user's own.
 pub fn unit(roots: &Roots) -> Result<ExitCode, Failure> {
     let program = std::env::current_exe()?;
     let stack = format!("{} --root {} --run-root {}", program.display(), roots.root.display(), roots.run.display());
+    let is_users = userns::own_size().is_some();
+    let (root, run) = (roots.root.display(), roots.run.display());
+    let after = format!(
+        "After=network-online.target local-fs.target time-sync.target\nWants=network-online.target\n\
+         RequiresMountsFor={root} {run}\n"
+    );
+    // A user's systemd knows nothing of the host's targets, and starts when the host is up. What it makes is in groups
+    // below the unit's own.
+    let (after, delegate, target) =
+        if is_users { ("", "Delegate=yes\n", "default") } else { (after.as_str(), "", "multi-user") };
     view::out(&format!(
         "\
 [Unit]
 Description=Containers of stack
-After=network-online.target local-fs.target time-sync.target
-Wants=network-online.target
-RequiresMountsFor={root} {run}
-
+{after}
 [Service]
 Type=oneshot
 RemainAfterExit=yes
@@ -123,12 +132,10 @@ ExecStop={stack} system halt
 TimeoutStartSec=infinity
 TimeoutStopSec=infinity
 KillMode=process
-
+{delegate}
 [Install]
-WantedBy=multi-user.target
-",
-        root = roots.root.display(),
-        run = roots.run.display(),
+WantedBy={target}.target
+"
     ))?;
     Ok(ExitCode::SUCCESS)
 }

@@ -92,6 +92,29 @@ fn it_ends_with_what_needs_it() {
     }
 }
 
+/// As after a reboot: nothing is left but what is on the disk.
+#[test]
+fn what_ran_is_brought_back_after_a_reboot() {
+    let user = User::new(true);
+    let (port, file) = apply(&user);
+    let all: Vec<u32> = user.processes().into_iter().map(|(pid, _)| pid).collect();
+    user.kill(&all);
+    eventually("nothing runs", || user.processes().is_empty());
+    user.ok("rm -r $XDG_RUNTIME_DIR/stack");
+    let unit = user.ok("stack system unit");
+    assert!(unit.contains("WantedBy=default.target") && !unit.contains("network-online"), "{unit}");
+    let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
+    user.ok(start);
+    eventually("it serves again", || get(port, "/").is_ok());
+    assert_eq!(programs(&user).len(), 1, "what is not to come back does not");
+    assert!(user.ok(&format!("stack status {file} || true")).contains("kept: 1 to start"));
+    user.ok(unit.lines().find_map(|line| line.strip_prefix("ExecStop=")).unwrap());
+    assert!(programs(&user).is_empty());
+    user.ok(start);
+    eventually("it serves once more", || get(port, "/").is_ok());
+    user.ok("stack destroy kept; stack network prune -f");
+}
+
 #[test]
 fn two_users_do_not_meet() {
     let users = [User::new(true), User::new(false)];

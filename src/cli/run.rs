@@ -222,6 +222,11 @@ fn prepare(
     let mut rounds = 0;
     loop {
         let image = ensure_image(roots, &wanted_image, &bars)?;
+        for mounted in wanted.mounted_images() {
+            let (reference, platform) = (mounted.to_owned(), None);
+            let source = ImageSource::Pull { reference: reference.clone(), digest: None };
+            ensure_image(roots, &ImageConfig { reference, source, pull_policy, platform }, &bars)?;
+        }
         // After the image: one that can't be had leaves nothing behind.
         if matches!(&wanted.network, NetworkMode::Networks(networks) if networks.contains_key(DEFAULT_NETWORK)) {
             ensure_default_network(roots)?;

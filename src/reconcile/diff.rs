@@ -57,7 +57,13 @@ fn is_derived(change: &FieldChange) -> bool {
     let hash = change.path.strip_prefix("labels.").is_some_and(|name| derived.contains(&name));
     let unknown = |value: &Value| value.as_str() == Some("");
     let chosen = change.path == "userns" && fits_choice(change.old.as_str(), change.new.as_str());
-    hash || chosen || (change.path == "image_digest" && (unknown(&change.old) || unknown(&change.new)))
+    let content = change.path == "image_digest" || is_mounted_digest(&change.path);
+    hash || chosen || (content && (unknown(&change.old) || unknown(&change.new)))
+}
+
+/// Of an image that a container mounts.
+pub fn is_mounted_digest(path: &str) -> bool {
+    path.starts_with("mounts.") && path.ends_with(".digest")
 }
 
 fn tree(config: &Config) -> Value {

@@ -418,6 +418,32 @@ pub enum MountSource {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         options: Vec<String>,
     },
+    /// The files of another image, never to be written.
+    Image {
+        /// As in [`ImageConfig::reference`].
+        image: String,
+        /// Which content that stood for, as [`ContainerConfig::image_digest`].
+        digest: String,
+        subpath: Option<String>,
+    },
+}
+
+impl ContainerConfig {
+    /// The images that it mounts, and the content of each.
+    pub fn mounted_images_mut(&mut self) -> impl Iterator<Item = (&str, &mut String)> {
+        self.mounts.iter_mut().filter_map(|mount| match &mut mount.source {
+            MountSource::Image { image, digest, .. } => Some((image.as_str(), digest)),
+            _ => None,
+        })
+    }
+
+    /// The names of the images that it mounts.
+    pub fn mounted_images(&self) -> impl Iterator<Item = &str> {
+        self.mounts.iter().filter_map(|mount| match &mount.source {
+            MountSource::Image { image, .. } => Some(image.as_str()),
+            _ => None,
+        })
+    }
 }
 
 /// A config or a secret: a file whose content the engine puts there.

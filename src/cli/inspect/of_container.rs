@@ -295,6 +295,7 @@ fn mounted(roots: &Roots, one: &Container, mount: &Mount) -> Value {
     let (kind, name, source) = match &mount.source {
         MountSource::Bind { source, .. } => ("bind", String::new(), source.display().to_string()),
         MountSource::Tmpfs { .. } => ("tmpfs", String::new(), String::new()),
+        MountSource::Image { image, .. } => ("image", String::new(), image.clone()),
         MountSource::Volume { volume, .. } => {
             let source = source_of(one, &mount.target);
             let in_volumes = roots.durable("volumes");

@@ -110,8 +110,13 @@ fn long_mount(text: &str, here: &Path) -> Result<Mount, FlagError> {
             }
         }
         ("tmpfs", Some(_)) => return Err(error("a directory in memory has no source")),
-        _ => return Err(error("expected type=bind, type=volume or type=tmpfs")),
+        ("image", Some(image)) => {
+            MountSource::Image { image, digest: String::new(), subpath: take("image-subpath") }
+        }
+        ("image", None) => return Err(error("an image mount needs source=IMAGE")),
+        _ => return Err(error("expected type=bind, type=volume, type=tmpfs or type=image")),
     };
+    let read_only = read_only || matches!(source, MountSource::Image { .. });
     match options.is_empty() {
         true => Ok(Mount { target, read_only, source }),
         false => Err(error("expected type, source, target, readonly and options of the type only")),
@@ -181,6 +186,8 @@ mod tests {
         let bind = |path: &str| MountSource::Bind { source: path.into(), create: false, propagation: None };
         let volume =
             |name: Option<&str>| MountSource::Volume { volume: name.map(str::to_owned), nocopy: false, subpath: None };
+        let image =
+            MountSource::Image { image: "a:1".into(), digest: String::new(), subpath: Some("x".to_owned()) };
         for (text, expected) in [
             ("type=bind,src=/a,dst=/b", ("/b", false, bind("/a"))),
             ("type=bind,source=a,target=/b,readonly", ("/b", true, bind("/h/a"))),
@@ -191,6 +198,7 @@ mod tests {
                 "type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770",
                 ("/t", false, MountSource::Tmpfs { size: Some(1 << 20), mode: Some(0o1770), options: vec![] }),
             ),
+            ("type=image,source=a:1,target=/i,image-subpath=x", ("/i", true, image)),
         ] {
             let (target, read_only, source) = expected;
             assert_eq!(mount(text), Ok((target.to_owned(), read_only, source)), "{text}");
@@ -198,6 +206,7 @@ mod tests {
         for text in [
             "type=bind,dst=/b",
             "type=nfs,dst=/b",
+            "type=image,dst=/b",
             "type=bind,src=/a",
             "src=a,dst=b",
             "type=tmpfs,src=/a,dst=/b",

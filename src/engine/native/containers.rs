@@ -13,7 +13,7 @@ use super::{declared, devices, drivers, files, filters, hooks, images, names, ne
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, Mount, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Lease, Settings, Store};
-use crate::runtime::init::spec::{Device, Namespace};
+use crate::runtime::init::spec::{self, Device, Namespace};
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
 use crate::runtime::{events, outside, state, volume};
@@ -87,9 +87,10 @@ pub fn create_leased(
     Settings::of_host(roots).map_err(image::Error::from)?.policy.check(&store, &image)?;
     store.touch(&image)?;
     let runtime = wanted.runtime.as_deref().map(|name| outside::find(roots, name)).transpose()?;
+    let mounted = mounted_images(roots, &store, &lease, wanted)?;
     let users = users::allocate(roots, wanted, &image, store.contents(&image)?)?;
     let ids = users.ids();
-    let made = config(roots, wanted, &image, users).and_then(|mut config| {
+    let made = config(roots, wanted, &image, mounted, users).and_then(|mut config| {
         config.request.seccomp = filters::of(wanted, &config.request)?;
         Ok(container::create(roots, &Config { runtime, ..last(config) })?)
     });
@@ -99,17 +100,56 @@ pub fn create_leased(
     Ok((made?, lease))
 }
 
-fn config(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Users) -> Result<Config, Error> {
-    let facts = facts(roots, wanted, image, users);
+/// The images that it mounts, by the mount's target. They stay as long as the lease.
+fn mounted_images(
+    roots: &Roots,
+    store: &Store,
+    lease: &Lease,
+    wanted: &ContainerConfig,
+) -> Result<BTreeMap<String, Image>, Error> {
+    let policy = Settings::of_host(roots).map_err(image::Error::from)?.policy;
+    let mut images = BTreeMap::new();
+    for mount in &wanted.mounts {
+        let MountSource::Image { image, .. } = &mount.source else { continue };
+        let found = images::held(store, lease, || images::present(roots, image))?;
+        policy.check(store, &found)?;
+        store.touch(&found)?;
+        images.insert(mount.target.clone(), found);
+    }
+    Ok(images)
+}
+
+fn config(
+    roots: &Roots,
+    wanted: &ContainerConfig,
+    image: &Image,
+    mounted: BTreeMap<String, Image>,
+    users: Users,
+) -> Result<Config, Error> {
+    let facts = facts(roots, wanted, image, mounted, users);
     volumes::let_go(roots, wanted)?;
     let facts = facts?;
     let mut config = translate(wanted, image, &facts)?;
-    config.declared = Declared::new(&ContainerConfig { image_digest: image.digest.to_string(), ..wanted.clone() })?;
+    let mut declared = ContainerConfig { image_digest: image.digest.to_string(), ..wanted.clone() };
+    for mount in &mut declared.mounts {
+        if let (MountSource::Image { digest, .. }, Some(image)) =
+            (&mut mount.source, facts.mounted_images.get(&mount.target))
+        {
+            *digest = image.digest.to_string();
+        }
+    }
+    config.declared = Declared::new(&declared)?;
     Ok(config)
 }
 
 /// What the host has to be asked, or to provide, before the container can be described.
-fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Users) -> Result<Facts, Error> {
+fn facts(
+    roots: &Roots,
+    wanted: &ContainerConfig,
+    image: &Image,
+    mounted_images: BTreeMap<String, Image>,
+    users: Users,
+) -> Result<Facts, Error> {
     let mut volumes = BTreeMap::new();
     for mount in &wanted.mounts {
         match &mount.source {
@@ -143,7 +183,7 @@ fn facts(roots: &Roots, wanted: &ContainerConfig, image: &Image, users: Users) -
     }
     let contents = Store::open(roots).contents(image)?;
     let files = files::write(roots, wanted, users.ids())?;
-    Ok(Facts { devices, volumes, files, image_volumes, users, contents })
+    Ok(Facts { devices, volumes, mounted_images, files, image_volumes, users, contents })
 }
 
 pub(super) fn device(mapping: &DeviceMapping) -> Result<Device, Error> {
@@ -303,7 +343,10 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     let present = container::get(roots, &wanted.name)?.config;
     let Some(image) = Store::open(roots).get(&present.image)? else { return create(roots, wanted) };
     let digest = declared_digest(&present);
-    let mut config = config(roots, wanted, &image, Users::of(&present))?;
+    let mut config = config(roots, wanted, &image, BTreeMap::new(), Users::of(&present))?;
+    // An update brings no other content.
+    let mounted = present.request.mounts.iter().filter(|mount| matches!(mount.source, spec::MountSource::Image { .. }));
+    config.request.mounts.extend(mounted.cloned());
     config.image_id = present.image_id;
     config.layers = present.layers;
     config.runtime = present.runtime;

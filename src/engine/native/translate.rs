@@ -25,6 +25,8 @@ pub struct Facts {
     pub devices: Vec<Device>,
     /// The directory of each volume that the container mounts, by the mount's target.
     pub volumes: BTreeMap<String, PathBuf>,
+    /// The images that it mounts, by the mount's target.
+    pub mounted_images: BTreeMap<String, Image>,
     /// Files made for configs and secrets, by target.
     pub files: BTreeMap<String, PathBuf>,
     /// Volumes that only the image asks for, by target.
@@ -258,6 +260,12 @@ fn mounts(wanted: &ContainerConfig, facts: &Facts) -> Vec<spec::Mount> {
         }),
         MountSource::Volume { .. } => {
             Some(bind(&mount.target, facts.volumes.get(&mount.target)?.clone(), mount.read_only))
+        }
+        MountSource::Image { subpath, .. } => {
+            let image = facts.mounted_images.get(&mount.target)?;
+            let (id, layers) = (image.id.to_string(), image.layers.clone());
+            let source = spec::MountSource::Image { id, layers, subpath: subpath.as_ref().map(PathBuf::from) };
+            Some(spec::Mount { target: PathBuf::from(&mount.target), read_only: true, source })
         }
     });
     let image = facts.image_volumes.iter().map(|(target, source)| bind(target, source.clone(), false));

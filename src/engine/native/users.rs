@@ -193,7 +193,8 @@ impl<'a> Judge<'a> {
             },
             MountSource::Volume { volume: Some(name), .. } => self.volume(name),
             MountSource::Volume { volume: None, .. } => self.path(&self.roots.root),
-            MountSource::Tmpfs { .. } => Ok(None),
+            // A mounted image is as the container's own, which is looked at elsewhere.
+            MountSource::Tmpfs { .. } | MountSource::Image { .. } => Ok(None),
         }
     }
 

@@ -75,7 +75,7 @@ pub fn users(roots: &Roots, name: &str) -> Result<Vec<String>, Error> {
 fn is_mounted(one: &container::Container, volume: &volume::Volume) -> bool {
     one.config.request.mounts.iter().any(|mount| match &mount.source {
         spec::MountSource::Bind { source, .. } => source.starts_with(&volume.data),
-        spec::MountSource::Tmpfs { .. } => false,
+        spec::MountSource::Tmpfs { .. } | spec::MountSource::Image { .. } => false,
     })
 }
 

@@ -272,13 +272,14 @@ fn lower_mount(context: &mut Context, service: &str, mount: &spec::Mount) -> Opt
         spec::MountKind::Tmpfs { size_bytes, mode, options } => {
             MountSource::Tmpfs { size: *size_bytes, mode: *mode, options: options.clone() }
         }
-        spec::MountKind::Image { reference, .. } => {
-            let path = path("image");
-            context.note(path, &format!("image {reference} is not mounted"));
-            return None;
-        }
+        spec::MountKind::Image { reference, subpath } => MountSource::Image {
+            image: plain_name(&image_of_hook(context.stack, reference)),
+            digest: String::new(),
+            subpath: subpath.clone(),
+        },
     };
-    Some(Mount { target: mount.target.clone(), read_only: mount.read_only, source })
+    let read_only = mount.read_only || matches!(source, MountSource::Image { .. });
+    Some(Mount { target: mount.target.clone(), read_only, source })
 }
 
 fn volume_name(context: &mut Context, service: &str, key: &str) -> Option<String> {

@@ -241,8 +241,12 @@ fn lower_images(context: &mut Context) -> Vec<(ImageConfig, String)> {
     let mut images: BTreeMap<String, (ImageConfig, String)> = BTreeMap::new();
     let stack = context.stack;
     let with_hooks = stack.containers.iter().flat_map(|(service, container)| {
-        let hooks = container.pre_start.iter().filter_map(|hook| hook.image.as_deref());
-        // What runs before the container is of the host's own platform.
+        let mounted = container.mounts.iter().filter_map(|mount| match &mount.kind {
+            spec::MountKind::Image { reference, .. } => Some(reference.as_str()),
+            _ => None,
+        });
+        let hooks = container.pre_start.iter().filter_map(|hook| hook.image.as_deref()).chain(mounted);
+        // What runs before the container, or is mounted, is of the host's own platform.
         let own =
             move |name| spec::Container { image: image_of_hook(stack, name), platform: None, ..container.clone() };
         std::iter::once((service, Cow::Borrowed(container)))

@@ -182,14 +182,30 @@ fn differences(
     decisions: &Decisions,
 ) -> Vec<FieldChange> {
     let mut fields = diff(&found.config, &with_history(with_digest(&resource.config, observed), &found.config));
-    if let (Config::Container(wanted), Config::Container(found)) = (&resource.config, &found.config)
-        && fields.iter().all(|field| field.path != "image_digest")
-        && decisions.get(&ResourceId::new(Kind::Image, &wanted.image)).is_some_and(Decision::reloads)
-    {
-        let (old, new) = (found.image_digest.clone().into(), "known when it is loaded".into());
-        fields.push(FieldChange { path: "image_digest".to_owned(), old, new });
+    let (Config::Container(wanted), Config::Container(found)) = (&resource.config, &found.config) else {
+        return fields;
+    };
+    let mut reloaded = |image: &str, path: String, old: &str| {
+        let reloads = decisions.get(&ResourceId::new(Kind::Image, image)).is_some_and(Decision::reloads);
+        if reloads && fields.iter().all(|field| field.path != path) {
+            fields.push(FieldChange { path, old: old.into(), new: "known when it is loaded".into() });
+        }
+    };
+    reloaded(&wanted.image, "image_digest".to_owned(), &found.image_digest);
+    for mount in &found.mounts {
+        if let MountSource::Image { image, digest, .. } = &mount.source {
+            reloaded(image, format!("mounts.{}.digest", mount.target), digest);
+        }
     }
+    fields.retain(|field| !is_same_tag(field));
     fields
+}
+
+/// A mounted image under the same name, pinned or not: its content tells.
+fn is_same_tag(field: &FieldChange) -> bool {
+    let of_mount = field.path.starts_with("mounts.") && field.path.ends_with(".image");
+    let (Some(old), Some(new)) = (field.old.as_str(), field.new.as_str()) else { return false };
+    of_mount && tag(old) == tag(new) && !(old.contains('@') && new.contains('@'))
 }
 
 /// A tag's name is the same whether it is pinned or not: the content tells. Says so where a registry's tag stands for
@@ -312,12 +328,21 @@ fn loses_data(config: &Config, options: &PlanOptions) -> Decision {
 fn with_digest(config: &Config, observed: &Observed) -> Config {
     let mut config = config.clone();
     if let Config::Container(container) = &mut config {
-        let pinned = || container.image.split(' ').next()?.split_once('@').map(|(_, digest)| digest.to_owned());
-        let known = observed.digests.get(&container.image).cloned();
         // What was made before, and is only brought back, keeps its own.
-        container.image_digest = known.or_else(pinned).unwrap_or_else(|| std::mem::take(&mut container.image_digest));
+        let own = std::mem::take(&mut container.image_digest);
+        container.image_digest = digest_of(&container.image, observed).unwrap_or(own);
+        for (image, digest) in container.mounted_images_mut() {
+            if let Some(found) = digest_of(image, observed) {
+                *digest = found;
+            }
+        }
     }
     config
+}
+
+fn digest_of(image: &str, observed: &Observed) -> Option<String> {
+    let pinned = || image.split(' ').next()?.split_once('@').map(|(_, digest)| digest.to_owned());
+    observed.digests.get(image).cloned().or_else(pinned)
 }
 
 fn decide_run(decision: &mut Decision, container: &ContainerConfig, run: &RunState, options: &PlanOptions) {
@@ -359,7 +384,7 @@ fn obstacle(old: &Config, new: &Config) -> Option<String> {
     let shared = new.mounts.iter().filter(|mount| !mount.read_only).find_map(|mount| match &mount.source {
         MountSource::Volume { volume: Some(name), .. } => Some(format!("volume {name}")),
         MountSource::Volume { volume: None, .. } => Some(format!("the volume at {}", mount.target)),
-        MountSource::Bind { .. } | MountSource::Tmpfs { .. } => None,
+        MountSource::Bind { .. } | MountSource::Tmpfs { .. } | MountSource::Image { .. } => None,
     });
     shared.or_else(|| fixed_place(old)).or_else(|| fixed_place(new))
 }

@@ -105,10 +105,11 @@ pub fn fingerprints(observed: &Observed) -> BTreeMap<String, String> {
         let state = serde_json::json!([found.phase, found.config, run, found.drift]);
         (id.to_string(), hash(state.to_string().as_bytes()))
     });
-    let names = observed.resources.values().filter_map(|found| match &found.config {
-        Config::Container(config) => Some(&config.image),
+    let containers = observed.resources.values().filter_map(|found| match &found.config {
+        Config::Container(config) => Some(config),
         _ => None,
     });
+    let names = containers.flat_map(|one| std::iter::once(one.image.as_str()).chain(one.mounted_images()));
     let digests = names.filter_map(|name| Some((format!("image/{name}"), observed.digests.get(name)?.clone())));
     resources.chain(digests).collect()
 }

@@ -507,7 +507,10 @@ fn uses(config: &ContainerConfig, kind: Kind, name: &str) -> bool {
     match kind {
         Kind::Network => uses_network(config, name),
         Kind::Volume => uses_volume(config, name),
-        Kind::Image => config.image == name || config.pre_start.iter().any(|hook| hook.image.as_deref() == Some(name)),
+        Kind::Image => {
+            let of_hook = config.pre_start.iter().any(|hook| hook.image.as_deref() == Some(name));
+            config.image == name || of_hook || config.mounted_images().any(|image| image == name)
+        }
         Kind::Container => false,
     }
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{Entry, Plan, Verb};
-use crate::reconcile::diff::FieldChange;
+use crate::reconcile::diff::{FieldChange, is_mounted_digest};
 use crate::reconcile::engine::Check;
 use crate::reconcile::history::journal::Change;
 
@@ -222,7 +222,7 @@ pub(crate) fn hide_values(entry: &Entry) -> Entry {
 fn render_value(path: &str, value: &Value) -> String {
     let text = match value {
         Value::Null => "(none)".to_owned(),
-        Value::String(text) if path == "image_digest" => short_digest(text),
+        Value::String(text) if path == "image_digest" || is_mounted_digest(path) => short_digest(text),
         Value::String(text) if text.is_empty() => "\"\"".to_owned(),
         Value::String(text) => text.clone(),
         Value::Array(list) if path == "ports" => {

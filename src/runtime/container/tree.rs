@@ -22,7 +22,7 @@ use crate::runtime::overlay::{self, Changes};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::Lock;
 use crate::runtime::userns::IdRange;
-use crate::runtime::{sys, volume};
+use crate::runtime::{shim, sys, volume};
 
 /// `MOUNT_ATTR_RDONLY` of mount_setattr(2).
 const READ_ONLY: u64 = 1;
@@ -306,13 +306,18 @@ fn assemble(roots: &Roots, container: &Container, paths: &Paths) -> io::Result<O
         mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)?;
         sys::attach_mount(tree.as_fd(), File::open(&upper)?.as_fd())?;
         for wanted in &request.mounts {
-            let MountSource::Bind { source, .. } = &wanted.source else { continue };
-            // What only a start makes is not there after a reboot.
-            let copy = match volume::open_inside(&roots, source) {
-                Ok(Some(inside)) => sys::clone_mount_of(inside.as_fd()),
-                Ok(None) => sys::clone_mount(source),
-                Err(error) => Err(error),
+            let copy = match &wanted.source {
+                MountSource::Bind { source, .. } => match volume::open_inside(&roots, source) {
+                    Ok(Some(inside)) => sys::clone_mount_of(inside.as_fd()),
+                    Ok(None) => sys::clone_mount(source),
+                    Err(error) => Err(error),
+                },
+                MountSource::Image { layers, subpath, .. } => {
+                    shim::image_tree(layers, subpath.as_deref(), &work)
+                }
+                MountSource::Tmpfs { .. } => continue,
             };
+            // What only a start makes is not there after a reboot.
             let Ok(copy) = copy else { continue };
             sys::set_propagation(copy.as_fd(), libc::MS_PRIVATE)?;
             if wanted.read_only {

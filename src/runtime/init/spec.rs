@@ -108,6 +108,14 @@ pub enum MountSource {
         #[serde(default)]
         options: Vec<String>,
     },
+    /// The files of another image, never to be written.
+    Image {
+        /// The digest of its configuration.
+        id: String,
+        /// Its unpacked layers, the lowest first.
+        layers: Vec<PathBuf>,
+        subpath: Option<PathBuf>,
+    },
 }
 
 /// A device node of the host, given to the container.
@@ -576,6 +584,10 @@ fn mount(mount: &Mount) -> Value {
             let own = options.iter().filter(|option| !["exec", "suid", "dev"].contains(&option.as_str())).cloned();
             json!({"destination": mount.target, "type": "tmpfs", "source": "tmpfs",
                    "options": words.chain([mode]).chain(size).chain(own).collect::<Vec<_>>()})
+        }
+        // Whoever starts the container has made it.
+        MountSource::Image { id, .. } => {
+            json!({"destination": mount.target, "type": "bind", "source": id, "options": ["rbind", "rprivate", "ro"]})
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is others' and what this container lives in: namespaces of another container, and directories in volumes that
 //! others write to, too. They are looked up at each start: the other one may have been started again meanwhile, and has
-//! new namespaces then; and what was a directory may be a link.
+//! new namespaces then; and what was a directory may be a link. Images that it mounts are made here, too.
 
 use std::fs::File;
 use std::io;
@@ -13,7 +13,8 @@ use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 
-use crate::runtime::container::{self, ProcessId};
+use super::images;
+use crate::runtime::container::{self, Paths, ProcessId};
 use crate::runtime::init::InitError;
 use crate::runtime::init::spec::{MountSource, Namespace, Request};
 use crate::runtime::roots::Roots;
@@ -33,7 +34,12 @@ pub struct Joined {
 ///
 /// # Errors
 /// Where the other container does not run, or a link is on the way to a directory in a volume.
-pub fn resolve(roots: &Roots, request: &mut Request) -> Result<Joined, InitError> {
+pub fn resolve(
+    roots: &Roots,
+    paths: &Paths,
+    request: &mut Request,
+    users: Option<&OwnedFd>,
+) -> Result<Joined, InitError> {
     let mut joined = Joined::default();
     if let Namespace::Container(name) = &request.pid {
         request.pid = joined.hold(roots, name, "pid")?;
@@ -43,6 +49,7 @@ pub fn resolve(roots: &Roots, request: &mut Request) -> Result<Joined, InitError
         joined.mounts.push((PathBuf::from(SHARED_MEMORY), memory));
         request.ipc = joined.hold(roots, name, "ipc")?;
     }
+    joined.mounts.extend(images::mounts(request, paths, users)?);
     for mount in &mut request.mounts {
         let MountSource::Bind { source, .. } = &mut mount.source else { continue };
         let opened = volume::open_inside(roots, source);

@@ -33,6 +33,7 @@ use super::userns::IdRange;
 mod check;
 pub mod client;
 mod clients;
+mod images;
 mod joined;
 mod output;
 mod policy;
@@ -40,6 +41,7 @@ mod probes;
 mod sleeper;
 mod supervisor;
 
+pub use images::tree as image_tree;
 pub use policy::restart_after;
 pub use supervisor::{KILLED, UNKNOWN, UNSEEN, outlives, signal_number};
 
@@ -253,21 +255,10 @@ fn mount_by_number(layers: &[PathBuf], upper: &Path, work: &Path, rootfs: &Path,
 
 /// Every layer is first mounted by itself with mapped ids, and let go of again: the overlay keeps what it needs.
 fn mount_mapped(layers: &[PathBuf], paths: &Paths, users: &OwnedFd, ids: IdRange, keep: Durability) -> io::Result<()> {
-    let scratch = paths.run.join("layers");
-    std::fs::create_dir_all(&scratch)?;
-    mount(Some("layers"), &scratch, Some("tmpfs"), MsFlags::empty(), Some("size=1m,mode=700"))?;
-    let mapped = |source: &Path, name: String| {
-        let target = scratch.join(name);
-        std::fs::create_dir(&target)?;
-        let copy = sys::clone_mount(source)?;
-        init::map_ids(&copy, source, users)?;
-        sys::attach_mount(copy.as_fd(), directory(&target)?.as_fd())?;
-        Ok::<_, io::Error>(target)
-    };
-    let layers = layers.iter().enumerate().map(|(number, layer)| mapped(layer, number.to_string()));
-    let layers = layers.collect::<io::Result<Vec<_>>>()?;
+    let scratch = scratch(paths)?;
+    let layers = mapped_all(&scratch, layers, users)?;
     // Both on one mount, as overlayfs asks for.
-    let own = mapped(&paths.directory, "own".to_owned())?;
+    let own = mapped(&scratch, &paths.directory, "own", users)?;
     let below = |path: &Path| path.strip_prefix(&paths.directory).map(|name| own.join(name)).unwrap_or_default();
     let mount_all = || mount_layers(&layers, &below(&paths.upper), &below(&paths.work), &paths.rootfs, keep);
     let mounted = init::with_files_of_root(ids, mount_all);
@@ -278,8 +269,35 @@ fn mount_mapped(layers: &[PathBuf], paths: &Paths, users: &OwnedFd, ids: IdRange
         ),
         _ => error,
     })?;
-    umount2(&scratch, MntFlags::MNT_DETACH)?;
-    std::fs::remove_dir(&scratch)
+    let_go(&scratch)
+}
+
+/// A place for mounts that something else is made of, in this process's mount namespace.
+fn scratch(paths: &Paths) -> io::Result<PathBuf> {
+    let scratch = paths.run.join("layers");
+    std::fs::create_dir_all(&scratch)?;
+    mount(Some("layers"), &scratch, Some("tmpfs"), MsFlags::empty(), Some("size=1m,mode=700"))?;
+    Ok(scratch)
+}
+
+fn let_go(scratch: &Path) -> io::Result<()> {
+    umount2(scratch, MntFlags::MNT_DETACH)?;
+    std::fs::remove_dir(scratch)
+}
+
+fn mapped_all(scratch: &Path, sources: &[PathBuf], users: &OwnedFd) -> io::Result<Vec<PathBuf>> {
+    let sources = sources.iter().enumerate();
+    sources.map(|(number, source)| mapped(scratch, source, &number.to_string(), users)).collect()
+}
+
+/// The source mounted below the scratch directory, with the ids on the disk those of the user namespace.
+fn mapped(scratch: &Path, source: &Path, name: &str, users: &OwnedFd) -> io::Result<PathBuf> {
+    let target = scratch.join(name);
+    std::fs::create_dir(&target)?;
+    let copy = sys::clone_mount(source)?;
+    init::map_ids(&copy, source, users)?;
+    sys::attach_mount(copy.as_fd(), directory(&target)?.as_fd())?;
+    Ok(target)
 }
 
 fn directory(path: &Path) -> io::Result<OwnedFd> {

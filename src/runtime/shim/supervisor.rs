@@ -181,7 +181,7 @@ impl Supervisor {
         request.hidden = init::thermal_counters();
         request.engine_ids = userns::own_size();
         request.default_profile = apparmor::default_profile();
-        let joined = joined::resolve(&self.roots, &mut request)?;
+        let joined = joined::resolve(&self.roots, &self.paths, &mut request, self.users.as_ref())?;
         match (&self.start.netns, &self.network) {
             (Some(held), _) => request.network = Namespace::Path(held.clone()),
             (None, Some(own)) => request.network = Namespace::Path(format!("/proc/self/fd/{}", own.as_raw_fd()).into()),

@@ -12,6 +12,7 @@ use crate::runtime::container;
 use crate::runtime::image::document::Descriptor;
 use crate::runtime::image::settings::Collect;
 use crate::runtime::image::{Digest, Error, io_at};
+use crate::runtime::init::spec::MountSource;
 use crate::runtime::state;
 
 /// What containers are made from, and what those who work here need.
@@ -146,9 +147,16 @@ impl Store {
     fn in_use(&self) -> Result<InUse, Error> {
         let leased = self.leased()?;
         let all = container::list(&self.roots).map_err(|error| Error::Containers(Box::new(error)))?;
-        let layers = all.iter().flat_map(|one| &one.config.layers);
+        let mounts = all.iter().flat_map(|one| &one.config.request.mounts);
+        let mounted = mounts.filter_map(|mount| match &mount.source {
+            MountSource::Image { id, layers, .. } => Some((id.clone(), layers)),
+            _ => None,
+        });
+        let (mounted, below): (Vec<String>, Vec<&Vec<PathBuf>>) = mounted.unzip();
+        let layers = all.iter().flat_map(|one| &one.config.layers).chain(below.into_iter().flatten());
         let layers = layers.filter_map(|layer| layer.parent()?.file_name()?.to_str().map(str::to_owned)).collect();
-        Ok(InUse { images: all.into_iter().map(|one| one.config.image_id).collect(), layers, leased })
+        let images = all.iter().map(|one| one.config.image_id.clone()).chain(mounted).collect();
+        Ok(InUse { images, layers, leased })
     }
 
     /// Removes what nothing names.

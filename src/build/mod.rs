@@ -114,7 +114,7 @@ pub enum NamedContext {
 #[derive(Clone, PartialEq, Eq)]
 pub enum Secret {
     File(PathBuf),
-    Value(String),
+    Value(Vec<u8>),
 }
 
 impl std::fmt::Debug for Secret {

@@ -244,7 +244,7 @@ fn cache(workshop: &Workshop, id: &str, sharing: Sharing) -> Result<(PathBuf, Op
 fn content(secret: &Secret) -> Result<Vec<u8>, Error> {
     match secret {
         Secret::File(path) => fs::read(path).map_err(io_at(path)),
-        Secret::Value(text) => Ok(text.clone().into_bytes()),
+        Secret::Value(bytes) => Ok(bytes.clone()),
     }
 }
 

@@ -226,7 +226,8 @@ fn secret(text: &str, here: &Path, environment: &BTreeMap<String, String>) -> Re
         (None, variable) => {
             let name = variable.unwrap_or_else(|| id.clone());
             let value = environment.get(&name);
-            Secret::Value(value.cloned().ok_or_else(|| wrong("--secret", text, "there is no such variable"))?)
+            let value = value.cloned().ok_or_else(|| wrong("--secret", text, "there is no such variable"))?;
+            Secret::Value(value.into_bytes())
         }
     };
     Ok((id, secret))

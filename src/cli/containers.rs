@@ -145,7 +145,7 @@ pub fn update(roots: &Roots, here: &Here, arguments: &Update) -> Result<ExitCode
         let mut wanted = declared(one).ok_or_else(|| containers::Error::Undeclared(name.clone()))?;
         wanted.resources = with(wanted.resources, asked.clone());
         wanted.restart = restart.clone().unwrap_or(wanted.restart);
-        Ok(containers::update(roots, &wanted)?)
+        Ok(containers::update(roots, &wanted, &[])?)
     })
 }
 

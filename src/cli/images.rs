@@ -23,6 +23,7 @@ use crate::engine::native::{Watcher, commit};
 use crate::runtime::image::archive;
 use crate::runtime::image::registry::credentials;
 use crate::runtime::image::{self, Access, Damage, Image, ImageReference, Platform, Settings, Store, Wait};
+use crate::runtime::init::spec::MountSource;
 use crate::runtime::roots::Roots;
 use crate::runtime::{container, overlay};
 
@@ -235,7 +236,11 @@ fn rm_one(roots: &Roots, name: &str) -> Result<(), Failure> {
 /// Names the containers that are made from it.
 fn used_by(roots: &Roots, name: &str, image: &Image) -> Failure {
     let id = image.id.to_string();
-    let uses = |one: &container::Container| one.config.image_id == id;
+    let mounts = |one: &container::Container| {
+        let mut sources = one.config.request.mounts.iter().map(|mount| &mount.source);
+        sources.any(|source| matches!(source, MountSource::Image { id: own, .. } if *own == id))
+    };
+    let uses = |one: &container::Container| one.config.image_id == id || mounts(one);
     match container::list(roots) {
         Ok(all) => {
             let users: Vec<String> = all.into_iter().filter(uses).map(|one| one.config.name).collect();

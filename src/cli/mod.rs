@@ -30,6 +30,7 @@ mod history;
 mod images;
 mod inspect;
 mod kept;
+mod kept_objects;
 mod lock;
 mod logs;
 mod names;
@@ -53,7 +54,7 @@ mod view;
 mod volumes;
 mod watch;
 
-use args::{Arguments, Command, ContainerCommand, FileArguments, Global};
+use args::{Arguments, Command, ConfigArguments, ContainerCommand, FileArguments, Global};
 use failure::Failure;
 use names::Here;
 
@@ -61,7 +62,7 @@ use crate::runtime::container::aside;
 use crate::runtime::network::netd;
 use crate::runtime::rootless::holder;
 use crate::runtime::roots::Roots;
-use crate::runtime::{shim, sys};
+use crate::runtime::{objects, shim, sys};
 
 /// Runs the program. The first word chooses: an internal role (the shim, the network helper) or a command for people.
 pub fn main() -> ExitCode {
@@ -195,7 +196,7 @@ fn needs_root(command: &Command) -> bool {
     !matches!(
         command,
         Command::Validate(_)
-            | Command::Config(_)
+            | Command::Config(ConfigArguments { kept: None, .. })
             | Command::Schema
             | Command::Login(_)
             | Command::Logout { .. }
@@ -214,7 +215,10 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Status(arguments) => converge::status(roots, arguments),
         Command::Watch(arguments) => watch::watch(roots, arguments, quiet),
         Command::Validate(arguments) => validate::validate(arguments),
-        Command::Config(arguments) => config::config(arguments),
+        Command::Config(arguments) => match &arguments.kept {
+            Some(command) => kept_objects::command(roots, objects::Kind::Config, command),
+            None => config::config(arguments),
+        },
         Command::Schema => config::schema(),
         Command::Run(arguments) => run::run(roots, arguments),
         Command::Create(arguments) => run::create(roots, arguments),
@@ -260,6 +264,7 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Image(command) => images::command(roots, command),
         Command::Network(command) => networks::command(roots, command),
         Command::Volume(command) => volumes::command(roots, command),
+        Command::Secret(command) => kept_objects::command(roots, objects::Kind::Secret, command),
         Command::System(command) => system::command(roots, command),
         Command::Doctor(arguments) => doctor::doctor(roots, arguments),
         Command::Completion { shell } => completion::script(*shell),

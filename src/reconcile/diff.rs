@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::engine::{Capabilities, Change};
+use crate::spec::reaction::Reaction;
+
 use super::resource::{CHOSEN, Config, ContainerConfig, Kind, label};
 
 /// One field that differs.
@@ -35,6 +37,21 @@ pub fn diff(observed: &Config, desired: &Config) -> Vec<FieldChange> {
 /// The dearest of what these changes cost. `None` when there are none.
 pub fn cost(kind: Kind, changes: &[FieldChange], capabilities: &Capabilities) -> Option<Change> {
     changes.iter().map(|change| (capabilities.change)(kind, &change.path)).max()
+}
+
+/// As [`cost`], of this configuration: it may say itself what changed content of its files costs.
+pub fn cost_to(config: &Config, kind: Kind, changes: &[FieldChange], capabilities: &Capabilities) -> Option<Change> {
+    changes.iter().map(|change| field_cost(config, kind, &change.path, capabilities.change)).max()
+}
+
+/// What the change of one field costs.
+pub fn field_cost(config: &Config, kind: Kind, path: &str, change: fn(Kind, &str) -> Change) -> Change {
+    let reaction = if let Config::Container(container) = config { container.reaction(path) } else { None };
+    match reaction {
+        Some(Reaction::Recreate) => Change::Replace,
+        Some(reaction) if reaction.is_in_place() => Change::InPlace,
+        _ => change(kind, path),
+    }
 }
 
 /// As declared, but for what the engine has chosen.

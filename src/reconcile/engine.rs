@@ -105,6 +105,7 @@ pub fn linux_change(kind: Kind, field: &str) -> Change {
         Kind::Volume if first == "labels" || first == "protect" => Change::InPlace,
         Kind::Volume => Change::LosesData,
         Kind::Container if IN_PLACE.contains(&first) => Change::InPlace,
+        Kind::Container if field.contains(".on_change") => Change::InPlace,
         Kind::Container if first == "bind_contents" || field.ends_with(".content_hash") => Change::Restart,
         Kind::Container => Change::Replace,
     }

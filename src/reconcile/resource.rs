@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use crate::spec::probe::{Budget, Probe};
+use crate::spec::reaction::{Encryption, Reaction};
 
 /// The kinds of resource, in the order in which they are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -392,6 +393,9 @@ pub struct DeviceMapping {
 pub struct Mount {
     pub target: String,
     pub read_only: bool,
+    /// When a single file that is bound changes.
+    #[serde(default, skip_serializing_if = "Reaction::is_default")]
+    pub on_change: Reaction,
     #[serde(flatten)]
     pub source: MountSource,
 }
@@ -429,6 +433,15 @@ pub enum MountSource {
 }
 
 impl ContainerConfig {
+    /// What is done when this field changes, where it is the content of a file that the container has.
+    pub fn reaction(&self, field: &str) -> Option<&Reaction> {
+        if let Some(target) = field.strip_prefix("bind_contents.") {
+            return self.mounts.iter().find(|mount| mount.target == target).map(|mount| &mount.on_change);
+        }
+        let target = field.strip_prefix("files.")?.strip_suffix(".content_hash")?;
+        self.files.iter().find(|file| file.target == target).map(|file| &file.on_change)
+    }
+
     /// The images that it mounts, and the content of each.
     pub fn mounted_images_mut(&mut self) -> impl Iterator<Item = (&str, &mut String)> {
         self.mounts.iter_mut().filter_map(|mount| match &mut mount.source {
@@ -451,14 +464,18 @@ impl ContainerConfig {
 pub struct FileMount {
     pub name: String,
     pub target: String,
-    pub uid: u32,
-    pub gid: u32,
+    /// Unset: the container's user.
+    pub uid: Option<u32>,
+    pub gid: Option<u32>,
     pub mode: u32,
     /// Never shown, never in a place that survives a reboot.
     pub secret: bool,
     pub source: FileSource,
-    /// A hash of the content, so that changed content is a change.
+    /// A hash of the content, so that changed content is a change. That of a secret an engine makes with a salt of its
+    /// own: it tells nobody whether a guess is right.
     pub content_hash: String,
+    #[serde(default, skip_serializing_if = "Reaction::is_default")]
+    pub on_change: Reaction,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -467,6 +484,15 @@ pub enum FileSource {
     File(PathBuf),
     /// Held in memory only, filled in when acting; skipped when this is written down.
     Content(#[serde(skip)] String),
+    /// Decrypted in memory when it is used.
+    Encrypted {
+        path: PathBuf,
+        encryption: Encryption,
+        /// The file of identities that decrypt it.
+        keys: Option<PathBuf>,
+    },
+    /// Kept by the engine under this name.
+    External(String),
 }
 
 /// How a container reaches the network.

@@ -301,6 +301,18 @@ pub fn attach_mount(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result
     check(moved).map(drop)
 }
 
+/// As [`attach_mount`], but below what is mounted there already (Linux 6.5).
+pub fn attach_mount_beneath(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    /// linux/mount.h
+    const BENEATH: u32 = 0x200;
+    let flags = libc::MOVE_MOUNT_F_EMPTY_PATH | libc::MOVE_MOUNT_T_EMPTY_PATH | BENEATH;
+    let empty = c"".as_ptr();
+    // SAFETY: both paths are empty and NUL-terminated; the descriptors say what is meant.
+    let moved =
+        unsafe { libc::syscall(libc::SYS_move_mount, mount.as_raw_fd(), empty, target.as_raw_fd(), empty, flags) };
+    check(moved).map(drop)
+}
+
 /// Makes a file system of this type with these options, attached nowhere yet (fsopen(2), fsconfig(2), fsmount(2)).
 /// An option without a value is a flag.
 pub fn make_mount(kind: &str, options: &[(&str, Option<&str>)], attributes: u64) -> io::Result<OwnedFd> {

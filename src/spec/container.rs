@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use super::probe::{Budget, Probe};
+use super::reaction::Reaction;
 use super::stack::Image;
 
 /// One declared container, possibly with several replicas.
@@ -308,6 +309,9 @@ pub struct Mount {
     /// Absolute path in the container.
     pub target: String,
     pub read_only: bool,
+    /// Ours: when a single file that is bound changes.
+    #[serde(skip_serializing_if = "Reaction::is_default")]
+    pub on_change: Reaction,
     pub kind: MountKind,
 }
 
@@ -401,6 +405,9 @@ pub struct FileGrant {
     pub gid: Option<u32>,
     /// Permission bits.
     pub mode: Option<u32>,
+    /// Ours; unset is what the config or secret itself says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_change: Option<Reaction>,
 }
 
 /// A host device node.

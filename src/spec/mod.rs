@@ -21,6 +21,7 @@ pub mod names;
 pub mod network_driver;
 mod network_mode;
 pub mod probe;
+pub mod reaction;
 mod schema;
 pub mod stack;
 mod toml;

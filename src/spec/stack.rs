@@ -12,6 +12,7 @@ use serde::Serialize;
 pub use super::container::*;
 pub use super::diagnostics::{Location, Span};
 use super::lock::Lock;
+use super::reaction::{Encryption, Reaction};
 
 /// One declared stack. A Compose file's "project" is the same thing.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -272,6 +273,9 @@ pub struct FileObject {
     pub name: String,
     pub source: FileSource,
     pub labels: BTreeMap<String, String>,
+    /// Ours: for containers that say nothing else.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_change: Option<Reaction>,
 }
 
 /// Where the bytes of a config or secret come from.
@@ -287,6 +291,14 @@ pub enum FileSource {
         value: String,
     },
     Content(String),
+    /// Ours. Decrypted in memory when it is used.
+    Encrypted {
+        /// Absolute path.
+        path: PathBuf,
+        encryption: Encryption,
+        /// The file of identities that decrypt it; unset: the caller has none.
+        keys: Option<PathBuf>,
+    },
     /// Exists already under [`FileObject::name`].
     External,
 }
@@ -295,6 +307,7 @@ impl std::fmt::Debug for FileSource {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::File(path) => f.debug_tuple("File").field(path).finish(),
+            Self::Encrypted { path, .. } => f.debug_tuple("Encrypted").field(path).finish(),
             Self::Environment { variable, .. } => f.debug_struct("Environment").field("variable", variable).finish(),
             Self::Content(text) => f.debug_struct("Content").field("bytes", &text.len()).finish(),
             Self::External => f.write_str("External"),

@@ -177,12 +177,13 @@ fn with_secret(value: &str) -> Desired {
     config.files.push(FileMount {
         name: "token".into(),
         target: "/run/secrets/token".into(),
-        uid: 0,
-        gid: 0,
+        uid: None,
+        gid: None,
         mode: 0o400,
         secret: true,
         source: FileSource::Content(value.into()),
         content_hash: stack::reconcile::facts::hash(value.as_bytes()),
+        on_change: Default::default(),
     });
     desired
 }

@@ -143,6 +143,7 @@ fn with_files() -> Stack {
         uid: None,
         gid: None,
         mode: None,
+        on_change: None,
     };
     let web = with(container(), |it| {
         it.configs.push(grant("settings"));
@@ -154,10 +155,15 @@ fn with_files() -> Stack {
             recursive: Default::default(),
             selinux: None,
         };
-        it.mounts.push(Mount { target: "/etc/nginx.conf".into(), read_only: true, kind });
+        it.mounts.push(Mount {
+            target: "/etc/nginx.conf".into(),
+            read_only: true,
+            on_change: Default::default(),
+            kind,
+        });
     });
     let mut shop = stack([("web", web)]);
-    let object = |source| FileObject { name: "x".into(), source, labels: BTreeMap::new() };
+    let object = |source| FileObject { name: "x".into(), source, labels: BTreeMap::new(), on_change: None };
     shop.configs.insert("settings".into(), object(FileSource::File("/shop/settings".into())));
     let value = FileSource::Environment { variable: "TOKEN".into(), value: "hush".into() };
     shop.secrets.insert("token".into(), object(value));

@@ -23,6 +23,7 @@ mod hardening;
 mod health;
 mod hooks;
 mod image;
+mod image_mounts;
 mod layering;
 mod log_services;
 mod logging;

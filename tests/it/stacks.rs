@@ -76,7 +76,12 @@ pub fn on_network(mut container: Container, network: &str) -> Container {
 pub fn with_volume(mut container: Container, volume: &str) -> Container {
     let kind =
         MountKind::Volume { name: Some(volume.to_owned()), nocopy: false, subpath: None, labels: BTreeMap::new() };
-    container.mounts.push(Mount { target: format!("/{volume}"), read_only: false, kind });
+    container.mounts.push(Mount {
+        target: format!("/{volume}"),
+        read_only: false,
+        on_change: Default::default(),
+        kind,
+    });
     container
 }
 

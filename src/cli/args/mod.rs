@@ -12,11 +12,13 @@ pub use examples::OCI_RUNTIME as OCI_EXAMPLES;
 
 mod day_two;
 mod examples;
+mod kept_objects;
 mod objects;
 mod run;
 mod stack;
 
 pub use day_two::*;
+pub use kept_objects::*;
 pub use objects::*;
 pub use run::*;
 pub use stack::*;
@@ -115,7 +117,8 @@ pub enum Command {
     /// Check a file and say everything that is wrong with it
     #[command(after_long_help = examples::VALIDATE)]
     Validate(Validate),
-    /// Print the file as it is understood: merged, with variables and extensions replaced
+    /// Print the file as it is understood: merged, with variables and extensions replaced; or, with one of the words below,
+    /// configs that the engine keeps for stacks that say `external`
     #[command(after_long_help = examples::CONFIG)]
     Config(ConfigArguments),
     /// Print the JSON Schema of stack.yaml, for editors
@@ -257,6 +260,9 @@ pub enum Command {
     /// Volumes: list, make, look at, remove
     #[command(subcommand)]
     Volume(VolumeCommand),
+    /// Secrets that the engine keeps for stacks that say `external`: make, list, look at, remove
+    #[command(subcommand)]
+    Secret(ObjectCommand),
     /// The engine as a whole: what it takes on disk, and what of that is of no use
     #[command(subcommand)]
     System(SystemCommand),

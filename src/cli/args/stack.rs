@@ -159,7 +159,14 @@ pub struct Validate {
 }
 
 #[derive(Clone, Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_value_name = "WORD",
+    subcommand_help_heading = "Kept configs"
+)]
 pub struct ConfigArguments {
+    #[command(subcommand)]
+    pub kept: Option<super::ObjectCommand>,
     #[command(flatten)]
     pub file: FileArguments,
     /// As which kind of text

@@ -65,7 +65,7 @@ fn mount(text: &str, here: &Path) -> Result<Mount, FlagError> {
             MountSource::Volume { volume: name.map(str::to_owned), nocopy: options.contains(&"nocopy"), subpath: None }
         }
     };
-    Ok(Mount { target: target.to_owned(), read_only: options.contains(&"ro"), source })
+    Ok(Mount { target: target.to_owned(), read_only: options.contains(&"ro"), on_change: Default::default(), source })
 }
 
 /// `type=…,source=…,target=…`: docker's `--mount`. Its bind mounts must be there.
@@ -110,15 +110,13 @@ fn long_mount(text: &str, here: &Path) -> Result<Mount, FlagError> {
             }
         }
         ("tmpfs", Some(_)) => return Err(error("a directory in memory has no source")),
-        ("image", Some(image)) => {
-            MountSource::Image { image, digest: String::new(), subpath: take("image-subpath") }
-        }
+        ("image", Some(image)) => MountSource::Image { image, digest: String::new(), subpath: take("image-subpath") },
         ("image", None) => return Err(error("an image mount needs source=IMAGE")),
         _ => return Err(error("expected type=bind, type=volume, type=tmpfs or type=image")),
     };
     let read_only = read_only || matches!(source, MountSource::Image { .. });
     match options.is_empty() {
-        true => Ok(Mount { target, read_only, source }),
+        true => Ok(Mount { target, read_only, on_change: Default::default(), source }),
         false => Err(error("expected type, source, target, readonly and options of the type only")),
     }
 }
@@ -154,7 +152,8 @@ fn tmpfs(text: &str) -> Result<Mount, FlagError> {
     if !is_target(target) {
         return Err(error());
     }
-    Ok(Mount { target: target.to_owned(), read_only, source: MountSource::Tmpfs { size, mode, options: own } })
+    let source = MountSource::Tmpfs { size, mode, options: own };
+    Ok(Mount { target: target.to_owned(), read_only, on_change: Default::default(), source })
 }
 
 /// The root of a container is no place for a mount.
@@ -186,8 +185,7 @@ mod tests {
         let bind = |path: &str| MountSource::Bind { source: path.into(), create: false, propagation: None };
         let volume =
             |name: Option<&str>| MountSource::Volume { volume: name.map(str::to_owned), nocopy: false, subpath: None };
-        let image =
-            MountSource::Image { image: "a:1".into(), digest: String::new(), subpath: Some("x".to_owned()) };
+        let image = MountSource::Image { image: "a:1".into(), digest: String::new(), subpath: Some("x".to_owned()) };
         for (text, expected) in [
             ("type=bind,src=/a,dst=/b", ("/b", false, bind("/a"))),
             ("type=bind,source=a,target=/b,readonly", ("/b", true, bind("/h/a"))),

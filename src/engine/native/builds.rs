@@ -4,9 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::images;
+use super::{files, images};
 use crate::build::{self, Built, Context, DockerfileSource, Error, Event, NamedContext, Network, Request, Secret};
 use crate::reconcile::resource::{BuildConfig, BuildContent, BuildContext, FileSource, ImageConfig};
+use crate::runtime::objects::Kind;
 use crate::runtime::roots::Roots;
 
 /// Hears of what builds do.
@@ -25,7 +26,9 @@ fn request(reference: &str, wanted: &BuildConfig) -> Request {
     };
     let secret = |source: &FileSource| match source {
         FileSource::File(path) => Secret::File(path.clone()),
-        FileSource::Content(text) => Secret::Value(text.clone()),
+        FileSource::Content(text) => Secret::Value(text.clone().into_bytes()),
+        // Filled in when it is built.
+        FileSource::External(_) | FileSource::Encrypted { .. } => Secret::Value(Vec::new()),
     };
     Request {
         context: Context::Directory(wanted.context.clone()),
@@ -60,6 +63,14 @@ pub fn build(
     listener: Option<&Listener>,
 ) -> Result<Built, Error> {
     let mut request = request(&image.reference, wanted);
+    for (id, source) in &wanted.secrets {
+        if matches!(source, FileSource::External(_) | FileSource::Encrypted { .. }) {
+            let found = files::bytes(roots, source, Kind::Secret);
+            let found = found
+                .map_err(|error| Error::Input { path: format!("secret {id}").into(), reason: error.to_string() })?;
+            request.secrets.insert(id.clone(), Secret::Value(found));
+        }
+    }
     request.declared = serde_json::to_value(image).unwrap_or_default();
     let provide = images::provide(roots);
     build::build(roots, &request, &provide, &|event| {

@@ -9,14 +9,14 @@ use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
 use super::users::{self, Users};
-use super::{declared, devices, drivers, files, filters, hooks, images, names, networks, volumes};
+use super::{declared, devices, drivers, files, filters, hooks, images, names, networks, reload, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, Mount, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Lease, Settings, Store};
 use crate::runtime::init::spec::{self, Device, Namespace};
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
-use crate::runtime::{events, outside, state, volume};
+use crate::runtime::{events, objects, outside, sealed, state, volume};
 
 /// What failed with a declared container.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,14 @@ pub enum Error {
     ContentLost(String),
     #[error("{name:?}: its owner {uid}:{gid} is not among the ids of the container's user namespace")]
     Owner { name: String, uid: u32, gid: u32 },
+    #[error(
+        "`{command}` ended with code {code} in {name}, whose files have changed: {output}\n  help: mend it, and the next apply runs it again"
+    )]
+    Reaction { name: String, command: String, code: i32, output: String },
+    #[error(transparent)]
+    Object(#[from] objects::Error),
+    #[error(transparent)]
+    Sealed(#[from] sealed::Error),
     #[error("{kind} hook `{command}` of {name} ended with code {code}: {output}\n  help: {help}")]
     Hook { kind: &'static str, name: String, command: String, code: i32, output: String, help: String },
     #[error(transparent)]
@@ -182,7 +190,8 @@ fn facts(
         devices.extend(more.filter(|one| !given.contains(&one.path)));
     }
     let contents = Store::open(roots).contents(image)?;
-    let files = files::write(roots, wanted, users.ids())?;
+    let user = wanted.user.clone().or_else(|| image.config.config().as_ref()?.user().clone()).unwrap_or_default();
+    let files = files::write(roots, wanted, users.ids(), || users::ids_of(&image.layers, &user))?;
     Ok(Facts { devices, volumes, mounted_images, files, image_volumes, users, contents })
 }
 
@@ -210,7 +219,7 @@ pub fn start_under(
     }
     let wanted = declared(found).ok_or_else(|| Error::Undeclared(found.config.name.clone()))?;
     let request = &found.config.request;
-    files::write(roots, &wanted, request.users)?;
+    files::write(roots, &wanted, request.users, || users::ids_of(&found.config.layers, &found.config.user))?;
     // Hooks come before whoever attaches, and the program must not wait for them to be heard.
     let supervision = if wanted.post_start.is_empty() { supervision } else { Supervision::Anew };
     let id = &found.config.id;
@@ -338,8 +347,8 @@ pub fn files_of(roots: &Roots, name: &str) -> Result<Tree, Error> {
     Ok(Tree::of_container(roots, &found.config.name)?)
 }
 
-/// Applies what may change while it runs.
-pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
+/// Applies what may change while it runs; `fields` are those that differ.
+pub fn update(roots: &Roots, wanted: &ContainerConfig, fields: &[String]) -> Result<(), Error> {
     let present = container::get(roots, &wanted.name)?.config;
     let Some(image) = Store::open(roots).get(&present.image)? else { return create(roots, wanted) };
     let digest = declared_digest(&present);
@@ -357,6 +366,7 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
     config.removal = present.removal;
     config.stdin_once = present.stdin_once;
     config.declared = Declared::new(&ContainerConfig { image_digest: digest, ..wanted.clone() })?;
+    reload::reload(roots, wanted, fields)?;
     container::update(roots, &config)?;
     events::record(roots, &container::event(&config, "update"));
     Ok(())

@@ -76,7 +76,7 @@ pub fn of_image(roots: &Roots, wanted: &ContainerConfig) -> Result<Vec<Mount>, E
         let name = names::anonymous_volume(&wanted.name, &target);
         if volume::get(roots, &name)?.is_some() {
             let source = MountSource::Volume { volume: Some(name), nocopy: true, subpath: None };
-            mounts.push(Mount { target, read_only: false, source });
+            mounts.push(Mount { target, read_only: false, on_change: Default::default(), source });
         }
     }
     Ok(mounts)

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{builds, translate};
+use super::{builds, files, translate};
 use crate::reconcile::desired::Desired;
-use crate::reconcile::resource::{Config, ImageConfig, ImageSource};
+use crate::reconcile::resource::{Config, FileSource, ImageConfig, ImageSource};
 use crate::runtime::apparmor;
 use crate::runtime::image::{Platform, Store, runs};
+use crate::runtime::objects::{self, Kind};
 use crate::runtime::roots::Roots;
 use crate::runtime::volume::driver::LOCAL;
 use crate::runtime::{outside, plugin};
@@ -21,6 +22,7 @@ pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wr
     faults.extend(absent_drivers(roots, desired));
     faults.extend(absent_profiles(desired));
     faults.extend(super::filters::faults(desired));
+    faults.extend(contents(roots, desired));
     for (image, place) in desired.images_mut() {
         let name = image.reference.clone();
         let (word, content) = match &mut image.source {
@@ -41,6 +43,32 @@ pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wr
         }
     }
     (faults, wrong)
+}
+
+/// Says which content configs and secrets have that are kept by the engine or encrypted, and which one secrets have, by a
+/// hash that tells nobody whether a guess is right.
+fn contents(roots: &Roots, desired: &mut Desired) -> Vec<Fault> {
+    let mut faults = BTreeMap::new();
+    let containers = desired.resources.values_mut().filter_map(|resource| match &mut resource.config {
+        Config::Container(container) => Some(container),
+        _ => None,
+    });
+    for file in containers.flat_map(|container| &mut container.files) {
+        let is_known = !matches!(file.source, FileSource::External(_) | FileSource::Encrypted { .. });
+        if is_known && !file.secret {
+            continue;
+        }
+        let kind = if file.secret { Kind::Secret } else { Kind::Config };
+        let found = files::bytes(roots, &file.source, kind);
+        match found.and_then(|bytes| Ok(objects::fingerprint(roots, &bytes)?)) {
+            Ok(hash) => file.content_hash = hash,
+            Err(error) => {
+                let place = format!("{}s.{}", kind.word(), file.name);
+                faults.insert(place.clone(), Fault::new(place, &error.to_string()));
+            }
+        }
+    }
+    faults.into_values().collect()
 }
 
 /// The containers whose runtime this host has not.

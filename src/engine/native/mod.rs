@@ -42,11 +42,13 @@ mod observe;
 mod of_image;
 mod policy;
 mod protection;
+mod reload;
 mod translate;
 mod unsupported;
 mod users;
 mod volumes;
 
+pub use files::users as object_users;
 pub use images::{
     SharedWatcher, Silent, Watcher, ensure as ensure_image, fetched as fetched_digest, newest as newest_digest,
     provide as provide_image,
@@ -234,7 +236,7 @@ fn make_image(
 fn perform(roots: &Roots, action: &Action, watcher: &dyn Watcher) -> Result<(), EngineError> {
     match action {
         Action::Create { id, config } => create(roots, id, config, watcher),
-        Action::Update { id, config, .. } => update(roots, id, config, watcher),
+        Action::Update { id, config, fields } => update(roots, id, config, fields, watcher),
         Action::Repair { id, config } => repair(roots, id, config, watcher),
         Action::Remove { id, config } => remove(roots, id, config, Removal::Trash),
         Action::Start { id, name } => containers::start(roots, name).map_err(|error| failed(id, error)),
@@ -265,11 +267,17 @@ fn create(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher
     }
 }
 
-fn update(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher) -> Result<(), EngineError> {
+fn update(
+    roots: &Roots,
+    id: &ResourceId,
+    config: &Config,
+    fields: &[String],
+    watcher: &dyn Watcher,
+) -> Result<(), EngineError> {
     match config {
         Config::Volume(volume) => volumes::update(roots, volume).map_err(|error| failed(id, error)),
         Config::Network(network) => networks::update(roots, network).map_err(|error| failed(id, error)),
-        Config::Container(container) => containers::update(roots, container).map_err(|error| failed(id, error)),
+        Config::Container(container) => containers::update(roots, container, fields).map_err(|error| failed(id, error)),
         Config::Image(_) => create(roots, id, config, watcher),
     }
 }

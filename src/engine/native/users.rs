@@ -10,7 +10,7 @@ use std::ffi::CString;
 use std::fs::{self, File};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::containers::Error;
 use super::translate::private_users;
@@ -296,20 +296,25 @@ fn foreign_ids(wanted: &ContainerConfig, image: &Image, contents: Contents) -> O
     }
     let own = || image.config.config().as_ref().and_then(|own| own.user().clone());
     let user = wanted.user.clone().or_else(own).unwrap_or_default();
-    let files = wanted.files.iter().flat_map(|file| [file.uid, file.gid]);
+    let files = wanted.files.iter().flat_map(|file| [file.uid, file.gid].into_iter().flatten());
     let groups = wanted.group_add.iter().filter_map(|group| group.parse().ok());
-    let all = user_ids(image, &user).into_iter().flatten().chain(files).chain(groups).chain(tmpfs_ids(wanted));
+    let all = user_ids(&image.layers, &user).into_iter().flatten().chain(files).chain(groups).chain(tmpfs_ids(wanted));
     let largest = all.max().filter(|id| beyond(*id));
     largest.map(|id| format!("it needs id {id}, and 65535 is the largest inside"))
 }
 
+/// The ids of the container's user, as far as they can be told: root's otherwise.
+pub fn ids_of(layers: &[PathBuf], user: &str) -> (u32, u32) {
+    user_ids(layers, user).map_or((0, 0), |[uid, gid]| (uid, gid))
+}
+
 /// As the topmost layer that knows the user has it.
-fn user_ids(image: &Image, user: &str) -> Option<[u32; 2]> {
+fn user_ids(layers: &[PathBuf], user: &str) -> Option<[u32; 2]> {
     if user.is_empty() {
         return None;
     }
     let in_layer = |layer: &Path| init::ids_of(File::open(layer).ok()?.as_fd(), user).ok();
-    image.layers.iter().rev().find_map(|layer| in_layer(layer)).map(|(user, group)| [user, group])
+    layers.iter().rev().find_map(|layer| in_layer(layer)).map(|(user, group)| [user, group])
 }
 
 fn tmpfs_ids(wanted: &ContainerConfig) -> impl Iterator<Item = u32> {

@@ -2,6 +2,7 @@
 
 use super::{Behaviour, Held, World, digest_of, first_health};
 use crate::reconcile::desired::clash;
+use crate::reconcile::diff::field_cost;
 use crate::reconcile::engine::{
     Action, Change, Check, Condition, EngineError, Health, ObservedResource, Phase, RunState, linux_change,
 };
@@ -172,7 +173,7 @@ impl World {
         let held = self.held.get_mut(&key).ok_or_else(|| failed(&key.1, "not found"))?;
         let running = has_process(held.resource.run.as_ref());
         let most = if running { Change::InPlace } else { Change::Restart };
-        if let Some(field) = fields.iter().find(|field| linux_change(key.0, field) > most) {
+        if let Some(field) = fields.iter().find(|field| field_cost(config, key.0, field, linux_change) > most) {
             return Err(failed(&key.1, &format!("{field} can't be changed in place")));
         }
         held.resource.config = config.clone();
@@ -326,7 +327,8 @@ impl World {
                 });
                 let files = container.files.iter().filter_map(|file| match &file.source {
                     FileSource::File(path) => Some(path),
-                    FileSource::Content(_) => None,
+                    FileSource::Encrypted { path, .. } => Some(path),
+                    FileSource::Content(_) | FileSource::External(_) => None,
                 });
                 match binds.chain(files).find(|path| self.unreadable.contains(*path)) {
                     Some(path) => Err(refused(&container.name, &format!("{} can't be read", path.display()))),

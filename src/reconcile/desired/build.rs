@@ -39,9 +39,10 @@ pub(super) fn lower_build(
             Some(spec::FileSource::File(path)) => FileSource::File(path.clone()),
             Some(spec::FileSource::Environment { value, .. }) => FileSource::Content(value.clone()),
             Some(spec::FileSource::Content(text)) => FileSource::Content(text.clone()),
-            Some(spec::FileSource::External) => {
-                return Err(LowerError::ExternalFile { container, what: "secret", name });
+            Some(spec::FileSource::Encrypted { path, encryption, keys }) => {
+                FileSource::Encrypted { path: path.clone(), encryption: *encryption, keys: keys.clone() }
             }
+            Some(spec::FileSource::External) => FileSource::External(stack.secrets[&name].name.clone()),
             None => return Err(LowerError::Undeclared { container, what: "secret", name }),
         };
         // Steps know it by the name that it is granted under.

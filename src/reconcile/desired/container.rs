@@ -17,8 +17,10 @@ use crate::spec;
 /// Docker's pause between the stop signal and the kill signal.
 const STOP_GRACE_MS: u64 = 10_000;
 
-/// Read by anyone: the mode of a config or secret that says nothing.
+/// Read by anyone: the mode of a config that says nothing.
 const FILE_MODE: u32 = 0o444;
+/// Read by its owner, who is the container's user: the mode of a secret that says nothing.
+const SECRET_MODE: u32 = 0o400;
 
 type Differs = fn(&spec::Container, &spec::Container) -> bool;
 
@@ -144,8 +146,18 @@ pub(super) fn lower_container(
         post_start: hooks(context.stack, &container.post_start),
         pre_stop: hooks(context.stack, &container.pre_stop),
     };
-    let hash = hash(&serde_json::to_vec(&config).expect("a configuration has only string keys and finite numbers"));
+    let hash =
+        hash(&serde_json::to_vec(&public(&config)).expect("a configuration has only string keys and finite numbers"));
     config.labels = labels(context.stack, container, &config, hash);
+    config
+}
+
+/// Without what would tell whether a guess of a secret is right.
+fn public(config: &ContainerConfig) -> ContainerConfig {
+    let mut config = config.clone();
+    for file in config.files.iter_mut().filter(|file| file.secret) {
+        file.content_hash.clear();
+    }
     config
 }
 
@@ -279,7 +291,8 @@ fn lower_mount(context: &mut Context, service: &str, mount: &spec::Mount) -> Opt
         },
     };
     let read_only = mount.read_only || matches!(source, MountSource::Image { .. });
-    Some(Mount { target: mount.target.clone(), read_only, source })
+    let on_change = mount.on_change.clone();
+    Some(Mount { target: mount.target.clone(), read_only, on_change, source })
 }
 
 fn volume_name(context: &mut Context, service: &str, key: &str) -> Option<String> {
@@ -354,17 +367,25 @@ fn lower_file(
         },
         spec::FileSource::Environment { value, .. } => (FileSource::Content(value.clone()), hash(value.as_bytes())),
         spec::FileSource::Content(text) => (FileSource::Content(text.clone()), hash(text.as_bytes())),
-        spec::FileSource::External => return Err(LowerError::ExternalFile { container, what, name }),
+        spec::FileSource::Encrypted { path, encryption, keys } => {
+            let (path, encryption, keys) = (path.clone(), *encryption, keys.clone());
+            (FileSource::Encrypted { path, encryption, keys }, String::new())
+        }
+        spec::FileSource::External => (FileSource::External(object.name.clone()), String::new()),
     };
+    let usual_mode = if secret { SECRET_MODE } else { FILE_MODE };
+    // Docker's rule: one of the two alone leaves the other one root's.
+    let other = |one: Option<u32>, other: Option<u32>| one.or(other.map(|_| 0));
     Ok(FileMount {
         name,
         target: grant.target.clone(),
-        uid: grant.uid.unwrap_or(0),
-        gid: grant.gid.unwrap_or(0),
-        mode: grant.mode.unwrap_or(FILE_MODE),
+        uid: other(grant.uid, grant.gid),
+        gid: other(grant.gid, grant.uid),
+        mode: grant.mode.unwrap_or(usual_mode),
         secret,
         source,
         content_hash,
+        on_change: grant.on_change.clone().or_else(|| object.on_change.clone()).unwrap_or_default(),
     })
 }
 

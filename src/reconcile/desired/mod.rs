@@ -95,8 +95,6 @@ pub enum LowerError {
     Undeclared { container: String, what: &'static str, name: String },
     #[error("container {container}: {what} `{name}` can't be read: {path}: {reason}")]
     Unreadable { container: String, what: &'static str, name: String, path: PathBuf, reason: String },
-    #[error("container {container}: {what} `{name}` is external; this engine keeps none of its own, name a file")]
-    ExternalFile { container: String, what: &'static str, name: String },
     #[error(
         "container {container}: image `{name}` is built in another way by another container\n  help: give one of them another `image:`"
     )]
@@ -144,9 +142,7 @@ impl LowerError {
         match self {
             Self::StackName(_) => "name".to_owned(),
             Self::Build { container } | Self::SameImage { container, .. } => format!("containers.{container}.build"),
-            Self::Undeclared { container, what, .. } | Self::ExternalFile { container, what, .. } => {
-                format!("containers.{container}.{what}s")
-            }
+            Self::Undeclared { container, what, .. } => format!("containers.{container}.{what}s"),
             Self::Unreadable { what, name, .. } => format!("{what}s.{name}"),
             Self::Missing { container, what: "device", index, .. } => format!("containers.{container}.devices.{index}"),
             Self::Missing { container, what: "seccomp profile", index, .. } => {

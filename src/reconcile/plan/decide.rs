@@ -1,14 +1,16 @@
 //! What happens to each resource, before any step is made: its own difference first, then what follows from others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::reconcile::desired::{Desired, DesiredResource};
-use crate::reconcile::diff::{FieldChange, cost, diff};
+use crate::reconcile::diff::{FieldChange, cost_to, diff};
 use crate::reconcile::engine::{Capabilities, Change, Observed, ObservedResource, Phase, RunState};
 use crate::reconcile::resource::{
     Config, ContainerConfig, ImageConfig, ImageSource, Kind, MountSource, NamespaceMode, NetworkMode, PullPolicy,
     RETIRED_SUFFIX, ResourceId, Restart,
 };
+
+use crate::spec::reaction::Reaction;
 
 use super::PlanOptions;
 use super::unhealthy::{is_to_be_recreated, spend, with_history};
@@ -247,7 +249,7 @@ fn decide_found(
     if found.phase == Phase::Creating {
         return half_made(id, config, fields);
     }
-    let mut decision = match cost(id.kind, &fields, engine) {
+    let mut decision = match cost_to(&config, id.kind, &fields, engine) {
         _ if is_to_be_recreated(&config, found, observed.now_ms) => {
             spend(&mut config, observed.now_ms);
             replaced(id, resource, &found.config, &config, observed, engine).because("unhealthy")
@@ -261,6 +263,9 @@ fn decide_found(
         }
         Some(Change::LosesData) => loses_data(&config, options),
     };
+    if decision.fate == Fate::Update {
+        decision.reasons.extend(reactions(&config, &fields));
+    }
     decision.fields = fields;
     if !found.drift.is_empty() && !decision.disrupts() && decision.fate != Fate::Refuse {
         decision.repair = true;
@@ -272,6 +277,18 @@ fn decide_found(
         decide_run(&mut decision, container, run, options);
     }
     decision
+}
+
+/// What is done in a container whose files have other content and that goes on running.
+fn reactions(config: &Config, fields: &[FieldChange]) -> BTreeSet<String> {
+    let Config::Container(container) = config else { return BTreeSet::new() };
+    let reactions = fields.iter().filter_map(|field| container.reaction(&field.path));
+    let words = reactions.filter_map(|reaction| match reaction {
+        Reaction::Signal(signal) => Some(format!("then signal {signal}")),
+        Reaction::Exec(words) => Some(format!("then exec {}", words.join(" "))),
+        Reaction::Recreate | Reaction::Restart | Reaction::None => None,
+    });
+    words.collect()
 }
 
 fn replaced(

@@ -135,7 +135,7 @@ fn contents(desired: &Desired) -> BTreeMap<&str, &str> {
     let files = containers.flat_map(|config| &config.files);
     let contents = files.filter_map(|file| match &file.source {
         FileSource::Content(text) => Some((file.content_hash.as_str(), text.as_str())),
-        FileSource::File(_) => None,
+        FileSource::File(_) | FileSource::Encrypted { .. } | FileSource::External(_) => None,
     });
     contents.collect()
 }

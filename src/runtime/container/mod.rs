@@ -30,6 +30,7 @@ pub mod logs;
 mod observe;
 mod paths;
 mod probe;
+mod rebind;
 mod remove;
 mod skeleton;
 mod start;
@@ -47,6 +48,7 @@ pub(super) use observe::processes_of;
 pub use observe::{Stats, get, list, processes, stats, wait, wait_completed, wait_healthy, written_bytes};
 pub use paths::Paths;
 pub use probe::{Place, Probe};
+pub use rebind::rebind;
 pub use remove::{Over, over, remove, sweep};
 pub use start::{Supervision, start};
 pub use stop::{Stop, halt, kill, pause, rename, restart, stop, unpause, update};
@@ -95,6 +97,8 @@ pub enum Error {
         "container {name:?} keeps ending, {times} times by now, last with code {code}\n  help: `stack logs {name}` shows what it wrote"
     )]
     KeepsEnding { name: String, times: u32, code: i32 },
+    #[error("container {name:?}: {} can't be exchanged while it runs: {source}\n  help: `stack restart {name}` brings what is there now", target.display())]
+    Rebind { name: String, target: PathBuf, source: io::Error },
     #[error(transparent)]
     State(#[from] state::Error),
     #[error(transparent)]

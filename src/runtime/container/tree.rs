@@ -312,9 +312,7 @@ fn assemble(roots: &Roots, container: &Container, paths: &Paths) -> io::Result<O
                     Ok(None) => sys::clone_mount(source),
                     Err(error) => Err(error),
                 },
-                MountSource::Image { layers, subpath, .. } => {
-                    shim::image_tree(layers, subpath.as_deref(), &work)
-                }
+                MountSource::Image { layers, subpath, .. } => shim::image_tree(layers, subpath.as_deref(), &work),
                 MountSource::Tmpfs { .. } => continue,
             };
             // What only a start makes is not there after a reboot.

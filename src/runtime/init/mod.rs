@@ -40,7 +40,7 @@ mod users;
 pub use affinity::check as check_processors;
 pub use credentials::{Identity, attainable, become_nobody, die_with_parent, held_of, keep_capabilities};
 pub use labels::check as check_labels;
-pub use mounts::{attach, bound, groups_beside, map_ids};
+pub use mounts::{attach, bind, bound, groups_beside, map_ids};
 pub use options::WORDS as MOUNT_OPTIONS;
 pub use processors::thermal_counters;
 pub use terminal::{receive as receive_terminal, resize, size as terminal_size};

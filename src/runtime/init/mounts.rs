@@ -294,6 +294,15 @@ fn parameters<'a>(kind: &str, options: &[&'a str]) -> Vec<(&'a str, Option<&'a s
     all
 }
 
+/// What the source is now, to be bound into a container that runs: as [`bound`] makes it at a start.
+///
+/// # Errors
+/// What the kernel says.
+pub fn bind(source: &Path, read_only: bool, users: Option<&OwnedFd>) -> io::Result<OwnedFd> {
+    let access = if read_only { "ro" } else { "rw" };
+    bind_source(source, &["rbind", "ridmap", access], users)
+}
+
 /// A copy of the source's mount with these options, attached nowhere yet.
 fn bind_source(source: &Path, options: &[&str], users: Option<&OwnedFd>) -> io::Result<OwnedFd> {
     let about = |error: io::Error| io::Error::new(error.kind(), format!("source {}: {error}", source.display()));

@@ -19,11 +19,7 @@ const ATTRIBUTES: u64 = 1 | 4;
 ///
 /// # Errors
 /// The mount that can't be made.
-pub fn mounts(
-    request: &Request,
-    paths: &Paths,
-    users: Option<&OwnedFd>,
-) -> Result<Vec<(PathBuf, OwnedFd)>, InitError> {
+pub fn mounts(request: &Request, paths: &Paths, users: Option<&OwnedFd>) -> Result<Vec<(PathBuf, OwnedFd)>, InitError> {
     let mut made = Vec::new();
     for mount in &request.mounts {
         let MountSource::Image { layers, subpath, .. } = &mount.source else { continue };

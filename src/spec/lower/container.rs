@@ -208,7 +208,7 @@ fn capability(node: &Node, cx: &mut Context<'_>) -> Option<String> {
     None
 }
 
-fn stop_signal(node: &Node, cx: &mut Context<'_>) -> Option<String> {
+pub(super) fn stop_signal(node: &Node, cx: &mut Context<'_>) -> Option<String> {
     let text = cx.text(node).filter(|text| !text.is_empty())?;
     if names::is_signal(&text) {
         return Some(text);

@@ -10,6 +10,7 @@ mod policy;
 mod port;
 mod probe;
 mod process;
+mod reaction;
 mod words;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use crate::spec::diagnostics::Span;
 use crate::spec::fields::Fields;
-use crate::spec::lower::Context;
+use crate::spec::lower::{Context, reaction};
+use crate::spec::reaction::Reaction;
 use crate::spec::stack::*;
 use crate::spec::tree::Node;
 use crate::spec::units;
@@ -84,7 +85,7 @@ fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Mount> {
             labels: BTreeMap::new(),
         },
     };
-    Some(Mount { target, read_only: options.read_only, kind })
+    Some(Mount { target, read_only: options.read_only, on_change: Reaction::default(), kind })
 }
 
 fn read_options(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Options> {
@@ -158,6 +159,9 @@ fn long(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Mount> {
     let bind = fields.take("bind");
     let tmpfs = fields.take("tmpfs");
     let image = fields.take("image");
+    let on_change = fields.take_ours("on_change");
+    let on_change = on_change.and_then(|node| reaction::on_change(node, &format!("{path}.on_change"), cx));
+    let on_change = on_change.unwrap_or_default();
     fields.finish(cx);
     let Some(target) = target else {
         cx.error_help("the path in the container is missing", span, "add `target: /path`");
@@ -175,7 +179,7 @@ fn long(node: Node, path: &str, cx: &mut Context<'_>) -> Option<Mount> {
             return None;
         }
     };
-    Some(Mount { target, read_only, kind })
+    Some(Mount { target, read_only, on_change, kind })
 }
 
 fn long_volume(source: Option<Node>, options: Option<Node>, path: &str, cx: &mut Context<'_>) -> Option<MountKind> {
@@ -275,7 +279,8 @@ fn one_tmpfs(node: &Node, cx: &mut Context<'_>) -> Option<Mount> {
             _ => options.push(word.to_owned()),
         }
     }
-    Some(Mount { target, read_only, kind: MountKind::Tmpfs { size_bytes, mode, options } })
+    let kind = MountKind::Tmpfs { size_bytes, mode, options };
+    Some(Mount { target, read_only, on_change: Reaction::default(), kind })
 }
 
 /// `volumes_from`: `service[:ro]` or `container:name[:ro]`.
@@ -359,6 +364,7 @@ fn grant(node: Node, path: &str, directory: &str, cx: &mut Context<'_>) -> Optio
             uid: None,
             gid: None,
             mode: None,
+            on_change: None,
         };
         return Some((grant, span));
     }
@@ -368,6 +374,8 @@ fn grant(node: Node, path: &str, directory: &str, cx: &mut Context<'_>) -> Optio
     let uid = fields.number("uid", cx);
     let gid = fields.number("gid", cx);
     let mode = fields.take("mode").and_then(|node| cx.mode(&node));
+    let on_change = fields.take_ours("on_change");
+    let on_change = on_change.and_then(|node| reaction::on_change(node, &format!("{path}.on_change"), cx));
     fields.finish(cx);
     let Some(source) = source else {
         cx.error("`source` is missing", span);
@@ -378,7 +386,7 @@ fn grant(node: Node, path: &str, directory: &str, cx: &mut Context<'_>) -> Optio
         Some(target) => format!("{directory}/{target}"),
         None => format!("{directory}/{source}"),
     };
-    Some((FileGrant { source, target, uid, gid, mode }, span))
+    Some((FileGrant { source, target, uid, gid, mode, on_change }, span))
 }
 
 impl Context<'_> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use crate::spec::fields::Fields;
-use crate::spec::lower::Context;
+use crate::spec::lower::{Context, reaction};
 use crate::spec::stack::*;
 use crate::spec::tree::{Node, parse_bool};
 
@@ -145,6 +145,9 @@ pub fn file_object(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> O
     let file = fields.file("file", cx);
     let variable = fields.take("environment");
     let content = fields.text("content", cx);
+    let decrypt = fields.take_ours("decrypt");
+    let on_change = fields.take_ours("on_change");
+    let on_change = on_change.and_then(|node| reaction::on_change(node, &format!("{path}.on_change"), cx));
     fields.not_honoured("driver", "drivers of secrets and configs are Swarm's", cx);
     fields.not_honoured("driver_opts", "drivers of secrets and configs are Swarm's", cx);
     fields.not_honoured("template_driver", "templates of secrets and configs are Swarm's", cx);
@@ -153,7 +156,15 @@ pub fn file_object(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> O
     if external {
         sources.push(FileSource::External);
     }
-    sources.extend(file.map(FileSource::File));
+    match (decrypt, file) {
+        (None, file) => sources.extend(file.map(FileSource::File)),
+        (Some(node), Some(file)) => {
+            cx.files.watch(&file);
+            let plain = FileSource::File(file.clone());
+            sources.push(reaction::decrypt(node, &format!("{path}.decrypt"), file, cx).unwrap_or(plain));
+        }
+        (Some(node), None) => cx.error_help("`decrypt` is of a file", node.span, "name it by `file`"),
+    }
     sources.extend(content.map(FileSource::Content));
     if let Some(node) = variable {
         sources.push(from_environment(&node, cx).unwrap_or(FileSource::External));
@@ -171,7 +182,7 @@ pub fn file_object(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> O
     }
     let name = host_name(key, external, name.or(old_name), cx);
     // Also when it is wrong, so that those who name it are not told that it does not exist.
-    Some(FileObject { name, source: sources.into_iter().next().unwrap_or(FileSource::External), labels })
+    Some(FileObject { name, source: sources.into_iter().next().unwrap_or(FileSource::External), labels, on_change })
 }
 
 fn from_environment(node: &Node, cx: &mut Context<'_>) -> Option<FileSource> {

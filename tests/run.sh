@@ -14,9 +14,9 @@ NIGHTLY="packages build races guards"
 
 # What tests talk to, none of it part of `stack`: a registry, an nftables reader, peers to compare with, a machine in
 # software. Its kernel is unpacked by `tests/vm/make.sh` and never installed.
-PACKAGES="apache2-utils apparmor binutils busybox-static containernetworking-plugins crun curl docker-registry docker.io e2fsprogs fish
-    iproute2 kmod nftables openssl passt python3 python3-grpcio python3-jsonschema python3-yaml qemu-system-x86 runc slirp4netns strace
-    uidmap zsh"
+PACKAGES="age apache2-utils apparmor binutils busybox-static containernetworking-plugins crun curl docker-registry docker.io e2fsprogs
+    fish iproute2 kmod nftables openssl passt python3 python3-grpcio python3-jsonschema python3-yaml qemu-system-x86 runc
+    slirp4netns strace uidmap zsh"
 
 policy=/usr/sbin/policy-rc.d
 made_policy=

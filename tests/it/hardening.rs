@@ -173,7 +173,7 @@ fn what_a_container_has_that_asks_for_nothing() {
     let pid = world.field("plain-box-1", "pid");
     let root = format!("/proc/{pid}/root");
     let secret = |name: &str| fs::metadata(format!("{root}/run/secrets/{name}")).unwrap();
-    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&secret("key").permissions()) & 0o777, 0o444);
+    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&secret("key").permissions()) & 0o777, 0o400);
     assert_eq!(limit(pid.as_i64().unwrap(), "pids", "pids.max"), "4096");
     for root in [&world.roots.root, &world.roots.run] {
         assert_eq!(std::os::unix::fs::PermissionsExt::mode(&fs::metadata(root).unwrap().permissions()) & 0o777, 0o700);

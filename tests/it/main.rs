@@ -43,6 +43,7 @@ mod prechecks;
 mod probe;
 mod probing;
 mod protection;
+mod reloading;
 mod restarting;
 mod rolling;
 mod rootless;

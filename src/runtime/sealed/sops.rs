@@ -254,7 +254,7 @@ mod tests {
             lines.map(|line| format!("{line}\n")).collect::<String>()
         };
         assert_ne!(without("user:"), yaml);
-        for changed in [without("user:"), without("mac:"), without("type:comment"), yaml.replace("note_un", "other_un")]
+        for changed in [without("user:"), without("mac:"), without("type:comment"), yaml.replace(": plain", ": plane")]
         {
             let said = opened("a.yaml", &changed);
             assert!(matches!(said, Err(Wrong::Format(_))), "{said:?}");

@@ -11,7 +11,7 @@ fn stack(users: &str, reactions: [&str; 3]) -> String {
     let [config, secret, bound] = reactions;
     format!(
         "name: r\ncontainers:\n  web:\n    image: shell\n    userns_mode: {users}\n    network_mode: none\n    stop_grace_period: 0s\n    \
-         user: app\n    command: [sh, -c, 'trap \"echo got >> /tmp/signals\" HUP; while :; do sleep 0.05; done']\n    \
+         user: app\n    tmpfs: [/tmp]\n    command: [sh, -c, 'trap \"echo got >> /tmp/signals\" HUP; while :; do sleep 0.05; done']\n    \
          configs: [{{source: settings, target: /etc/settings, on_change: {config}}}]\n    \
          secrets: [{{source: token, on_change: {secret}}}]\n    \
          volumes: [{{type: bind, source: ./bound, target: /bound, on_change: {bound}}}]\n\

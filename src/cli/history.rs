@@ -168,9 +168,10 @@ pub fn rollback(roots: &Roots, here: &Here, arguments: &Rollback) -> Result<Exit
 
 /// What the generation asked for. What it was made of on this host must be here still.
 pub fn restored(roots: &Roots, chosen: &Generation, now: Option<&Desired>) -> Result<Desired, Failure> {
-    let desired = chosen.restore(now)?;
+    let mut desired = chosen.restore(now)?;
+    let faults = Native::new(roots).look_at_contents(&mut desired);
     let store = Store::open(roots);
-    let mut missing = Vec::new();
+    let mut missing: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
     for resource in desired.resources.values() {
         if let Config::Container(container) = &resource.config
             && container.image.starts_with("sha256:")

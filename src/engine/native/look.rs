@@ -47,7 +47,7 @@ pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wr
 
 /// Says which content configs and secrets have that are kept by the engine or encrypted, and which one secrets have, by a
 /// hash that tells nobody whether a guess is right.
-fn contents(roots: &Roots, desired: &mut Desired) -> Vec<Fault> {
+pub(super) fn contents(roots: &Roots, desired: &mut Desired) -> Vec<Fault> {
     let mut faults = BTreeMap::new();
     let containers = desired.resources.values_mut().filter_map(|resource| match &mut resource.config {
         Config::Container(container) => Some(container),

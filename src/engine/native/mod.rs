@@ -130,6 +130,11 @@ impl Native {
         look::look(&self.roots, desired)
     }
 
+    /// As [`Self::look`], at configs and secrets alone.
+    pub fn look_at_contents(&self, desired: &mut Desired) -> Vec<Fault> {
+        look::contents(&self.roots, desired)
+    }
+
     /// From now on nobody who makes room takes away what the stack's images are here, until this engine goes or holds
     /// another stack. Images that come later by its own actions stay as well. Where the store can't be written to, as on a
     /// full disk, there may still be nothing to do that needs it: that is only told.

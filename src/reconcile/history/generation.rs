@@ -175,6 +175,7 @@ fn contents(desired: &Desired) -> BTreeMap<String, String> {
         let text = match &file.source {
             FileSource::Content(text) => text.clone(),
             FileSource::File(path) => facts::text(path).ok().flatten()?,
+            FileSource::Encrypted { .. } | FileSource::External(_) => return None,
         };
         // One that has changed since it was looked at is not what the stack has.
         (facts::hash(text.as_bytes()) == file.content_hash).then(|| (file.content_hash.clone(), text))
@@ -227,7 +228,11 @@ impl Generation {
                 }
                 continue;
             }
+            let as_today = || today(file).map_or_else(|| file.content_hash.clone(), |one| one.content_hash.clone());
             let found = match &file.source {
+                // The engine tells their contents from each other, and looks again.
+                FileSource::Encrypted { .. } | FileSource::External(_) => Some((file.source.clone(), as_today())),
+                FileSource::File(path) if file.secret => path.exists().then(|| (file.source.clone(), as_today())),
                 FileSource::File(path) => hash_of(path).map(|hash| (file.source.clone(), hash)),
                 FileSource::Content(_) => today(file).map(|one| (one.source.clone(), one.content_hash.clone())),
             };

@@ -169,9 +169,12 @@ pub fn rollback(roots: &Roots, here: &Here, arguments: &Rollback) -> Result<Exit
 /// What the generation asked for. What it was made of on this host must be here still.
 pub fn restored(roots: &Roots, chosen: &Generation, now: Option<&Desired>) -> Result<Desired, Failure> {
     let mut desired = chosen.restore(now)?;
-    let faults = Native::new(roots).look_at_contents(&mut desired);
+    if let Some(fault) = Native::new(roots).look_at_contents(&mut desired).into_iter().next() {
+        let help = fault.help.map(|help| format!("\n  help: {help}")).unwrap_or_default();
+        return Err(Failure::new(format!("generation {}: {}{help}", chosen.number, fault.message)));
+    }
     let store = Store::open(roots);
-    let mut missing: Vec<String> = faults.into_iter().map(|fault| fault.message).collect();
+    let mut missing = Vec::new();
     for resource in desired.resources.values() {
         if let Config::Container(container) = &resource.config
             && container.image.starts_with("sha256:")

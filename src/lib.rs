@@ -70,7 +70,9 @@
 //!
 //! Below the durable root (`/var/lib/stack`): `containers/NAME/{config.json,ended.json,files,upper,work,log}`,
 //! `launcher-DIGEST` (becomes each container's program),
-//! `images/{index.json,blobs,layers,signatures}`, `networks/NAME.json`, `endpoints/CONTAINER.json`, `cni/OWNER/NETWORK.json`, `volumes/NAME/{volume.json,_data,snapshots}`, `volumes/.trash`, `configs/NAME.json`, `secrets/{NAME.json,.salt}`,
+//! `images/{index.json,blobs,layers,signatures}`, `networks/{NAME.json,prefix}`, `endpoints/CONTAINER.json`,
+//! `cni/OWNER/NETWORK.json`, `volumes/NAME/{volume.json,_data,snapshots}`, `volumes/.trash`, `configs/NAME.json`,
+//! `secrets/{NAME.json,.salt}`,
 //! `stacks/NAME/{journal,journal.1,generations}` (what became of a stack),
 //! `skeleton` (the layer below all images). Below the volatile root (`/run/stack`), gone at reboot:
 //! `containers/NAME/{status.json,start.json,shim.sock,…}`, `netns/CONTAINER`, `files/CONTAINER` (configs and secrets),

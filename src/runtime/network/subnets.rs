@@ -35,7 +35,7 @@ fn pools(roots: &Roots, family: Family) -> Result<Vec<(Subnet, u8)>, Error> {
     }
 }
 
-/// `ROOT/prefix.json`: the engine's own part of the addresses that anybody may use and nobody routes (RFC 4193).
+/// `ROOT/networks/prefix`: the engine's own part of the addresses that anybody may use and nobody routes (RFC 4193).
 #[derive(Serialize, Deserialize)]
 struct Prefix {
     version: u32,
@@ -44,7 +44,8 @@ struct Prefix {
 
 /// Made at random when it is first needed, so that networks of two engines that are joined some day do not collide.
 fn own_prefix(roots: &Roots) -> Result<Subnet, Error> {
-    let file = roots.durable("prefix.json");
+    let directory = roots.durable("networks");
+    let file = directory.join("prefix");
     if let Some(stored) = state::read_json::<Prefix>(&file)? {
         return Ok(stored.prefix);
     }
@@ -53,7 +54,7 @@ fn own_prefix(roots: &Roots) -> Result<Subnet, Error> {
     File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes[1..6])).map_err(random)?;
     bytes[0] = 0xfd;
     let prefix = Subnet::new(IpAddr::from(bytes), 48);
-    state::make_directory(&roots.root)?;
+    state::make_directory(&directory)?;
     state::write_json(&file, &Prefix { version: 1, prefix })?;
     Ok(prefix)
 }

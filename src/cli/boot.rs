@@ -17,6 +17,7 @@ use crate::reconcile::execute::{Event, ExecuteOptions, execute};
 use crate::reconcile::plan::{self, Plan, describe};
 use crate::reconcile::resource::label;
 use crate::runtime::container;
+use crate::runtime::plugin::managed;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{Contention, Error as StateError, Lock};
 use crate::runtime::userns;
@@ -28,11 +29,19 @@ const OTHERS: &str = "containers";
 type Planned = fn(&StackName, &Observed, &Native) -> Plan;
 
 pub fn boot(roots: &Roots, quiet: bool) -> Result<ExitCode, Failure> {
-    all(roots, quiet, |stack, observed, engine| plan::boot(stack, observed, engine.capabilities()))
+    let failed = told_of_plugins(managed::boot(roots)?);
+    let done = all(roots, quiet, |stack, observed, engine| plan::boot(stack, observed, engine.capabilities()));
+    failed.and(done)
 }
 
 pub fn halt(roots: &Roots, quiet: bool) -> Result<ExitCode, Failure> {
-    all(roots, quiet, |stack, observed, _| plan::halt(stack, observed))
+    let done = all(roots, quiet, |stack, observed, _| plan::halt(stack, observed));
+    // Volumes are unmounted by those who have mounted them.
+    told_of_plugins(managed::halt(roots)?).and(done)
+}
+
+fn told_of_plugins(failed: Vec<(String, managed::Error)>) -> Result<ExitCode, Failure> {
+    Failure::of_all(failed.into_iter().map(|(_, error)| error.into()).collect())
 }
 
 fn all(roots: &Roots, quiet: bool, planned: Planned) -> Result<ExitCode, Failure> {

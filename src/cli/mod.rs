@@ -38,6 +38,7 @@ mod networks;
 mod oci_runtime;
 mod options;
 mod places;
+mod plugins;
 mod progress;
 mod prune;
 mod ps;
@@ -265,6 +266,7 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
         Command::Network(command) => networks::command(roots, command),
         Command::Volume(command) => volumes::command(roots, command),
         Command::Secret(command) => kept_objects::command(roots, objects::Kind::Secret, command),
+        Command::Plugin(command) => plugins::command(roots, command),
         Command::System(command) => system::command(roots, command),
         Command::Doctor(arguments) => doctor::doctor(roots, arguments),
         Command::Completion { shell } => completion::script(*shell),

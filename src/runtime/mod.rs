@@ -7,6 +7,7 @@ pub mod bundle;
 pub mod cgroup;
 pub mod confine;
 pub mod container;
+pub mod devices;
 pub mod events;
 pub mod fnv;
 pub mod home;

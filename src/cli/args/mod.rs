@@ -14,12 +14,14 @@ mod day_two;
 mod examples;
 mod kept_objects;
 mod objects;
+mod plugin;
 mod run;
 mod stack;
 
 pub use day_two::*;
 pub use kept_objects::*;
 pub use objects::*;
+pub use plugin::*;
 pub use run::*;
 pub use stack::*;
 
@@ -263,6 +265,9 @@ pub enum Command {
     /// Secrets that the engine keeps for stacks that say `external`: make, list, look at, remove
     #[command(subcommand)]
     Secret(ObjectCommand),
+    /// Plugins that this engine runs: install, look at, enable, disable, remove
+    #[command(subcommand)]
+    Plugin(PluginCommand),
     /// The engine as a whole: what it takes on disk, and what of that is of no use
     #[command(subcommand)]
     System(SystemCommand),

@@ -10,6 +10,7 @@ use super::failure::Failure;
 use super::format::Template;
 use super::{images, names, view};
 use crate::runtime::image::Store;
+use crate::runtime::plugin::managed;
 use crate::runtime::roots::Roots;
 use crate::runtime::{container, network, volume};
 
@@ -30,14 +31,34 @@ pub fn one_kind(roots: &Roots, arguments: &InspectOne, kind: Kind) -> Result<Exi
     show(roots, &arguments.names, &arguments.format, &[kind], false)
 }
 
+/// Plugins, which have names of their own.
+pub fn plugins(roots: &Roots, arguments: &InspectOne) -> Result<ExitCode, Failure> {
+    let look = |name: &String| match managed::look(roots, name)? {
+        Some(found) => Ok(Ok(super::plugins::described(roots, &found))),
+        None => Ok(Err(Failure::from(managed::Error::Unknown { name: name.clone() }))),
+    };
+    print(&arguments.names, &arguments.format, look)
+}
+
 /// What is found is shown although something else is not, as docker does.
 fn show(roots: &Roots, wanted: &[String], format: &str, kinds: &[Kind], size: bool) -> Result<ExitCode, Failure> {
+    print(wanted, format, |name| match find(roots, name, kinds, size)? {
+        Some(value) => Ok(Ok(value)),
+        None => Ok(Err(absent(roots, name, kinds)?)),
+    })
+}
+
+fn print(
+    wanted: &[String],
+    format: &str,
+    look: impl Fn(&String) -> Result<Result<Value, Failure>, Failure>,
+) -> Result<ExitCode, Failure> {
     let template = template(format)?;
     let (mut found, mut failures) = (Vec::new(), Vec::new());
     for name in wanted {
-        match find(roots, name, kinds, size)? {
-            Some(value) => found.push(value),
-            None => failures.push(absent(roots, name, kinds)?),
+        match look(name)? {
+            Ok(value) => found.push(value),
+            Err(failure) => failures.push(failure),
         }
     }
     match template {

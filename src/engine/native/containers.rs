@@ -9,14 +9,14 @@ use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
 use super::users::{self, Users};
-use super::{declared, devices, drivers, files, filters, hooks, images, names, networks, reload, volumes};
+use super::{declared, drivers, files, filters, hooks, images, names, networks, reload, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, Mount, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Lease, Settings, Store};
 use crate::runtime::init::spec::{self, Device, Namespace};
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
-use crate::runtime::{events, objects, outside, sealed, state, volume};
+use crate::runtime::{devices, events, objects, outside, sealed, state, volume};
 
 /// What failed with a declared container.
 #[derive(Debug, thiserror::Error)]

@@ -26,7 +26,6 @@ pub mod builds;
 mod checks;
 pub mod commit;
 pub mod containers;
-mod devices;
 mod drivers;
 mod files;
 mod filters;

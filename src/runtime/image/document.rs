@@ -99,6 +99,11 @@ struct Raw {
 /// # Errors
 /// Says what is wrong, where the text is not exactly one manifest or one index of a kind that is understood.
 pub fn parse(text: &[u8], limits: &Limits) -> Result<Document, String> {
+    parse_of(text, limits, &CONFIGS)
+}
+
+/// As [`parse`], of something whose configuration has one of these media types.
+pub fn parse_of(text: &[u8], limits: &Limits, configs: &[&str]) -> Result<Document, String> {
     if text.len() as u64 > limits.manifest_bytes {
         return Err(format!("it is larger than {} bytes", limits.manifest_bytes));
     }
@@ -116,9 +121,10 @@ pub fn parse(text: &[u8], limits: &Limits) -> Result<Document, String> {
     match (raw.config, raw.layers, raw.manifests) {
         (None, None, Some(all)) if kind.is_none_or(|kind| INDEXES.contains(&kind)) => Ok(Document::Index(Index(all))),
         (Some(config), Some(layers), None) if kind.is_none_or(|kind| MANIFESTS.contains(&kind)) => {
-            if raw.artifact_type.is_some() || !CONFIGS.contains(&config.media_type.as_str()) {
+            if raw.artifact_type.is_some() || !configs.contains(&config.media_type.as_str()) {
                 let kind = raw.artifact_type.unwrap_or(config.media_type);
-                return Err(format!("it is an artifact of type {kind:?}, not an image that can be run"));
+                let wanted = if configs == CONFIGS { "an image that can be run" } else { "a plugin" };
+                return Err(format!("it is an artifact of type {kind:?}, not {wanted}"));
             }
             check_layers(&config, &layers, limits)?;
             Ok(Document::Manifest(Manifest { config, layers }))

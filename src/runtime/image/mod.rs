@@ -15,6 +15,7 @@ mod emulation;
 mod healthcheck;
 mod limits;
 mod pack;
+pub mod plugin;
 pub mod policy;
 mod pull;
 mod push;

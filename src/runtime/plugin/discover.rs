@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Address, Error, Tls};
+use super::{Address, Error, Tls, managed};
 use crate::runtime::roots::Roots;
 
 const SOCKETS: &str = "/run/docker/plugins";
@@ -64,11 +64,14 @@ impl Settings {
     }
 }
 
-/// Where the plugin of this name listens. Nobody is connected to.
+/// Where the plugin of this name listens: one that is installed, else one that is found by files. Nobody is connected to.
 ///
 /// # Errors
 /// [`Error::Absent`], and [`Error::Description`] where a file about it can't be understood.
 pub fn find(roots: &Roots, name: &str) -> Result<Address, Error> {
+    if let Some(plugin) = managed::look(roots, name).map_err(Box::new)? {
+        return Ok(Address::Unix(managed::socket(roots, &plugin)));
+    }
     let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if !name.starts_with(|first: char| first.is_ascii_alphanumeric()) || !name.chars().all(fits) {
         return Err(Error::Name { name: name.to_owned() });

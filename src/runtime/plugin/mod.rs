@@ -3,7 +3,7 @@
 //!
 //! A plugin is trusted as root is, for it runs as such; its words are not. Each answer has a bound in bytes and in time,
 //! is parsed into what was asked for, and an error says which plugin, which call, and what to do. Nothing of a plugin is
-//! kept in memory between commands: each finds it anew ([`discover`]), and asks it what it implements before the first
+//! kept in memory between commands: each finds it anew ([`discover`], [`managed`]), and asks it what it implements before the first
 //! call of its own.
 
 use std::path::PathBuf;
@@ -11,10 +11,13 @@ use std::path::PathBuf;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::container::ProcessId;
 use super::roots::Roots;
 
+pub mod authz;
 mod channel;
 mod discover;
+pub mod managed;
 pub mod volume;
 
 pub use discover::{Settings, find, list};
@@ -23,6 +26,7 @@ use channel::{Channel, Failure};
 
 /// What a plugin may say that it implements.
 pub const VOLUME_DRIVER: &str = "VolumeDriver";
+pub const AUTHORIZATION: &str = "authz";
 
 /// Where a plugin listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +84,8 @@ pub enum Error {
     Broken { plugin: String, call: String, reason: String },
     #[error("plugin {plugin} refuses {call}: {said}")]
     Refused { plugin: String, call: String, said: String },
+    #[error(transparent)]
+    Managed(#[from] Box<managed::Error>),
     #[error("plugin {plugin} is no {wanted}: it implements {}\n  help: name another plugin", list_of(has))]
     Lacks { plugin: String, wanted: &'static str, has: Vec<String> },
 }
@@ -105,6 +111,8 @@ pub struct Plugin {
     pub name: String,
     /// What it says it implements.
     pub implements: Vec<String>,
+    /// The first process of one that this engine runs: what it mounts is where that one sees it.
+    pub process: Option<ProcessId>,
     channel: Channel,
 }
 
@@ -127,8 +135,14 @@ struct Activated {
 /// # Errors
 /// Where there is none, it can't be reached, or it is of another kind.
 pub fn activate(roots: &Roots, name: &str, wanted: &'static str) -> Result<Plugin, Error> {
-    let address = find(roots, name)?;
-    let plugin = Plugin::at(name, &address, &Settings::of_host(roots)?)?;
+    let (process, address) = match managed::look(roots, name).map_err(Box::new)? {
+        Some(plugin) => {
+            let process = managed::ensure(roots, &plugin).map_err(Box::new)?;
+            (Some(process), Address::Unix(managed::socket(roots, &plugin)))
+        }
+        None => (None, find(roots, name)?),
+    };
+    let plugin = Plugin { process, ..Plugin::at(name, &address, &Settings::of_host(roots)?)? };
     if plugin.implements.iter().any(|one| one == wanted) {
         return Ok(plugin);
     }
@@ -143,7 +157,7 @@ impl Plugin {
     pub fn at(name: &str, address: &Address, settings: &Settings) -> Result<Self, Error> {
         let channel = Channel::new(address, settings.patience());
         let channel = channel.map_err(|failure| of(name, "Plugin.Activate", failure, settings.timeout_seconds))?;
-        let mut plugin = Self { name: name.to_owned(), implements: Vec::new(), channel };
+        let mut plugin = Self { name: name.to_owned(), implements: Vec::new(), process: None, channel };
         let Activated { implements } = plugin.call("Plugin.Activate", &())?;
         plugin.implements = implements.unwrap_or_default().iter().map(|word| harmless(word)).collect();
         Ok(plugin)

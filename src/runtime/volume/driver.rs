@@ -7,18 +7,20 @@
 //! has gone by the next command ([`settle`]). All of it is gone at a reboot, as mounts are.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use nix::mount::{MntFlags, MsFlags};
+use nix::mount::MntFlags;
 use serde::{Deserialize, Serialize};
 
 use super::{Error, Volume, existing, get, io_at, lock, mounting};
 use crate::runtime::container::ProcessId;
+use crate::runtime::plugin::managed;
 use crate::runtime::plugin::volume::VolumeDriver;
 use crate::runtime::roots::Roots;
-use crate::runtime::state;
+use crate::runtime::{state, sys};
 
 /// Docker's word for volumes that no plugin makes.
 pub const LOCAL: &str = "local";
@@ -66,7 +68,7 @@ pub fn acquire(roots: &Roots, name: &str, id: &str) -> Result<PathBuf, Error> {
         drop_user(roots, name, &mut mounts, id)?;
         return Err(Error::Elsewhere { name: name.to_owned(), first: mounts.place, second: place });
     }
-    bind(&volume, &place)?;
+    bind(&volume, &place, driver.0.process())?;
     mounts.place = place;
     write_user(roots, name, &mut mounts, id, true)?;
     Ok(volume.data)
@@ -232,20 +234,26 @@ fn forgive(unmounted: Result<(), Error>) -> Result<(), Error> {
     }
 }
 
-fn bind(volume: &Volume, place: &Path) -> Result<(), Error> {
+/// What the driver has mounted, on the volume's own directory; of a driver that this engine runs, out of its view.
+fn bind(volume: &Volume, place: &Path, driver: Option<ProcessId>) -> Result<(), Error> {
     if mounting::is_mounted(&volume.data)? {
         return Ok(());
     }
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
-    let failed = |error: nix::Error| Error::Mount {
-        name: volume.config.name.clone(),
-        device: place.display().to_string(),
-        source: error.into(),
+    let attached = match driver {
+        Some(process) => managed::mounts::take(process, place),
+        None => copy_of(place),
     };
-    nix::mount::mount(Some(place), &volume.data, None::<&str>, flags, None::<&str>).map_err(failed)?;
-    // What is unmounted here later must not be unmounted where the driver has it.
-    let private = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
-    nix::mount::mount(None::<&str>, &volume.data, None::<&str>, private, None::<&str>).map_err(failed)
+    let failed =
+        |source| Error::Mount { name: volume.config.name.clone(), device: place.display().to_string(), source };
+    let onto = File::open(&volume.data).map_err(io_at(&volume.data))?;
+    attached.and_then(|copy| sys::attach_mount(copy.as_fd(), onto.as_fd())).map_err(failed)
+}
+
+/// What is unmounted of it later must not be unmounted where the driver has it.
+fn copy_of(place: &Path) -> io::Result<OwnedFd> {
+    let copy = sys::clone_mount(place)?;
+    sys::set_propagation(copy.as_fd(), libc::MS_PRIVATE)?;
+    Ok(copy)
 }
 
 fn unbind(volume: &Volume) -> Result<(), Error> {

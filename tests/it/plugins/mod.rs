@@ -1,5 +1,7 @@
 //! Docker's plugin protocol, with plugins that are programs of their own.
 
+mod managed;
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;
@@ -8,6 +10,8 @@ use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+
+use stack::runtime::plugin::authz::{Chain, Exchange, Response};
 
 use crate::support::{World, eventually};
 
@@ -101,6 +105,43 @@ impl Drop for Host {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+#[test]
+fn what_an_authorization_plugin_does_not_allow_is_denied_and_so_is_what_it_does_not_answer() {
+    let mut host = Host::new();
+    let mut roots = host.world.roots.clone();
+    roots.etc = host.world.directory.join("etc");
+    let chain = Chain::open(&roots, &["disks".to_owned()]).unwrap();
+    let asked = |uri: &str, body: &str| Exchange {
+        user: "eve".into(),
+        request_method: "POST".into(),
+        request_uri: uri.into(),
+        request_body: body.into(),
+        ..Exchange::default()
+    };
+    let answered = |body: &str| Exchange {
+        response: Some(Response { status: 200, body: body.into(), ..Response::default() }),
+        ..asked("/v1.43/info", "")
+    };
+    chain.request(&asked("/v1.43/containers/create", "{}")).unwrap();
+    for wrong in [asked("/v1.43/forbidden", ""), asked("/v1.43/containers/create", "{\"forbidden\": 1}")] {
+        let said = chain.request(&wrong).unwrap_err().to_string();
+        assert_eq!(said, "authorization denied by plugin disks: eve may not do that");
+    }
+    chain.response(&answered("{}")).unwrap();
+    let said = chain.response(&answered("a secret")).unwrap_err().to_string();
+    assert_eq!(said, "authorization denied by plugin disks: that is secret");
+    host.wrong("AuthZPlugin.AuthZReq lie");
+    let said = chain.request(&asked("/v1.43/info", "")).unwrap_err().to_string();
+    assert_eq!(said, "authorization denied by plugin disks: ", "what does not say yes says no");
+    host.wrong("AuthZPlugin.AuthZReq hang");
+    let said = chain.request(&asked("/v1.43/info", "")).unwrap_err().to_string();
+    assert!(said.contains("has not answered AuthZPlugin.AuthZReq within 3 s"), "{said}");
+    host.stop();
+    let said = chain.request(&asked("/v1.43/info", "")).unwrap_err().to_string();
+    assert!(said.contains("is not to be reached"), "{said}");
+    assert!(Chain::open(&roots, &["disks".to_owned()]).is_err(), "no engine goes on without its guard");
 }
 
 const FILE: &str = r#"

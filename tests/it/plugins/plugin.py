@@ -4,6 +4,7 @@ plugin.py SOCKET FOLDER: what it is told to do wrong is in FOLDER/wrong, one `CA
 FOLDER/calls. Its volumes outlive it, as those of a proper plugin do.
 """
 
+import base64
 import http.server
 import json
 import os
@@ -32,7 +33,7 @@ def place(name):
 
 
 def activate(_):
-    return {"Implements": ["VolumeDriver"]}
+    return {"Implements": ["VolumeDriver", "authz"]}
 
 
 def create(asked):
@@ -97,7 +98,20 @@ def capabilities(_):
     return {"Capabilities": {"Scope": "global"}}
 
 
+def may_ask(asked):
+    body = base64.b64decode(asked.get("RequestBody") or "")
+    allowed = "forbidden" not in asked["RequestUri"] and b"forbidden" not in body
+    return {"Allow": allowed, "Msg": "" if allowed else asked["User"] + " may not do that"}
+
+
+def may_hear(asked):
+    allowed = b"secret" not in base64.b64decode(asked.get("ResponseBody") or "")
+    return {"Allow": allowed, "Msg": "" if allowed else "that is secret"}
+
+
 DO = {
+    "AuthZPlugin.AuthZReq": may_ask,
+    "AuthZPlugin.AuthZRes": may_hear,
     "Plugin.Activate": activate,
     "VolumeDriver.Create": create,
     "VolumeDriver.Remove": remove,

@@ -45,7 +45,7 @@
 //! has of the host, writes a bundle, and has that runtime make the processes.
 //!
 //! Programs of others that speak docker's plugin protocol extend the engine ([`runtime::plugin`]): each command asks them
-//! anew, within bounds; a supervisor never does.
+//! anew, within bounds; a supervisor never does. Some are run by the engine itself ([`runtime::plugin::managed`]).
 //!
 //! Programs beside the container's own, such as hooks, join it from a process with one thread: a command that has several
 //! starts this program once more for each ([`runtime::container::aside`]).
@@ -74,6 +74,7 @@
 //! `cni/OWNER/NETWORK.json`, `volumes/NAME/{volume.json,_data,snapshots}`, `volumes/.trash`, `configs/NAME.json`,
 //! `secrets/{NAME.json,.salt}`,
 //! `stacks/NAME/{journal,journal.1,generations}` (what became of a stack),
+//! `plugins` (the root of another engine, whose containers are plugins; and `records/ID.json`, `data/ID`),
 //! `skeleton` (the layer below all images). Below the volatile root (`/run/stack`), gone at reboot:
 //! `containers/NAME/{status.json,start.json,shim.sock,…}`, `netns/CONTAINER`, `files/CONTAINER` (configs and secrets),
 //! `outside/ID` (bundles), `volumes/NAME.json` (for whom a plugin has mounted it), `locks`. Of a container that goes with its end, `config.json` and `endpoints/CONTAINER.json` are below the volatile

@@ -66,7 +66,16 @@ pub enum Form {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Service {
     Journald,
-    Syslog { address: Address, facility: u8, form: Message },
+    Syslog {
+        address: Address,
+        facility: u8,
+        form: Message,
+    },
+    /// A program of others that speaks docker's plugin protocol, with all that is written for it.
+    Plugin {
+        driver: String,
+        options: BTreeMap<String, String>,
+    },
 }
 
 /// A log server's.
@@ -135,6 +144,11 @@ fn chosen<'a>(
     all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
+/// Whether this driver is none of the engine's own.
+pub fn is_plugin(driver: &str) -> bool {
+    !driver.is_empty() && !DRIVERS.contains(&driver) && !ELSEWHERE.contains(&driver)
+}
+
 /// What is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -199,12 +213,16 @@ impl Reader<'_> {
                 Destination { files: Some(JSON_FILE), ..nothing }
             }
             other => {
-                let message = format!("there is no logging driver `{other}`");
-                let help = did_you_mean(other, DRIVERS.iter().copied());
-                let help = help.unwrap_or_else(|| format!("there are {}", DRIVERS.join(", ")));
-                self.problems.push(Problem { at: At::Driver, message, help: Some(help) });
+                let options = self.options.clone();
+                // What is nearly one of these is hardly the name of a plugin.
+                if let Some(help) = did_you_mean(other, DRIVERS.iter().copied()) {
+                    let message = format!("there is no logging driver `{other}`");
+                    self.problems.push(Problem { at: At::Driver, message, help: Some(help) });
+                }
+                let destination = self.served(Service::Plugin { driver: other.to_owned(), options });
+                // All others are for the plugin to know.
                 self.options = const { &BTreeMap::new() };
-                nothing
+                destination
             }
         }
     }
@@ -455,7 +473,6 @@ mod tests {
     fn what_is_wrong_is_said_with_its_place_and_what_to_do() {
         for (driver, text, expected) in [
             ("jsonfile", "", "Driver there is no logging driver `jsonfile` | did you mean `json-file`?"),
-            ("carrier-pigeon", "", "| there are json-file, local, journald, syslog, none"),
             (
                 "json-file",
                 "max-sise=1m",

@@ -75,6 +75,7 @@ fn log_config(log: &Log, options: &BTreeMap<String, String>) -> Value {
     let driver = match (&log.service, log.files.map(|files| files.form)) {
         (Some(LogService::Journald), _) => "journald",
         (Some(LogService::Syslog(_)), _) => "syslog",
+        (Some(LogService::Plugin { driver, .. }), _) => driver,
         (None, Some(LogForm::Json)) => "json-file",
         (None, Some(LogForm::Local)) => "local",
         (None, None) => "none",

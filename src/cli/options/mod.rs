@@ -543,7 +543,6 @@ mod tests {
             "--network host --network a",
             "-v a:/x --tmpfs /x",
             "--log-opt size",
-            "--log-driver pigeon",
             "--log-driver fluentd",
             "--log-driver local --log-opt labels=a",
         ] {

@@ -9,14 +9,14 @@ use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
 use super::users::{self, Users};
-use super::{declared, drivers, files, filters, hooks, images, names, networks, reload, volumes};
+use super::{declared, drivers, files, filters, hooks, images, logging, names, networks, reload, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, Mount, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Lease, Settings, Store};
 use crate::runtime::init::spec::{self, Device, Namespace};
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
-use crate::runtime::{devices, events, objects, outside, sealed, state, volume};
+use crate::runtime::{devices, events, objects, outside, plugin, sealed, state, volume};
 
 /// What failed with a declared container.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,8 @@ pub enum Error {
     Driver(#[from] drivers::Error),
     #[error(transparent)]
     Volume(#[from] volume::Error),
+    #[error(transparent)]
+    Plugin(#[from] plugin::Error),
     #[error(transparent)]
     Translate(#[from] TranslateError),
     #[error(transparent)]
@@ -226,10 +228,12 @@ pub fn start_under(
     let started = volumes::mount_all(roots, &wanted, id).and_then(|()| {
         hooks::before_start(roots, &wanted)?;
         let start = prepare(roots, &wanted, &found.config)?;
+        logging::begin(roots, &found.config)?;
         hooks::note_start(roots, &wanted)?;
         Ok(container::start(roots, found, &start, supervision, meanwhile)?)
     });
     if started.is_err() {
+        logging::end_or_say(roots, &found.config);
         volumes::release(roots, &wanted, id);
     }
     started?;
@@ -248,8 +252,9 @@ pub fn stop(roots: &Roots, name: &str, how: &container::Stop) -> Result<(), Erro
     Ok(())
 }
 
-/// Has plugins unmount the volumes of a container that has ended.
+/// Has plugins unmount the volumes of a container that has ended, and tells them that it writes no more.
 fn unmount(roots: &Roots, ended: &Container) {
+    logging::end_or_say(roots, &ended.config);
     if let Some(wanted) = declared(ended) {
         volumes::release(roots, &wanted, &ended.config.id);
     }

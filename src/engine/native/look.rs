@@ -12,7 +12,7 @@ use crate::runtime::objects::{self, Kind};
 use crate::runtime::roots::Roots;
 use crate::runtime::volume::driver::LOCAL;
 use crate::runtime::{outside, plugin};
-use crate::spec::Fault;
+use crate::spec::{Fault, logging};
 
 /// Fills in what archives, root file systems and builds read of the host. Returns all that is wrong with them; files of
 /// builds show their own places.
@@ -23,6 +23,7 @@ pub fn look(roots: &Roots, desired: &mut Desired) -> (Vec<Fault>, Vec<builds::Wr
     faults.extend(absent_profiles(desired));
     faults.extend(super::filters::faults(desired));
     faults.extend(contents(roots, desired));
+    faults.extend(absent_log_drivers(roots, desired));
     for (image, place) in desired.images_mut() {
         let name = image.reference.clone();
         let (word, content) = match &mut image.source {
@@ -99,6 +100,17 @@ fn absent_profiles(desired: &Desired) -> Vec<Fault> {
     });
     let wrong = |name: &str| apparmor::check(name).err().map(|error| error.to_string());
     containers.filter_map(|(name, place)| Some(Fault::new(format!("{place}.security_opt"), &wrong(&name)?))).collect()
+}
+
+/// The containers whose logs are for a plugin that this host has not.
+fn absent_log_drivers(roots: &Roots, desired: &Desired) -> Vec<Fault> {
+    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
+        Config::Container(container) => Some((container.logging.driver.as_deref()?, &resource.place)),
+        _ => None,
+    });
+    let containers = containers.filter(|(name, _)| logging::is_plugin(name));
+    let wrong = |name: &str| plugin::find(roots, name).err().map(|error| error.to_string());
+    containers.filter_map(|(name, place)| Some(Fault::new(format!("{place}.logging.driver"), &wrong(name)?))).collect()
 }
 
 /// The containers that ask for a platform which this host can't run.

@@ -31,6 +31,7 @@ mod files;
 mod filters;
 mod hooks;
 mod images;
+mod logging;
 mod look;
 mod lost;
 mod memory;

@@ -40,6 +40,7 @@ pub fn observe(roots: &Roots, stack: Option<&StackName>) -> Result<Observed, Eng
     }
     let containers = container::list(roots).and_then(|all| container::adopt_all(roots, all));
     let containers = containers.map_err(|error| failed("containers", error))?;
+    super::logging::settle(roots, &containers);
     for found in containers.into_iter().filter(|found| of_stack(&found.config.labels)) {
         let Some(mut wanted) = declared(&found) else { continue };
         wanted.userns.get_or_insert_with(|| chosen_users(&found));

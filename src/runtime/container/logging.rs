@@ -72,6 +72,17 @@ pub enum LogForm {
 pub enum LogService {
     Journald,
     Syslog(Syslog),
+    /// Through a pipe that a plugin reads ([`plugin_pipe`]).
+    Plugin {
+        driver: String,
+        options: BTreeMap<String, String>,
+    },
+}
+
+/// Where the lines of this container go to a plugin, below the directory of its logs. Named by the id: plugins know the
+/// pipe by its path, and a container of the same name is another one.
+pub fn plugin_pipe(logs: &Path, config: &Config) -> PathBuf {
+    logs.join(format!("{}.fifo", config.id.get(..12).unwrap_or(&config.id)))
 }
 
 /// A log server, and how it is spoken to.

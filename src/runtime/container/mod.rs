@@ -43,7 +43,9 @@ pub use config::{
     Budget, Checked, Config, Container, Declared, Health, HealthCheck, OnUnhealthy, Phase, ProcessId, Removal, Restart,
     Start, State, Status,
 };
-pub use logging::{Log, LogFiles, LogForm, LogLoss, LogService, Syslog, SyslogAddress, SyslogForm, SyslogTls, tag};
+pub use logging::{
+    Log, LogFiles, LogForm, LogLoss, LogService, Syslog, SyslogAddress, SyslogForm, SyslogTls, plugin_pipe, tag,
+};
 pub(super) use observe::processes_of;
 pub use observe::{Stats, get, list, processes, stats, wait, wait_completed, wait_healthy, written_bytes};
 pub use paths::Paths;

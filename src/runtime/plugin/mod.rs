@@ -17,6 +17,7 @@ use super::roots::Roots;
 pub mod authz;
 mod channel;
 mod discover;
+pub mod log;
 pub mod managed;
 pub mod volume;
 
@@ -26,6 +27,7 @@ use channel::{Channel, Failure};
 
 /// What a plugin may say that it implements.
 pub const VOLUME_DRIVER: &str = "VolumeDriver";
+pub const LOG_DRIVER: &str = "LogDriver";
 pub const AUTHORIZATION: &str = "authz";
 
 /// Where a plugin listens.
@@ -84,6 +86,10 @@ pub enum Error {
     Broken { plugin: String, call: String, reason: String },
     #[error("plugin {plugin} refuses {call}: {said}")]
     Refused { plugin: String, call: String, said: String },
+    #[error(
+        "plugin {plugin} takes logs, which one that this engine runs can't\n  help: run it by itself, with a socket where plugins are looked for"
+    )]
+    Unseen { plugin: String },
     #[error(transparent)]
     Managed(#[from] Box<managed::Error>),
     #[error("plugin {plugin} is no {wanted}: it implements {}\n  help: name another plugin", list_of(has))]

@@ -144,6 +144,40 @@ fn what_an_authorization_plugin_does_not_allow_is_denied_and_so_is_what_it_does_
     assert!(Chain::open(&roots, &["disks".to_owned()]).is_err(), "no engine goes on without its guard");
 }
 
+#[test]
+fn a_plugin_takes_logs_and_is_told_of_their_begin_and_end() {
+    let mut host = Host::new();
+    let file = host.world.file(
+        "stack.yaml",
+        r#"
+name: l
+containers:
+  said:
+    image: "builtin:whoami"
+    command: [id]
+    network_mode: none
+    logging: {driver: disks, options: {colour: green}}
+"#,
+    );
+    host.ok(&["apply", file.to_str().unwrap()]);
+    host.ok(&["wait", "l-said-1"]);
+    let logged = || fs::read_to_string(host.folder().join("logged")).unwrap_or_default();
+    eventually("the plugin has read to the end", || logged().ends_with("/l-said-1 end green\n"));
+    assert!(logged().contains(r"/l-said-1 b'\n\x06stdout\x1a"), "{}", logged());
+    assert!(host.ok(&["logs", "l-said-1"]).starts_with("Uid:\t0"));
+    let calls = || fs::read_to_string(host.folder().join("calls")).unwrap();
+    host.ok(&["plan", file.to_str().unwrap()]);
+    assert!(calls().ends_with("LogDriver.StopLogging\n"), "{}", calls());
+    assert_eq!(host.ok(&["inspect", "l-said-1", "--format", "{{.HostConfig.LogConfig.Type}}"]), "disks\n");
+    host.stop();
+    let said = host.fails(&["start", "l-said-1"]);
+    assert!(said.contains("plugin disks is not to be reached"), "{said}");
+    host.ok(&["destroy", "l"]);
+    let file = host.world.file("other.yaml", "name: l\ncontainers:\n  a: {image: x, logging: {driver: pigeon}}\n");
+    let said = host.fails(&["plan", file.to_str().unwrap()]);
+    assert!(said.contains("other.yaml:3:") && said.contains("no plugin \"pigeon\" is on this host"), "{said}");
+}
+
 const FILE: &str = r#"
 name: p
 containers:

@@ -9,9 +9,11 @@ import http.server
 import json
 import os
 import pathlib
+import select
 import socketserver
 import subprocess
 import sys
+import threading
 import time
 
 SOCKET, FOLDER = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
@@ -33,7 +35,7 @@ def place(name):
 
 
 def activate(_):
-    return {"Implements": ["VolumeDriver", "authz"]}
+    return {"Implements": ["VolumeDriver", "authz", "LogDriver"]}
 
 
 def create(asked):
@@ -109,7 +111,26 @@ def may_hear(asked):
     return {"Allow": allowed, "Msg": "" if allowed else "that is secret"}
 
 
+def start_logging(asked):
+    pipe, info = os.open(asked["File"], os.O_RDONLY | os.O_NONBLOCK), asked["Info"]
+    threading.Thread(target=read_entries, args=(pipe, info), daemon=True).start()
+    return {}
+
+
+def read_entries(pipe, info):
+    os.set_blocking(pipe, True)
+    select.select([pipe], [], [])
+    with open(pipe, "rb") as entries, (FOLDER / "logged").open("ab") as logged:
+        while head := entries.read(4):
+            text = entries.read(int.from_bytes(head, "big"))
+            logged.write(info["ContainerName"].encode() + b" " + repr(text).encode() + b"\n")
+            logged.flush()
+        logged.write(info["ContainerName"].encode() + b" end " + info["Config"]["colour"].encode() + b"\n")
+
+
 DO = {
+    "LogDriver.StartLogging": start_logging,
+    "LogDriver.StopLogging": lambda asked: {},
     "AuthZPlugin.AuthZReq": may_ask,
     "AuthZPlugin.AuthZRes": may_hear,
     "Plugin.Activate": activate,

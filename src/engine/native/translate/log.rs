@@ -32,7 +32,11 @@ fn of_files(files: Files) -> LogFiles {
 }
 
 fn of_service(service: Service) -> LogService {
-    let Service::Syslog { address, facility, form } = service else { return LogService::Journald };
+    let (address, facility, form) = match service {
+        Service::Syslog { address, facility, form } => (address, facility, form),
+        Service::Journald => return LogService::Journald,
+        Service::Plugin { driver, options } => return LogService::Plugin { driver, options },
+    };
     let address = match address {
         Address::Local => SyslogAddress::Local,
         Address::Udp(server) => SyslogAddress::Udp(server),

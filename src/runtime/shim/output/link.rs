@@ -1,13 +1,15 @@
 //! The way to a service that takes messages: connected to without waiting, and again when it was lost.
 
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::PollFlags;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, Shutdown, SockFlag, SockType, SockaddrStorage, UnixAddr, connect,
     getsockopt, recv, send, sendmsg, shutdown, socket, sockopt,
@@ -36,6 +38,8 @@ pub enum Receiver {
     /// Who writes the files in this directory.
     Files(PathBuf),
     Service(LogService),
+    /// Who reads this pipe: a plugin.
+    Pipe(PathBuf),
 }
 
 /// Who is spoken to.
@@ -47,6 +51,7 @@ enum Server {
     Scribe(Box<Desk>),
     /// By a process that speaks TLS to it.
     Tls(Box<Way>),
+    Pipe(PathBuf),
 }
 
 #[derive(Clone)]
@@ -124,13 +129,20 @@ impl Link {
                 Server::Scribe(Box::new(Desk { directory: directory.clone(), config: config.clone() }))
             }
             Receiver::Service(service) => Server::of(service),
+            Receiver::Pipe(path) => Server::Pipe(path.clone()),
         };
         Self { server, takes_files, state: State::Down, heard: Vec::new() }
     }
 
     /// Whether anything is where it is looked for first; of a server on the network nobody knows.
     pub fn is_there(&self) -> Result<(), String> {
-        let Server::Places(places) = &self.server else { return Ok(()) };
+        let places = match &self.server {
+            Server::Places(places) => places,
+            Server::Pipe(path) if !path.exists() => {
+                return Err(format!("there is no pipe {}\n  help: `stack start` makes it", path.display()));
+            }
+            _ => return Ok(()),
+        };
         let paths = places.iter().filter_map(|place| match place {
             Place::Path(path, _) => Some(path),
             Place::Address(..) => None,
@@ -166,6 +178,12 @@ impl Link {
                 Ok(())
             }
             Server::Places(places) => self.try_places(places.clone(), now),
+            // Fails where nobody reads (fifo(7)).
+            Server::Pipe(path) => {
+                let pipe = File::options().write(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
+                self.state = State::Up { socket: pipe.into(), kind: SockType::Stream };
+                Ok(())
+            }
             Server::Host(server, kind) => match server.parse() {
                 Ok(address) => self.try_places(vec![Place::Address(address, *kind)], now),
                 Err(_) => {
@@ -188,7 +206,7 @@ impl Link {
                 Some(addresses) => {
                     let kind = match &self.server {
                         Server::Host(_, kind) => *kind,
-                        Server::Places(_) | Server::Scribe(_) | Server::Tls(_) => SockType::Datagram,
+                        Server::Places(_) | Server::Scribe(_) | Server::Tls(_) | Server::Pipe(_) => SockType::Datagram,
                     };
                     let places = addresses.into_iter().map(|address| Place::Address(address, kind));
                     self.try_places(places.collect(), now)
@@ -291,6 +309,11 @@ impl Link {
 
     /// Reads what it says, until it says that it goes.
     fn has_ended(&mut self, socket: &OwnedFd, kind: SockType) -> bool {
+        if matches!(self.server, Server::Pipe(_)) {
+            let mut pipe = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+            let looked = poll(&mut pipe, PollTimeout::ZERO);
+            return looked.is_ok() && pipe[0].revents().is_some_and(|seen| seen.contains(PollFlags::POLLERR));
+        }
         let mut piece = [0; 1024];
         // One that never stops talking is listened to again when it is its turn.
         for _ in 0..MOST_HEARD / piece.len() {
@@ -341,7 +364,10 @@ impl Link {
     pub fn send(&mut self, message: &[u8]) -> io::Result<Sent> {
         let State::Up { socket, kind } = &self.state else { return Ok(Sent::Later) };
         let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-        let mut sent = send(socket.as_raw_fd(), message, flags);
+        let mut sent = match self.server {
+            Server::Pipe(_) => nix::unistd::write(socket, message),
+            _ => send(socket.as_raw_fd(), message, flags),
+        };
         let is_datagram = *kind == SockType::Datagram;
         let is_lossy = is_datagram && matches!(self.server, Server::Host(..));
         if is_lossy && sent.is_err() {

@@ -8,6 +8,7 @@ use super::link::Receiver;
 use super::scribe;
 use crate::runtime::container::logs::form::Piece;
 use crate::runtime::container::{Config, LogService, Syslog, SyslogForm, tag};
+use crate::runtime::varint;
 
 /// Severities (RFC 5424 section 6.2.1) of standard output and of error.
 const SEVERITIES: [u8; 2] = [6, 3];
@@ -20,6 +21,8 @@ pub enum Form {
     Syslog(Header),
     /// For who writes the files.
     Frames,
+    /// For a plugin.
+    Entries,
 }
 
 /// What messages to a log server begin with.
@@ -36,6 +39,7 @@ impl Form {
         let tag = tag(config.log.tag.as_deref().unwrap_or(DEFAULT_TAG), config);
         match receiver {
             Receiver::Files(_) => Self::Frames,
+            Receiver::Pipe(_) | Receiver::Service(LogService::Plugin { .. }) => Self::Entries,
             Receiver::Service(LogService::Journald) => Self::Journald(fields(config, &tag)),
             Receiver::Service(LogService::Syslog(syslog)) => {
                 Self::Syslog(Header { syslog: syslog.clone(), tag, host, process })
@@ -48,6 +52,7 @@ impl Form {
             Self::Journald(fields) => journald(fields, piece),
             Self::Syslog(header) => header.message(piece, &TimeZone::system()),
             Self::Frames => scribe::frame(piece),
+            Self::Entries => entry(piece),
         }
     }
 }
@@ -106,6 +111,29 @@ fn journald(fields: &[u8], piece: Piece<'_>) -> Vec<u8> {
     bytes
 }
 
+/// Docker's `LogEntry` of protocol buffers, its length in four bytes before it: source 1, time in nanoseconds 2, line 3,
+/// whether more of the line follows 4.
+fn entry(piece: Piece<'_>) -> Vec<u8> {
+    const TEXT: u64 = 2;
+    let (text, is_partial) = text_of(piece);
+    let mut bytes = vec![0; 4];
+    let mut field = |number: u64, value: &[u8]| {
+        varint::put(&mut bytes, number << 3 | TEXT);
+        varint::put(&mut bytes, value.len() as u64);
+        bytes.extend_from_slice(value);
+    };
+    field(1, if piece.stream == 0 { b"stdout" } else { b"stderr" });
+    field(3, text);
+    varint::put(&mut bytes, 2 << 3);
+    varint::put(&mut bytes, u64::try_from(piece.time.as_nanosecond()).unwrap_or(0));
+    if is_partial {
+        bytes.extend([4 << 3, 1]);
+    }
+    let length = u32::try_from(bytes.len() - 4).unwrap_or(u32::MAX);
+    bytes[..4].copy_from_slice(&length.to_be_bytes());
+    bytes
+}
+
 fn text_of<'a>(piece: Piece<'a>) -> (&'a [u8], bool) {
     piece.text.strip_suffix(b"\n").map_or((piece.text, true), |text| (text, false))
 }
@@ -160,6 +188,17 @@ mod tests {
         assert_eq!(String::from_utf8(form.message(piece(1, b"oh\n"))), String::from_utf8(expected.to_vec()));
         let partial = String::from_utf8(form.message(piece(0, b"oh"))).unwrap();
         assert!(partial.contains("PRIORITY=6\n") && partial.ends_with("CONTAINER_PARTIAL_MESSAGE=true\nMESSAGE=oh\n"));
+    }
+
+    #[test]
+    fn a_plugin_gets_dockers_entries() {
+        let form = Form::of(&Receiver::Pipe("/x".into()), &config(), "host".into(), 7);
+        let whole = [&[0, 0, 0, 22, 10, 6][..], b"stderr", &[26, 2], b"oh", &[16]].concat();
+        let said = form.message(piece(1, b"oh\n"));
+        assert_eq!(said[..whole.len()], whole);
+        assert_eq!(said.len(), 26);
+        let partial = form.message(piece(0, b"oh"));
+        assert!(partial.len() == 28 && partial.ends_with(&[4 << 3, 1]), "{partial:?}");
     }
 
     #[test]

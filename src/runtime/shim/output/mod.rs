@@ -14,7 +14,7 @@ use self::delivery::Delivery;
 use self::kept::Kept;
 use self::link::Receiver;
 use crate::runtime::container::logs::form::Piece;
-use crate::runtime::container::{Config, LogLoss};
+use crate::runtime::container::{Config, LogLoss, LogService, plugin_pipe};
 
 mod apart;
 mod delivery;
@@ -53,7 +53,11 @@ impl Writer {
         let log = &config.log;
         let kept = if log.buffer.is_none() { Kept::new(directory, config) } else { None };
         let scribe = (log.files.is_some() && kept.is_none()).then(|| Receiver::Files(directory.to_owned()));
-        let receivers = scribe.into_iter().chain(log.service.clone().map(Receiver::Service));
+        let service = log.service.clone().map(|service| match service {
+            LogService::Plugin { .. } => Receiver::Pipe(plugin_pipe(directory, config)),
+            service => Receiver::Service(service),
+        });
+        let receivers = scribe.into_iter().chain(service);
         let deliveries = receivers.map(|receiver| Delivery::new(receiver, config)).collect();
         Self { kept, deliveries, partial: [Vec::new(), Vec::new()] }
     }

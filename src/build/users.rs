@@ -44,7 +44,8 @@ fn numbers(user: &str) -> impl Iterator<Item = u32> {
 fn source(mount: &Mount) -> Option<&Path> {
     match &mount.source {
         MountSource::Bind { source, .. } => Some(source),
-        MountSource::Tmpfs { .. } => None,
+        // Steps of builds mount no images in this way.
+        MountSource::Tmpfs { .. } | MountSource::Image { .. } => None,
     }
 }
 

@@ -23,7 +23,8 @@ fn config(roots: &Roots, wanted: &resource::NetworkConfig) -> Result<NetworkConf
     let is_alone = matches!(&driver, Driver::OnParent(on) if on.parent.is_none());
     let has_addresses = !matches!(driver, Driver::Cni(_));
     let mtu = options::mtu(&wanted.options)?;
-    let options = if driver == Driver::Bridge { BridgeOptions::parse(&wanted.options)? } else { BridgeOptions::default() };
+    let options =
+        if driver == Driver::Bridge { BridgeOptions::parse(&wanted.options)? } else { BridgeOptions::default() };
     options.fits(wanted.internal, mtu.filter(|_| wanted.ipv6))?;
     let four = pool(wanted, Family::V4, [&wanted.subnet, &wanted.ip_range, &wanted.gateway])?;
     let six = pool(wanted, Family::V6, [&wanted.ipv6_subnet, &wanted.ipv6_range, &wanted.ipv6_gateway])?;

@@ -87,8 +87,13 @@ mod tests {
     #[test]
     fn what_is_not_done_is_named_and_what_is_done_is_not() {
         let named = |option: &str| of_security(option).is_some();
-        let done =
-            ["no-new-privileges:true", "seccomp=unconfined", "seccomp=/p.json", "label=disable", "apparmor=docker-default"];
+        let done = [
+            "no-new-privileges:true",
+            "seccomp=unconfined",
+            "seccomp=/p.json",
+            "label=disable",
+            "apparmor=docker-default",
+        ];
         assert!(!done.into_iter().any(named));
         assert!(["label=type:x", "writable-cgroups=true"].into_iter().all(named));
         let network =

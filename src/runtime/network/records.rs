@@ -14,8 +14,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Value, json};
 
 use super::address::{Family, Pool, Range};
-use super::options::BridgeOptions;
 use super::driver::Driver;
+use super::options::BridgeOptions;
 use super::{Error, io_at};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;

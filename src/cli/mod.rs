@@ -16,6 +16,7 @@ mod boot;
 mod build;
 mod completion;
 mod config;
+mod connecting;
 mod containers;
 mod converge;
 mod copy;

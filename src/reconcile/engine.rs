@@ -80,8 +80,8 @@ pub struct Unsupported {
     pub reason: String,
 }
 
-/// What a change costs on an engine of single containers over Linux: limits, labels, restart policy and health check in
-/// place, content of files by a restart, data of volumes never. For engines to use or to refine.
+/// What a change costs on an engine of single containers over Linux: limits, labels, restart policy, health check and
+/// places in networks in place, content of files by a restart, data of volumes never. For engines to use or to refine.
 pub fn linux_change(kind: Kind, field: &str) -> Change {
     const IN_PLACE: [&str; 12] = [
         "labels",
@@ -104,11 +104,17 @@ pub fn linux_change(kind: Kind, field: &str) -> Change {
         Kind::Network => Change::Replace,
         Kind::Volume if first == "labels" || first == "protect" => Change::InPlace,
         Kind::Volume => Change::LosesData,
-        Kind::Container if IN_PLACE.contains(&first) => Change::InPlace,
+        Kind::Container if IN_PLACE.contains(&first) || is_place(field) => Change::InPlace,
         Kind::Container if field.contains(".on_change") => Change::InPlace,
         Kind::Container if first == "bind_contents" || field.ends_with(".content_hash") => Change::Restart,
         Kind::Container => Change::Replace,
     }
+}
+
+/// A container's place in a network: its cable is plugged and unplugged while the program runs. Which number an interface
+/// gets is settled when the first one is made.
+fn is_place(field: &str) -> bool {
+    field.strip_prefix("network.networks.").is_some_and(|rest| !rest.ends_with(".priority"))
 }
 
 /// How far the making of a resource got. `Creating` is durable before the first effect, `Created` after the last.

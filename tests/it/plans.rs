@@ -112,6 +112,69 @@ fn what_the_kernel_can_change_changes_in_place() {
 }
 
 #[test]
+fn a_network_is_joined_and_left_in_place() {
+    let before = stack([("web", on_network(on_network(container(), "front"), "old"))]);
+    let after = stack([("web", on_network(on_network(container(), "front"), "new"))]);
+    let observed = applied(&before);
+    check_plan(
+        &observed,
+        &after,
+        &PlanOptions::default(),
+        &expect![[r#"
+            + network/new          create                                          not found
+            - network/old          remove                                          no longer declared
+            ~ container/web-1      update in place   network shop_new: joined                                       after network/new
+                                                     network shop_old: left
+        "#]],
+    );
+    expect![[r#"
+        0 create network/new
+        1 update container/web-1 <- 0
+        2 remove network/old <- 1
+    "#]]
+    .assert_eq(&steps(&observed, &after, &PlanOptions::default()));
+    // Interfaces are numbered once.
+    let second = with(on_network(container(), "front"), |it| it.networks.get_mut("front").unwrap().priority = 1);
+    check(
+        Some(&stack([("web", on_network(container(), "front"))])),
+        &stack([("web", second)]),
+        &expect![[r#"
+            ± container/web-1      replace           networks.shop_front.priority: 0 -> 1                           stop first
+        "#]],
+    );
+}
+
+/// Two that exchange their addresses can't both be told while they run.
+#[test]
+fn an_address_changes_in_place_unless_another_has_it() {
+    let at = |address: &str| {
+        with(on_network(container(), "back"), |it| {
+            it.networks.get_mut("back").unwrap().ipv4_address = Some(address.parse().unwrap());
+        })
+    };
+    let before = stack([("db", at("10.1.0.5")), ("web", at("10.1.0.6"))]);
+    let free = stack([("db", at("10.1.0.7")), ("web", at("10.1.0.6"))]);
+    check(
+        Some(&before),
+        &free,
+        &expect![[r#"
+            ~ container/db-1       update in place   networks.shop_back.ipv4_address: 10.1.0.5 -> 10.1.0.7
+        "#]],
+    );
+    let exchanged = stack([("db", at("10.1.0.6")), ("web", at("10.1.0.5"))]);
+    let observed = applied(&before);
+    check_plan(
+        &observed,
+        &exchanged,
+        &PlanOptions::default(),
+        &expect![[r#"
+            ± container/db-1       replace           networks.shop_back.ipv4_address: 10.1.0.5 -> 10.1.0.6          stop first, after container/web-1 stopped
+            ± container/web-1      replace           networks.shop_back.ipv4_address: 10.1.0.6 -> 10.1.0.5          stop first, after container/db-1 stopped
+        "#]],
+    );
+}
+
+#[test]
 fn a_new_image_replaces_and_stops_first_for_the_port() {
     let before = stack([("web", with_port(container(), 80))]);
     let after = stack([("web", with_port(image(container(), "nginx:1.28"), 80))]);

@@ -314,8 +314,8 @@ Examples:
   stack events --filter stack=shop --filter event=die --format json
 
 Filters: container, event, image, label, name, network, service, stack, type, volume. Containers: create, start, die, oom,
-kill, stop, pause, unpause, rename, update, destroy, health_status; networks and volumes: create, destroy; images: pull,
-import, tag, untag, delete. The last megabyte or two since the last boot is remembered.";
+kill, stop, pause, unpause, rename, update, destroy, health_status; networks: create, connect, disconnect, destroy;
+volumes: create, destroy; images: pull, import, tag, untag, delete. The last megabyte or two since the last boot is remembered.";
 
 pub const SCHEMA: &str = "\
 Examples:

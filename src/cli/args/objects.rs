@@ -316,6 +316,10 @@ pub enum NetworkCommand {
     Create(NetworkCreate),
     /// Show everything known about networks
     Inspect(InspectOne),
+    /// Connect a container to a network, while it runs or for when it starts
+    Connect(NetworkConnect),
+    /// Disconnect a container from a network
+    Disconnect(NetworkDisconnect),
     /// Remove networks that no container uses
     #[command(visible_alias = "remove")]
     Rm(ObjectNames),
@@ -360,6 +364,37 @@ pub struct NetworkCreate {
     /// Labels, to find it by
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct NetworkConnect {
+    /// The network's name
+    pub network: String,
+    /// The container's name, or the beginning of its id
+    pub container: String,
+    /// Its address there; a free one when absent
+    #[arg(long, value_name = "ADDRESS")]
+    pub ip: Option<String>,
+    /// A further name by which others in the network find it
+    #[arg(long, value_name = "NAME")]
+    pub alias: Vec<String>,
+    /// The network with the highest gives the default route
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, allow_negative_numbers = true)]
+    pub gw_priority: i64,
+    /// Options of its place: `com.docker.network.endpoint.ifname=NAME`
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub driver_opt: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct NetworkDisconnect {
+    /// The network's name
+    pub network: String,
+    /// The container's name, or the beginning of its id
+    pub container: String,
+    /// Also what is left of a container that is not there any more
+    #[arg(short, long)]
+    pub force: bool,
 }
 
 #[derive(Debug, Subcommand)]

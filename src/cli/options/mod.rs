@@ -17,7 +17,7 @@ use crate::spec::{self, units};
 mod mounts;
 mod network;
 
-pub use network::{address, ports, published, range};
+pub use network::{address, ipv4, own_name, ports, published, range};
 use network::{expose, host, network};
 
 /// A flag's value that can't be understood.

@@ -11,7 +11,7 @@ use crate::reconcile::resource::{Endpoint, NetworkMode, Port};
 pub fn network(run: &Run) -> Result<NetworkMode, FlagError> {
     let flags = &run.networking;
     let names: Vec<&str> = flags.network.iter().map(String::as_str).collect();
-    let own = |name: &str| if name == "bridge" { "default".to_owned() } else { name.to_owned() };
+    let own = |name: &str| own_name(name).to_owned();
     let first = Endpoint {
         aliases: flags.network_alias.clone(),
         ipv4_address: flags.ip.as_deref().map(|text| ipv4("--ip", text)).transpose()?,
@@ -53,6 +53,11 @@ pub fn network(run: &Run) -> Result<NetworkMode, FlagError> {
     Ok(mode)
 }
 
+/// The engine's word for the network that docker calls `bridge`.
+pub fn own_name(name: &str) -> &str {
+    if name == "bridge" { "default" } else { name }
+}
+
 /// A flag that says something of the network that only its owner can.
 fn of_network(run: &Run) -> Option<&'static str> {
     let flags = &run.networking;
@@ -67,7 +72,7 @@ fn of_network(run: &Run) -> Option<&'static str> {
     given.into_iter().find(|(_, given)| *given).map(|(flag, _)| flag)
 }
 
-fn ipv4(flag: &'static str, text: &str) -> Result<String, FlagError> {
+pub fn ipv4(flag: &'static str, text: &str) -> Result<String, FlagError> {
     match text.parse::<std::net::Ipv4Addr>() {
         Ok(_) => Ok(text.to_owned()),
         Err(_) => Err(wrong(flag, text, "expected an IPv4 address")),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::translate::{Facts, TranslateError, translate};
 use super::users::{self, Users};
-use super::{declared, drivers, files, filters, hooks, images, logging, names, networks, reload, volumes};
+use super::{declared, drivers, files, filters, hooks, images, logging, names, networks, places, reload, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, Mount, MountSource, NetworkMode, RETIRED_SUFFIX};
 use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Lease, Settings, Store};
@@ -43,6 +43,16 @@ pub enum Error {
     Undeclared(String),
     #[error("{what} of container {name:?}, which does not run\n  help: start that one first")]
     NotRunning { what: &'static str, name: String },
+    #[error(
+        "container {name:?} is in network {network:?} already\n  help: disconnect it first to give it another place there"
+    )]
+    Joined { name: String, network: String },
+    #[error("container {name:?} is not in network {network:?}")]
+    NotJoined { name: String, network: String },
+    #[error(
+        "container {name:?} {mode}, and can't be connected to others or disconnected from that\n  help: make it anew with other networks"
+    )]
+    NoNetworks { name: String, mode: String },
     #[error("the content of {0:?} was lost with the last reboot\n  help: `stack apply` puts it back")]
     ContentLost(String),
     #[error("{name:?}: its owner {uid}:{gid} is not among the ids of the container's user namespace")]
@@ -286,17 +296,7 @@ pub(super) fn prepare(roots: &Roots, wanted: &ContainerConfig, config: &Config) 
         NetworkMode::Host => Ok(networks::of_host(wanted)),
         NetworkMode::Container(name) => {
             let other = container::get(roots, name)?;
-            if !other.is_running() {
-                return Err(Error::NotRunning { what: "the network", name: name.clone() });
-            }
-            let process = other.status.process;
-            let gone = || Error::NotRunning { what: "the network", name: name.clone() };
-            let namespace = File::open(format!("/proc/{}/ns/net", process.pid)).map_err(|_| gone())?;
-            // Its number may have become another process's before the namespace was open.
-            if !process.is_alive() {
-                return Err(gone());
-            }
-            let netns = network::hold(roots, &other.config.name, namespace.as_fd())?;
+            let netns = network::hold(roots, &other.config.name, places::namespace(&other)?.as_fd())?;
             let paths = container::Paths::of(roots, &other.config.name);
             let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
             let (hosts, resolv_conf) = (read(&paths.hosts), read(&paths.resolv_conf));
@@ -354,7 +354,8 @@ pub fn files_of(roots: &Roots, name: &str) -> Result<Tree, Error> {
 
 /// Applies what may change while it runs; `fields` are those that differ.
 pub fn update(roots: &Roots, wanted: &ContainerConfig, fields: &[String]) -> Result<(), Error> {
-    let present = container::get(roots, &wanted.name)?.config;
+    let found = container::get(roots, &wanted.name)?;
+    let present = found.config.clone();
     let Some(image) = Store::open(roots).get(&present.image)? else { return create(roots, wanted) };
     let digest = declared_digest(&present);
     let mut config = config(roots, wanted, &image, BTreeMap::new(), Users::of(&present))?;
@@ -371,6 +372,8 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig, fields: &[String]) -> Res
     config.removal = present.removal;
     config.stdin_once = present.stdin_once;
     config.declared = Declared::new(&ContainerConfig { image_digest: digest, ..wanted.clone() })?;
+    // First: once it is declared to be there, nobody looks whether it is.
+    places::follow(roots, wanted, &found)?;
     reload::reload(roots, wanted, fields)?;
     container::update(roots, &config)?;
     events::record(roots, &container::event(&config, "update"));

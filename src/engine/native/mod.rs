@@ -40,6 +40,7 @@ mod naming;
 mod networks;
 mod observe;
 mod of_image;
+pub mod places;
 mod policy;
 mod protection;
 mod reload;

@@ -170,6 +170,9 @@ impl World {
 
     fn update(&mut self, config: &Config, fields: &[String]) -> Result<(), EngineError> {
         let key = key(config);
+        if let Config::Container(container) = config {
+            self.ingredients(container)?;
+        }
         let held = self.held.get_mut(&key).ok_or_else(|| failed(&key.1, "not found"))?;
         let running = has_process(held.resource.run.as_ref());
         let most = if running { Change::InPlace } else { Change::Restart };

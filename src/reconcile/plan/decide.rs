@@ -13,6 +13,7 @@ use crate::reconcile::resource::{
 use crate::spec::reaction::Reaction;
 
 use super::PlanOptions;
+use super::places::is_contested;
 use super::unhealthy::{is_to_be_recreated, spend, with_history};
 
 /// What happens to the thing itself.
@@ -255,9 +256,11 @@ fn decide_found(
             replaced(id, resource, &found.config, &config, observed, engine).because("unhealthy")
         }
         None => Decision::new(Fate::Keep, &config),
-        Some(Change::InPlace) => Decision::new(Fate::Update, &config),
+        Some(Change::InPlace) if !(moves(&fields) && is_contested(id, &config, observed)) => {
+            Decision::new(Fate::Update, &config)
+        }
         Some(Change::Restart) => Decision::new(Fate::Restart, &config),
-        Some(Change::Replace) => {
+        Some(Change::InPlace | Change::Replace) => {
             let anew = with_digest(&resource.config, observed);
             replaced(id, resource, &found.config, &anew, observed, engine)
         }
@@ -289,6 +292,10 @@ fn reactions(config: &Config, fields: &[FieldChange]) -> BTreeSet<String> {
         Reaction::Recreate | Reaction::Restart | Reaction::None => None,
     });
     words.collect()
+}
+
+fn moves(fields: &[FieldChange]) -> bool {
+    fields.iter().any(|field| field.path.starts_with("network."))
 }
 
 fn replaced(

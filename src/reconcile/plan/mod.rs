@@ -8,6 +8,7 @@ mod build;
 mod decide;
 mod destroy;
 mod graph;
+mod places;
 mod saved;
 mod steps;
 mod text;

@@ -383,7 +383,7 @@ impl Planner<'_> {
     fn port_edges(&mut self) {
         let starting = self.changing_containers();
         for (holder, held) in self.found_containers() {
-            let free = self.graph.first(&holder, &[Do::Stop, Do::Remove]);
+            let free = self.graph.first(&holder, &[Do::Stop, Do::Remove, Do::Update]);
             for (taker, wanted) in starting.iter().filter(|(taker, _)| *taker != holder) {
                 let port = wanted.ports.iter().any(|port| held.ports.iter().any(|other| clash(port, other)));
                 if port || same_address(wanted, &held) {

@@ -176,6 +176,14 @@ fn render_field(field: &FieldChange) -> String {
             _ => format!("{target}: content changed"),
         };
     }
+    if let Some(network) = path.strip_prefix("network.networks.") {
+        match (&field.old, &field.new) {
+            (Value::Null, Value::Object(_)) => return format!("network {network}: joined"),
+            (Value::Object(_), Value::Null) => return format!("network {network}: left"),
+            _ => {}
+        }
+    }
+    let path = path.strip_prefix("network.").unwrap_or(path);
     if HOOKS.contains(&path) {
         return format!("{path}: {} -> {}", commands(&field.old), commands(&field.new));
     }

@@ -9,7 +9,9 @@ pub mod cni;
 mod conntrack;
 pub mod driver;
 mod forwarding;
+mod interfaces;
 pub mod l2;
+mod leaving;
 mod links;
 mod lost;
 pub mod netd;
@@ -42,7 +44,7 @@ pub use address::{Family, Pool, Range, Subnet};
 use driver::{Driver, Looker, WayOut};
 pub use lost::Seen;
 use netlink::Socket;
-pub use place::{create, disconnect, mend, reassert, remove, rename};
+pub use place::{create, disconnect, leave_all_but, mend, reassert, remove, rename};
 pub use ports::{PortHolder, host_ports_free};
 pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, attachments, list};
 use rules::Host;
@@ -483,16 +485,19 @@ fn choose_endpoints(
     others: &[Attachment],
 ) -> Result<BTreeMap<String, Endpoint>, Error> {
     let mut endpoints = BTreeMap::new();
-    for (number, join) in connect.joins.iter().enumerate() {
+    let called = before.endpoints.iter().map(|(name, endpoint)| (name.as_str(), endpoint.interface.as_str()));
+    let networks = connect.joins.iter().map(|join| get(roots, &join.network)).collect::<Result<Vec<_>, _>>()?;
+    let prefixes = networks.iter().map(|network| network.config.options.interface_prefix.as_deref().unwrap_or("eth"));
+    let interfaces = interfaces::names(&connect.joins.iter().zip(prefixes).collect::<Vec<_>>(), &called.collect());
+    for (join, interface) in connect.joins.iter().zip(interfaces) {
         let network = ensure(roots, &get(roots, &join.network)?.config)?;
         let addresses = choose_addresses(&network, join, before, others)?;
-        let prefix = network.config.options.interface_prefix.as_deref().unwrap_or("eth");
         let own = addresses.first().map_or([0x02, 0x42, 0, 0, 0, 2], |address| hardware_address(*address));
         let endpoint = Endpoint {
             addresses,
             link_local: join.link_local.clone(),
             hardware_address: driver::hardware_address(&network, join.hardware_address, own)?,
-            interface: join.interface.clone().unwrap_or_else(|| format!("{prefix}{number}")),
+            interface,
             names: join.names.clone(),
             gateway_priority: join.gateway_priority,
         };

@@ -1,6 +1,8 @@
 //! Where links and rules are made: in the network of the host, or, for an ordinary user, in a network namespace of the
 //! user's own ([`rootless`]).
 
+use std::collections::BTreeSet;
+
 use super::records::NetworkConfig;
 use super::{Error, Network, kernel};
 use crate::runtime::rootless;
@@ -30,6 +32,11 @@ pub fn remove(roots: &Roots, name: &str) -> Result<(), Error> {
 /// Takes everything of the network from a container. Says whether there was anything.
 pub fn disconnect(roots: &Roots, container: &str) -> Result<bool, Error> {
     there(roots, || super::disconnect_there(roots, container))
+}
+
+/// Takes a container out of all networks but these, also where it does not run. Says whether it was in others.
+pub fn leave_all_but(roots: &Roots, container: &str, networks: &BTreeSet<&str>) -> Result<bool, Error> {
+    there(roots, || super::leaving::leave_all_but_there(roots, container, networks))
 }
 
 /// What a container has of the network is another name's from now on; nothing of it changes for the container. One that

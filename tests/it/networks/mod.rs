@@ -1,5 +1,6 @@
 //! Networks of the built program, with real packets, on islands.
 
+mod connecting;
 mod host;
 pub mod names;
 mod options;

@@ -218,6 +218,7 @@ impl Action {
             | Self::Update { id, .. }
             | Self::Repair { id, .. }
             | Self::Remove { id, .. }
+            | Self::Vacate { id, .. }
             | Self::Start { id, .. }
             | Self::Stop { id, .. }
             | Self::Halt { id, .. }
@@ -242,6 +243,10 @@ pub enum Action {
     Repair { id: ResourceId, config: Config },
     /// What is gone already is fine. A container is stopped before, by another step.
     Remove { id: ResourceId, config: Config },
+    /// As [`Action::Remove`] of a container, but what it has of the network is kept for its successor: the namespace, with
+    /// who else lives in it, addresses, names and ports. It counts as half made from then on. `config` is the
+    /// successor's, which has the same name.
+    Vacate { id: ResourceId, config: Box<ContainerConfig> },
     /// What runs already is fine.
     Start { id: ResourceId, name: String },
     /// What does not run, or is gone, is fine. Counts as stopped by hand until started again.

@@ -144,6 +144,77 @@ fn a_network_is_joined_and_left_in_place() {
     );
 }
 
+/// What lives in a container's network stays there when that is made anew, unless another user namespace has another one.
+#[test]
+fn who_lives_in_the_network_of_another_stays_where_that_stays() {
+    let guest = with(container(), |it| it.network_mode = NetworkMode::Service("vpn".into()));
+    let shop = |change: fn(&mut stack::spec::Container)| {
+        stack([("guest", guest.clone()), ("vpn", with(on_network(container(), "front"), change))])
+    };
+    let observed = applied(&shop(|_| ()));
+    let options = PlanOptions::default();
+    check_plan(
+        &observed,
+        &shop(|it| it.image.reference = "nginx:1.28".into()),
+        &options,
+        &expect![[r#"
+        + image/nginx:1.28     pull                                            not found
+        ± container/vpn-1      replace           image: nginx:1.27 -> nginx:1.28                                stop first, after image/nginx:1.28
+    "#]],
+    );
+    let after = shop(|it| drop(it.environment.insert("A".into(), "b".into())));
+    expect![[r#"
+        0 check program of container/vpn-1
+        1 stop container/vpn-1 <- 0
+        2 remove container/vpn-1 <- 1
+        3 create container/vpn-1 <- 0 2
+        4 start container/vpn-1 <- 0 3
+    "#]]
+    .assert_eq(&steps(&observed, &after, &options));
+    check_plan(
+        &observed,
+        &shop(|it| it.privileged = true),
+        &options,
+        &expect![[r#"
+        ~ container/guest-1    restart                                         container/vpn-1 is restarted     after container/vpn-1
+        ± container/vpn-1      replace           privileged: false -> true                                      stop first
+    "#]],
+    );
+    check_plan(
+        &observed,
+        &shop(|it| it.hostname = Some("other".into())),
+        &options,
+        &expect![[r#"
+        ~ container/guest-1    restart                                         container/vpn-1 is restarted     after container/vpn-1
+        ± container/vpn-1      replace           hostname: (none) -> other                                      stop first
+    "#]],
+    );
+    // The namespace went with a container that somebody removed.
+    let mut without = observed.clone();
+    without.resources.remove(&ResourceId::new(Kind::Container, "vpn-1"));
+    check_plan(
+        &without,
+        &shop(|_| ()),
+        &options,
+        &expect![[r#"
+        ~ container/guest-1    restart                                         container/vpn-1 is made anew     after container/vpn-1
+        + container/vpn-1      create                                          not found
+    "#]],
+    );
+    // What was begun is finished.
+    let mut half = observed;
+    container_mut(&mut half, "vpn-1").phase = Phase::Creating;
+    container_mut(&mut half, "vpn-1").run = Some(RunState::Created);
+    check_plan(
+        &half,
+        &shop(|_| ()),
+        &options,
+        &expect![[r#"
+        + container/vpn-1      create                                          half made
+    "#]],
+    );
+}
+
 /// Two that exchange their addresses can't both be told while they run.
 #[test]
 fn an_address_changes_in_place_unless_another_has_it() {
@@ -375,23 +446,20 @@ fn dependents_restart_only_where_they_ask_for_it() {
         Some(&edge("postgres:16")),
         &edge("postgres:17"),
         &expect![[r#"
-        + image/postgres:17     pull                                            not found
-        ± container/db-1        replace           image: postgres:16 -> postgres:17                              stop first, after image/postgres:17
-        ~ container/restarts-1  restart                                         container/db-1 is restarted      after container/db-1
-        ~ container/shares-1    restart                                         container/db-1 is restarted      after container/db-1
-    "#]],
+            + image/postgres:17     pull                                            not found
+            ± container/db-1        replace           image: postgres:16 -> postgres:17                              stop first, after image/postgres:17
+            ~ container/restarts-1  restart                                         container/db-1 is restarted      after container/db-1
+        "#]],
     );
     expect![[r#"
         0 pull image/postgres:17
         1 check program of container/db-1 <- 0
         2 stop container/restarts-1 <- 0 1
-        3 stop container/shares-1 <- 0 1
-        4 stop container/db-1 <- 0 1 (2) (3)
-        5 remove container/db-1 <- 4
-        6 create container/db-1 <- 0 1 5
-        7 start container/db-1 <- 0 1 6
-        8 start container/restarts-1 <- 2 7
-        9 start container/shares-1 <- 3 7
+        3 stop container/db-1 <- 0 1 (2)
+        4 remove container/db-1 <- 3
+        5 create container/db-1 <- 0 1 4
+        6 start container/db-1 <- 0 1 5
+        7 start container/restarts-1 <- 2 6
     "#]]
     .assert_eq(&steps(&applied(&edge("postgres:16")), &edge("postgres:17"), &PlanOptions::default()));
 }

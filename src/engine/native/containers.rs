@@ -11,7 +11,7 @@ use super::translate::{Facts, TranslateError, translate};
 use super::users::{self, Users};
 use super::{declared, drivers, files, filters, hooks, images, logging, names, networks, places, reload, volumes};
 use crate::reconcile::resource::{ContainerConfig, DeviceMapping, Mount, MountSource, NetworkMode, RETIRED_SUFFIX};
-use crate::runtime::container::{self, Config, Container, Declared, Start, Supervision, Tree};
+use crate::runtime::container::{self, Config, Container, Declared, Phase, Removal, Start, Supervision, Tree};
 use crate::runtime::image::{self, Image, Lease, Settings, Store};
 use crate::runtime::init::spec::{self, Device, Namespace};
 use crate::runtime::network::{self, sandbox};
@@ -53,6 +53,10 @@ pub enum Error {
         "container {name:?} {mode}, and can't be connected to others or disconnected from that\n  help: make it anew with other networks"
     )]
     NoNetworks { name: String, mode: String },
+    #[error(
+        "container {0:?} is half made\n  help: `stack apply` of its file makes it, `stack rm` removes what is left of it"
+    )]
+    HalfMade(String),
     #[error("the content of {0:?} was lost with the last reboot\n  help: `stack apply` puts it back")]
     ContentLost(String),
     #[error("{name:?}: its owner {uid}:{gid} is not among the ids of the container's user namespace")]
@@ -229,6 +233,9 @@ pub fn start_under(
     if found.is_running() {
         return Ok(());
     }
+    if found.phase == Phase::Creating {
+        return Err(Error::HalfMade(found.config.name.clone()));
+    }
     let wanted = declared(found).ok_or_else(|| Error::Undeclared(found.config.name.clone()))?;
     let request = &found.config.request;
     files::write(roots, &wanted, request.users, || users::ids_of(&found.config.layers, &found.config.user))?;
@@ -237,7 +244,11 @@ pub fn start_under(
     let id = &found.config.id;
     let started = volumes::mount_all(roots, &wanted, id).and_then(|()| {
         hooks::before_start(roots, &wanted)?;
+        let had_network = sandbox::exists(roots, &wanted.name);
         let start = prepare(roots, &wanted, &found.config)?;
+        if had_network {
+            places::tell_guests(roots, &wanted.name, &start)?;
+        }
         logging::begin(roots, &found.config)?;
         hooks::note_start(roots, &wanted)?;
         Ok(container::start(roots, found, &start, supervision, meanwhile)?)
@@ -373,7 +384,9 @@ pub fn update(roots: &Roots, wanted: &ContainerConfig, fields: &[String]) -> Res
     config.stdin_once = present.stdin_once;
     config.declared = Declared::new(&ContainerConfig { image_digest: digest, ..wanted.clone() })?;
     // First: once it is declared to be there, nobody looks whether it is.
-    places::follow(roots, wanted, &found)?;
+    if declared(&found).is_none_or(|before| before.network != wanted.network) {
+        places::follow(roots, wanted, &found)?;
+    }
     reload::reload(roots, wanted, fields)?;
     container::update(roots, &config)?;
     events::record(roots, &container::event(&config, "update"));
@@ -431,6 +444,28 @@ pub fn remove(roots: &Roots, name: &str, force: bool) -> Result<(), Error> {
     }
     let_go(roots, &name)?;
     Ok(container::remove(roots, &name, force)?)
+}
+
+/// Removes the container, but for its place in networks, which its successor of the same name takes: the namespace with
+/// all that lives in it, addresses, names, and those ports that the successor publishes too.
+pub fn vacate(roots: &Roots, successor: &ContainerConfig) -> Result<(), Error> {
+    let name = &successor.name;
+    let found = match container::get(roots, name) {
+        Err(container::Error::NotFound(_)) => return Ok(()),
+        found => found?,
+    };
+    if found.config.name != *name || found.config.removal != Removal::Nobody {
+        return Ok(());
+    }
+    if found.is_running() {
+        container::stop(roots, name, &container::Stop::at_once())?;
+    }
+    unmount(roots, &found);
+    if network::vacate(roots, name, &networks::ports(successor))? {
+        networks::settle(roots)?;
+    }
+    files::remove(roots, name)?;
+    Ok(container::vacate(roots, name)?)
 }
 
 /// Takes away what only the container has of the network, and its files.

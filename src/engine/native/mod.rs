@@ -245,6 +245,7 @@ fn perform(roots: &Roots, action: &Action, watcher: &dyn Watcher) -> Result<(), 
         Action::Update { id, config, fields } => update(roots, id, config, fields, watcher),
         Action::Repair { id, config } => repair(roots, id, config, watcher),
         Action::Remove { id, config } => remove(roots, id, config, Removal::Trash),
+        Action::Vacate { id, config } => containers::vacate(roots, config).map_err(|error| failed(id, error)),
         Action::Start { id, name } => containers::start(roots, name).map_err(|error| failed(id, error)),
         Action::Stop { id, name } => {
             let stopped = containers::stop(roots, name, &container::Stop::default());

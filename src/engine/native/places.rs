@@ -42,11 +42,19 @@ pub(super) fn namespace(found: &Container) -> Result<File, Error> {
 
 /// The files by which it finds names, and of all that live in its network.
 fn tell_programs(roots: &Roots, name: &str, start: Start) -> Result<(), Error> {
-    write(roots, name, start.clone())?;
+    tell_guests(roots, name, &start)?;
+    write(roots, name, start)
+}
+
+/// The same files of all that live in its network.
+pub(super) fn tell_guests(roots: &Roots, name: &str, start: &Start) -> Result<(), Error> {
     for guest in guests(roots, name)? {
-        let of_guest = containers::start_of(roots, &guest.config)?;
-        let texts = Start { hosts: start.hosts.clone(), resolv_conf: start.resolv_conf.clone(), ..of_guest };
-        write(roots, &guest.config.name, texts)?;
+        let before = containers::start_of(roots, &guest.config)?;
+        let (hosts, resolv_conf) = (start.hosts.clone(), start.resolv_conf.clone());
+        let texts = Start { hosts, resolv_conf, ..before.clone() };
+        if texts != before {
+            write(roots, &guest.config.name, texts)?;
+        }
     }
     Ok(())
 }

@@ -79,15 +79,18 @@ impl Users {
 
 /// Those of a container that is to be made now.
 pub fn allocate(roots: &Roots, wanted: &ContainerConfig, image: &Image, contents: Contents) -> Result<Users, Error> {
-    match container::get(roots, &wanted.name) {
-        Ok(found) => return Ok(Users::of(&found.config)),
-        Err(container::Error::NotFound(_)) => {}
+    let half_made = match container::get(roots, &wanted.name) {
+        Ok(found) if found.phase == container::Phase::Created => return Ok(Users::of(&found.config)),
+        Ok(found) => found.config.request.users,
+        Err(container::Error::NotFound(_)) => None,
         Err(error) => return Err(error.into()),
-    }
+    };
+    // Those that its network namespace belongs to.
+    let kept = half_made.filter(|ids| container::ids::is_held(roots, &wanted.name, *ids));
     match Judge::new(roots).decide(wanted, image, contents)? {
         Decision::Host(why) => Ok(Users::Host { why }),
         Decision::With(other) => Ok(Users::of(&container::get(roots, &other)?.config)),
-        Decision::Own => match container::ids::claim(roots, &wanted.name)? {
+        Decision::Own => match kept.map_or_else(|| container::ids::claim(roots, &wanted.name), |ids| Ok(Some(ids)))? {
             Some(ids) => Ok(Users::Own(ids)),
             None if wanted.userns.is_some() => Err(Error::NoIds),
             None => Ok(Users::Host { why: "no range of ids is left on this host".to_owned() }),

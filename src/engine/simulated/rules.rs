@@ -41,6 +41,7 @@ impl World {
             Action::Update { config, fields, .. } => self.update(config, fields),
             Action::Repair { config, .. } => self.repair(config),
             Action::Remove { config, .. } => self.remove(config),
+            Action::Vacate { config, .. } => self.vacate(&config.name),
             Action::Start { name, .. } => self.start(name),
             Action::Stop { name, .. } => self.stop(name, RunState::Exited { code: 143, by_hand: true }),
             Action::Halt { name, .. } => self.stop(name, RunState::Interrupted),
@@ -219,6 +220,15 @@ impl World {
             self.plugin_answers(&volume.driver, &volume.name)?;
         }
         self.held.remove(&key(config));
+        Ok(())
+    }
+
+    fn vacate(&mut self, name: &str) -> Result<(), EngineError> {
+        let Some(held) = self.held.get_mut(&(Kind::Container, name.to_owned())) else { return Ok(()) };
+        if has_process(held.resource.run.as_ref()) {
+            return Err(failed(name, "it is running"));
+        }
+        (held.resource.phase, held.resource.run) = (Phase::Creating, Some(RunState::Created));
         Ok(())
     }
 

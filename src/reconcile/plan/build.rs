@@ -108,7 +108,9 @@ fn waits_for(id: &ResourceId, graph: &Graph, decisions: &Decisions) -> Vec<Strin
         let Some(other) = action.id().filter(|other| *other != id) else { continue };
         let (text, strength) = match action {
             Action::Wait { condition, .. } => (format!("{other} {}", condition_word(*condition)), true),
-            Action::Stop { .. } | Action::Halt { .. } | Action::Remove { .. } => (format!("{other} stopped"), false),
+            Action::Stop { .. } | Action::Halt { .. } | Action::Remove { .. } | Action::Vacate { .. } => {
+                (format!("{other} stopped"), false)
+            }
             _ if decisions.get(other).is_some_and(Decision::is_change) => (other.to_string(), false),
             _ => continue,
         };

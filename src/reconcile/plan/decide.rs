@@ -13,7 +13,7 @@ use crate::reconcile::resource::{
 use crate::spec::reaction::Reaction;
 
 use super::PlanOptions;
-use super::places::is_contested;
+use super::places::{is_contested, is_kept};
 use super::unhealthy::{is_to_be_recreated, spend, with_history};
 
 /// What happens to the thing itself.
@@ -442,8 +442,10 @@ fn cascade(desired: &Desired, observed: &Observed, decisions: &mut Decisions) {
             if let Some(cause) = held(&found.config, observed).iter().find(replaced) {
                 consequences.push((id.clone(), Fate::Replace { start_first: false }, format!("{cause} is replaced")));
             } else if !restarts(own) && found.run.as_ref().is_some_and(is_live) {
-                let cause = restarts_with(config, resource, &names).into_iter().find(|it| restarted(it, decisions));
-                consequences.extend(cause.map(|cause| (id.clone(), Fate::Restart, format!("{cause} is restarted"))));
+                let cause = restarts_with(resource).find(|it| restarted(it, decisions)).cloned();
+                let cause = cause.map(|cause| format!("{cause} is restarted"));
+                let cause = cause.or_else(|| lost_namespace(config, &names, observed, decisions));
+                consequences.extend(cause.map(|cause| (id.clone(), Fate::Restart, cause)));
             }
         }
         if consequences.is_empty() {
@@ -467,28 +469,50 @@ fn restarts(fate: Fate) -> bool {
     matches!(fate, Fate::Restart | Fate::Replace { .. })
 }
 
-/// Containers whose restart is one of this container, too: `restart: true`, and those whose namespaces it shares.
-fn restarts_with(
+/// Containers whose restart is one of this container, too.
+fn restarts_with(resource: &DesiredResource) -> impl Iterator<Item = &ResourceId> {
+    resource.depends_on.iter().filter(|edge| edge.restart).map(|edge| &edge.on)
+}
+
+/// Why a container that lives in namespaces of others has to be started again: one of them gets another.
+fn lost_namespace(
     config: &ContainerConfig,
-    resource: &DesiredResource,
     names: &BTreeMap<&str, &ResourceId>,
-) -> Vec<ResourceId> {
-    let edges = resource.depends_on.iter().filter(|edge| edge.restart).map(|edge| edge.on.clone());
-    let shared = shared_namespaces(config).into_iter().filter_map(|name| names.get(name).map(|id| (*id).clone()));
-    edges.chain(shared).collect()
+    observed: &Observed,
+    decisions: &Decisions,
+) -> Option<String> {
+    let network = network_owner(config).and_then(|name| names.get(name));
+    let network = network.filter(|owner| !is_kept(owner, observed, decisions));
+    let others = process_owners(config).filter_map(|name| names.get(name));
+    let mut others = others.filter(|owner| decisions.get(**owner).is_some_and(|it| renews(it.fate)));
+    let owner = network.or_else(|| others.next())?;
+    let anew = decisions.get(*owner).is_some_and(|decision| decision.fate == Fate::Create);
+    Some(format!("{owner} is {}", if anew { "made anew" } else { "restarted" }))
+}
+
+/// Its first process is another one afterwards.
+fn renews(fate: Fate) -> bool {
+    restarts(fate) || fate == Fate::Create
 }
 
 /// Names on the engine of the containers whose namespaces this one lives in.
 pub(super) fn shared_namespaces(config: &ContainerConfig) -> Vec<&str> {
-    let network = match &config.network {
+    network_owner(config).into_iter().chain(process_owners(config)).collect()
+}
+
+fn network_owner(config: &ContainerConfig) -> Option<&str> {
+    match &config.network {
         NetworkMode::Container(name) => Some(name.as_str()),
         NetworkMode::Networks(_) | NetworkMode::None | NetworkMode::Host => None,
-    };
-    let others = [&config.pid, &config.ipc].into_iter().filter_map(|mode| match mode {
+    }
+}
+
+/// Of those whose processes or messages it shares.
+fn process_owners(config: &ContainerConfig) -> impl Iterator<Item = &str> {
+    [&config.pid, &config.ipc].into_iter().filter_map(|mode| match mode {
         NamespaceMode::Container(name) => Some(name.as_str()),
         NamespaceMode::Private | NamespaceMode::Host => None,
-    });
-    network.into_iter().chain(others).collect()
+    })
 }
 
 /// Name on the engine → container of the stack.

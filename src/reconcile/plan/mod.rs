@@ -226,7 +226,7 @@ pub fn describe(action: &Action) -> String {
         Action::Create { id, .. } => format!("create {id}"),
         Action::Update { id, .. } => format!("update {id}"),
         Action::Repair { id, .. } => format!("repair {id}"),
-        Action::Remove { id, .. } => format!("remove {id}"),
+        Action::Remove { id, .. } | Action::Vacate { id, .. } => format!("remove {id}"),
         Action::Start { id, .. } => format!("start {id}"),
         Action::Stop { id, .. } | Action::Halt { id, .. } => format!("stop {id}"),
         Action::Rename { id, to, .. } => format!("rename {id} to {to}"),

@@ -12,7 +12,7 @@ use super::decide::{
     Decision, Decisions, Fate, completed, is_live, names, shared_namespaces, uses_network, uses_volume,
 };
 use super::graph::{Do, Graph};
-use super::{PlanOptions, destroy::label_edges};
+use super::{PlanOptions, destroy::label_edges, places};
 use crate::reconcile::desired::{Desired, DesiredResource, Edge, clash};
 use crate::reconcile::engine::{Action, Check, Condition, Health, Observed, RunState};
 use crate::reconcile::resource::{
@@ -136,7 +136,13 @@ impl Planner<'_> {
             Fate::Replace { start_first: true } => self.start_first_nodes(id, config()),
             Fate::Replace { start_first: false } => {
                 self.stop_node(id);
-                self.remove_node(id);
+                match places::successor(id, decision, self.observed, self.decisions) {
+                    Some(config) => {
+                        let action = Action::Vacate { id: id.clone(), config: Box::new(config.clone()) };
+                        self.graph.add(id, Do::Remove, action);
+                    }
+                    None => self.remove_node(id),
+                }
                 self.graph.add(id, Do::Create, Action::Create { id: id.clone(), config: config() });
             }
             Fate::Remove => {

@@ -29,6 +29,11 @@ pub fn claim(roots: &Roots, name: &str) -> Result<Option<IdRange>, Error> {
     Ok(None)
 }
 
+/// Whether a container of this name has the range, be it half made.
+pub fn is_held(roots: &Roots, name: &str, ids: IdRange) -> bool {
+    is_own(roots, ids, name)
+}
+
 /// Undoes [`claim`] for a container that could not be made.
 ///
 /// # Errors

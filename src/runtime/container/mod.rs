@@ -17,6 +17,7 @@ use super::home::{self, Home};
 use super::init::{InitError, spec};
 use super::roots::Roots;
 use super::state::{self, Contention, Lock};
+use super::sys;
 
 mod adopt;
 pub mod aside;
@@ -51,7 +52,7 @@ pub use observe::{Stats, get, list, processes, stats, wait, wait_completed, wait
 pub use paths::Paths;
 pub use probe::{Place, Probe};
 pub use rebind::rebind;
-pub use remove::{Over, over, remove, sweep};
+pub use remove::{Over, over, remove, sweep, vacate};
 pub use start::{Supervision, start};
 pub use stop::{Stop, halt, kill, pause, rename, restart, stop, unpause, update};
 pub use tree::{CopyError, Tree};
@@ -195,6 +196,10 @@ fn make_durable(roots: &Roots, record: &Record) -> Result<(), Error> {
     remove::discard(&paths.making)?;
     make_directories(&paths.making, &["", "upper", "work", "log"])?;
     state::write_json(&paths.making.join("config.json"), record)?;
+    // In the place of one that is half made, at one moment: while there is none of the name, nobody knows what is its.
+    if paths.config.exists() && sys::exchange(&paths.making, &paths.directory).is_ok() {
+        return remove::discard(&paths.making);
+    }
     remove::discard(&paths.directory)?;
     fs::rename(&paths.making, &paths.directory).map_err(io_at(&paths.directory))
 }

@@ -5,9 +5,10 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
+use super::config::Record;
 use super::observe::{self, names_in};
 use super::paths::{GOING, MAKING, TRANSIENT};
-use super::{Config, Error, Paths, ProcessId, State, Stop, get, io_at, lock, stop};
+use super::{Config, Error, Paths, Phase, ProcessId, State, Stop, get, io_at, lock, stop};
 use crate::runtime::events;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
@@ -56,6 +57,37 @@ fn remove_held(roots: &Roots, config: &Config, held: Lock) -> Result<(), Error> 
     super::ids::release(roots, config)?;
     events::record(roots, &super::event(config, "destroy"));
     Ok(held.remove()?)
+}
+
+/// Removes all that is the container's but its name, its ids and its record, which says that it is half made: until it is
+/// made whole or removed. One that is not there, or is half made already, is fine.
+///
+/// # Errors
+/// [`Error::Running`].
+pub fn vacate(roots: &Roots, name: &str) -> Result<(), Error> {
+    let paths = Paths::durable(roots, name);
+    let _held = lock(&paths)?;
+    let Some(record) = observe::read_record(&paths)? else { return Ok(()) };
+    let config = Config { name: name.to_owned(), ..record.config.clone() };
+    if get(roots, name)?.is_running() {
+        return Err(Error::Running(name.to_owned()));
+    }
+    end_supervisor(roots, name)?;
+    super::start::clean(roots, &config)?;
+    if record.phase == Phase::Created {
+        state::write_json(&paths.config, &Record { phase: Phase::Creating, ..record })?;
+        events::record(roots, &super::event(&config, "destroy"));
+    }
+    discard(&paths.run_going)?;
+    match fs::rename(&paths.run, &paths.run_going) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_at(&paths.run)(error)),
+        _ => discard(&paths.run_going)?,
+    }
+    let kept = paths.config.file_name().and_then(|name| name.to_str());
+    for rest in names_in(&paths.directory)?.iter().filter(|rest| Some(rest.as_str()) != kept) {
+        discard(&paths.directory.join(rest))?;
+    }
+    Ok(())
 }
 
 /// The supervisor writes its last word just before it ends; its mount holds the overlay until then.
@@ -132,9 +164,10 @@ fn is_over(roots: &Roots, name: &str) -> bool {
     !supervised && !record.is_attended() && (has_run || !record.maker.is_alive())
 }
 
-/// Removes the directory and all in it. One that is not there is fine.
+/// Removes the directory and all in it, or the file. One that is not there is fine.
 pub(super) fn discard(path: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(state::remove(path)?),
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_at(path)(error)),
         _ => Ok(()),
     }

@@ -80,7 +80,7 @@ pub(super) fn plug(
     endpoint: &Endpoint,
     namespace: &Path,
 ) -> io::Result<()> {
-    let name = cable(roots, attachment.owner(), &network.config.name);
+    let name = cable(roots, attachment.line(), &network.config.name);
     let bridge = links::existing(&network.bridge)?;
     let mut socket = Socket::route()?;
     let wanted = endpoint.interface.clone();

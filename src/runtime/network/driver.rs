@@ -146,7 +146,7 @@ fn leave_new(roots: &Roots, before: &Attachment, known: &[Network], attachment: 
     let names = known.iter().filter(|network| network.is_of_plugins()).map(|network| &network.config.name);
     let namespace = sandbox::path(roots, &attachment.container);
     for name in names.filter(|name| !before.endpoints.contains_key(*name)) {
-        cni::remove(roots, attachment.owner(), name, &namespace).ok();
+        cni::remove(roots, attachment.line(), name, &namespace).ok();
     }
 }
 
@@ -167,10 +167,10 @@ pub(super) fn settle_again(roots: &Roots, attachment: &mut Attachment) -> Result
             continue;
         };
         let namespace = sandbox::path(roots, &attachment.container);
-        if cni::lost(roots, attachment.owner(), &name, &namespace)?.is_none() {
+        if cni::lost(roots, attachment.line(), &name, &namespace)?.is_none() {
             continue;
         }
-        let given = cni::again(roots, cni, attachment.owner(), &name, endpoint, &namespace)?;
+        let given = cni::again(roots, cni, attachment.line(), &name, endpoint, &namespace)?;
         if let (Some(given), Some(endpoint)) = (given, attachment.endpoints.get_mut(&name)) {
             take(endpoint, &given);
         }
@@ -198,7 +198,7 @@ fn join_by_plugins(
 ) -> Result<(), Error> {
     let leads = leader(attachment, known).is_some_and(|network| network.config.name == join.network);
     let ports: Vec<Port> = if leads { attachment.ports.clone() } else { Vec::new() };
-    let owner = attachment.owner().to_owned();
+    let owner = attachment.line().to_owned();
     let namespace = sandbox::path(roots, &attachment.container);
     let Some(endpoint) = attachment.endpoints.get_mut(&join.network) else { return Ok(()) };
     let wish = Wish {
@@ -266,7 +266,7 @@ pub(super) fn unplug(
     let namespace = sandbox::path(roots, &attachment.container);
     match driver {
         Driver::Bridge => {
-            let cable = bridge::cable(roots, attachment.owner(), network);
+            let cable = bridge::cable(roots, attachment.line(), network);
             match haste {
                 Haste::Most => links::remove_at_once(&cable),
                 Haste::None => links::remove(&mut route_socket()?, &cable),
@@ -275,7 +275,7 @@ pub(super) fn unplug(
         }
         Driver::OnParent(_) if !sandbox::exists(roots, &attachment.container) => Ok(()),
         Driver::OnParent(_) => l2::unplug(endpoint, &namespace).map_err(failed()),
-        Driver::Cni(_) => Ok(cni::remove(roots, attachment.owner(), network, &namespace)?),
+        Driver::Cni(_) => Ok(cni::remove(roots, attachment.line(), network, &namespace)?),
     }
 }
 
@@ -283,7 +283,7 @@ pub(super) fn unplug(
 pub(super) fn renamed(roots: &Roots, attachment: &Attachment, new: &str) -> Result<(), Error> {
     let (from, to) = (sandbox::path(roots, &attachment.container), sandbox::path(roots, new));
     for network in known(roots, attachment)?.iter().filter(|network| network.is_of_plugins()) {
-        cni::moved(roots, attachment.owner(), &network.config.name, &from, &to)?;
+        cni::moved(roots, attachment.line(), &network.config.name, &from, &to)?;
     }
     Ok(())
 }
@@ -328,7 +328,7 @@ pub(super) fn lost(
         Driver::Bridge => None,
         Driver::OnParent(_) => l2::lost(endpoint, &namespace).map_err(kernel(format!("look into {name}")))?,
         Driver::Cni(_) if looker == Looker::Guard => None,
-        Driver::Cni(_) => cni::lost(roots, attachment.owner(), name, &namespace)?,
+        Driver::Cni(_) => cni::lost(roots, attachment.line(), name, &namespace)?,
     };
     Ok(said.map(|what| format!("{name}: {what}")))
 }

@@ -105,7 +105,7 @@ impl Seen {
         let network = |name: &String| self.networks.iter().find(|network| network.config.name == *name);
         let is_plugged = |name: &&String| {
             let bridge = network(name).and_then(|network| self.links.get(&network.bridge)).map(|link| link.index);
-            let cable = self.links.get(&cable(&self.roots, attachment.owner(), name));
+            let cable = self.links.get(&cable(&self.roots, attachment.line(), name));
             bridge.is_some() && cable.is_some_and(|link| link.up && link.bridge == bridge)
         };
         let is_bridge = |name: &&String| network(name).is_none_or(Network::is_bridge);

@@ -28,6 +28,7 @@ mod say;
 mod settings;
 mod six;
 mod subnets;
+mod succession;
 #[cfg(test)]
 mod tests;
 mod trial;
@@ -44,7 +45,7 @@ pub use address::{Family, Pool, Range, Subnet};
 use driver::{Driver, Looker, WayOut};
 pub use lost::Seen;
 use netlink::Socket;
-pub use place::{create, disconnect, leave_all_but, mend, reassert, remove, rename};
+pub use place::{create, disconnect, leave_all_but, mend, reassert, remove, rename, vacate};
 pub use ports::{PortHolder, host_ports_free};
 pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, attachments, list};
 use rules::Host;
@@ -426,7 +427,9 @@ pub fn connect(roots: &Roots, connect: &Connect) -> Result<Attachment, Error> {
         attachments(roots)?.into_iter().filter(|other| other.container != connect.container).collect();
     let file = records::attachment_file(roots, &connect.container, connect.transient);
     let mut before: Attachment = state::read_json(&file)?.unwrap_or_default();
-    if !before.container.is_empty() && before.id != connect.id {
+    if before.vacant {
+        place::there(roots, || succession::take_over(roots, connect))?;
+    } else if !before.container.is_empty() && before.id != connect.id {
         // Of another container that had this name, and was not removed to the end.
         place::there(roots, || unplug_all(roots, &connect.container).and_then(|()| forget(roots, &connect.container)))?;
         before = Attachment::default();
@@ -460,6 +463,8 @@ fn connect_there(
         version: records::VERSION,
         container: connect.container.clone(),
         id: connect.id.clone(),
+        line: succession::line(connect, before),
+        vacant: false,
         endpoints: choose_endpoints(roots, connect, before, others)?,
         ports,
         dns: connect.dns.clone(),

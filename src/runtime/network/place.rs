@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::records::NetworkConfig;
-use super::{Error, Network, kernel};
+use super::{Error, Network, Port, kernel};
 use crate::runtime::rootless;
 use crate::runtime::roots::Roots;
 
@@ -37,6 +37,12 @@ pub fn disconnect(roots: &Roots, container: &str) -> Result<bool, Error> {
 /// Takes a container out of all networks but these, also where it does not run. Says whether it was in others.
 pub fn leave_all_but(roots: &Roots, container: &str, networks: &BTreeSet<&str>) -> Result<bool, Error> {
     there(roots, || super::leaving::leave_all_but_there(roots, container, networks))
+}
+
+/// Keeps what a container that goes has of the network for its successor of the same name, of its ports those that are
+/// among these. Says whether there is anything.
+pub fn vacate(roots: &Roots, container: &str, ports: &[Port]) -> Result<bool, Error> {
+    there(roots, || super::succession::vacate_there(roots, container, ports))
 }
 
 /// What a container has of the network is another name's from now on; nothing of it changes for the container. One that

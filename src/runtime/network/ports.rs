@@ -116,14 +116,19 @@ fn process(port: &Port) -> Option<String> {
     Some(format!("process {pid} ({})", name.trim()))
 }
 
+/// Whether one that was chosen is what is wanted.
+pub(super) fn answers(chosen: &Port, wanted: &Port) -> bool {
+    let any = wanted.host_port == 0;
+    Port { host_port: if any { 0 } else { chosen.host_port }, ..chosen.clone() } == *wanted
+}
+
 /// The ports with a number each: what the container had before stays, 0 becomes a free one.
 pub(super) fn choose(wanted: &[Port], before: &[Port], others: &[Attachment]) -> Result<Vec<Port>, Error> {
     let mut chosen: Vec<Port> = Vec::new();
     for port in wanted {
-        let same = |other: &&Port| Port { host_port: port.host_port, ..(*other).clone() } == *port;
-        let kept = before.iter().find(|other| same(other) && !chosen.contains(other)).cloned();
+        let kept = before.iter().find(|other| answers(other, port) && !chosen.contains(other)).cloned();
         let port = match kept {
-            Some(kept) if port.host_port == 0 || port.host_port == kept.host_port => kept,
+            Some(kept) => kept,
             _ if port.host_port == 0 => free(port, &chosen, others)?,
             _ => port.clone(),
         };

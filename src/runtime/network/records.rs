@@ -171,9 +171,15 @@ pub struct Port {
 pub struct Attachment {
     pub version: u32,
     pub container: String,
-    /// What its cables are named after: it stays when the container gets another name.
+    /// Its id: it stays when the container gets another name.
     #[serde(default)]
     pub id: String,
+    /// The id of the first container that had this place, where that is another one: cables are named after it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub line: String,
+    /// The container is gone, and its successor is to have all this.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub vacant: bool,
     /// By network.
     pub endpoints: BTreeMap<String, Endpoint>,
     pub ports: Vec<Port>,
@@ -185,6 +191,11 @@ impl Attachment {
     /// The container's id, or its name where no id is known.
     pub fn owner(&self) -> &str {
         if self.id.is_empty() { &self.container } else { &self.id }
+    }
+
+    /// What its cables are named after.
+    pub fn line(&self) -> &str {
+        if self.line.is_empty() { self.owner() } else { &self.line }
     }
 
     /// The network that gives this family's default route, on which its ports are published too, and the place in it: of

@@ -5,11 +5,13 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::stat::fstat;
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 
 use super::links;
@@ -63,6 +65,21 @@ pub enum Owner {
     New(IdRange),
     /// The one at this path.
     Other(PathBuf),
+}
+
+/// Whether the container's namespace belongs to this one, or is yet to be made.
+pub fn is_of(roots: &Roots, container: &str, owner: &Owner) -> io::Result<bool> {
+    let path = path(roots, container);
+    if !is_namespace(&path) {
+        return Ok(true);
+    }
+    let found = userns::owner_of(File::open(path)?.as_fd())?;
+    let same = |path: &Path| Ok(fs::metadata(path)?.ino() == fstat(&found)?.st_ino);
+    match owner {
+        Owner::Host => same(Path::new("/proc/self/ns/user")),
+        Owner::New(ids) => Ok(userns::has(found.as_fd(), *ids)),
+        Owner::Other(path) => same(path),
+    }
 }
 
 /// Makes the namespace where it is missing, with its loopback up.

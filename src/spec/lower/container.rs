@@ -325,11 +325,12 @@ fn dependencies(f: &mut Fields, container: &mut Container, cx: &mut Context<'_>)
     }
 }
 
-/// Names that other keys refer to; true where Compose restarts the one with the other.
+/// Names that other keys refer to; true where the one is restarted with the other. Compose does that also with who lives
+/// in the other's network: here the network outlives who it belongs to, and the plan says where it does not.
 fn implied(container: &Container) -> Vec<(String, bool)> {
     let mut names = Vec::new();
     if let NetworkMode::Service(name) = &container.network_mode {
-        names.push((name.clone(), true));
+        names.push((name.clone(), false));
     }
     for mode in [&container.pid, &container.ipc, &container.uts, &container.cgroup] {
         if let Some(NamespaceMode::Service(name)) = mode {

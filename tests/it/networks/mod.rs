@@ -2,6 +2,7 @@
 
 mod connecting;
 mod host;
+mod identity;
 pub mod names;
 mod options;
 mod parents;

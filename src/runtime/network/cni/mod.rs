@@ -298,7 +298,7 @@ pub fn sweep(roots: &Roots, cni: &Cni, network: &str) -> Result<(), Error> {
     }
     let valid = live
         .iter()
-        .filter_map(|one| Some(json!({"containerID": one.owner(), "ifname": one.endpoints.get(network)?.interface})));
+        .filter_map(|one| Some(json!({"containerID": one.line(), "ifname": one.endpoints.get(network)?.interface})));
     let valid: Value = valid.collect();
     for part in &list.plugins {
         let mut configuration = told(&list, part, None, None);
@@ -318,7 +318,7 @@ fn undo_dead(roots: &Roots, network: &str) -> Result<Vec<Attachment>, Error> {
     let mut live = records::attachments(roots).map_err(|error| Error::Records(Box::new(error)))?;
     live.retain(|one| one.endpoints.contains_key(network));
     for owner in kept::owners(roots)? {
-        if !live.iter().any(|one| one.owner() == owner) {
+        if !live.iter().any(|one| one.line() == owner) {
             remove(roots, &owner, network, Path::new(""))?;
         }
     }

@@ -160,6 +160,8 @@ mod tests {
             version: 1,
             container: container.into(),
             id: String::new(),
+            line: String::new(),
+            vacant: false,
             endpoints: endpoints.collect(),
             ports: ports.to_vec(),
             dns: vec![],

@@ -34,7 +34,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
@@ -188,7 +188,7 @@ fn look_again(roots: &Roots, stream: &UnixStream) -> io::Result<Vec<String>> {
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut writer = stream;
-    writeln!(writer, "look {}", build()?)?;
+    writeln!(writer, "look {}", build(&roots.program)?)?;
     let mut failures = Vec::new();
     for line in BufReader::new(stream).lines() {
         match line? {
@@ -206,9 +206,9 @@ fn succeed(roots: &Roots, stream: &UnixStream) -> io::Result<UnixStream> {
     UnixStream::connect(socket(roots))
 }
 
-/// Tells the file that this program was started from, from that of any other build.
-fn build() -> io::Result<String> {
-    let file = std::fs::metadata("/proc/self/exe")?;
+/// Tells the file of this program from that of any other build.
+fn build(program: &Path) -> io::Result<String> {
+    let file = std::fs::metadata(program)?;
     Ok(format!("{}:{}:{}:{}", file.dev(), file.ino(), file.mtime(), file.mtime_nsec()))
 }
 

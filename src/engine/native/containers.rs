@@ -308,6 +308,9 @@ pub(super) fn prepare(roots: &Roots, wanted: &ContainerConfig, config: &Config) 
         NetworkMode::Container(name) => {
             let other = container::get(roots, name)?;
             let netns = network::hold(roots, &other.config.name, places::namespace(&other)?.as_fd())?;
+            if places::may_govern(wanted) {
+                network::leave_alone(roots, &other.config.name)?;
+            }
             let paths = container::Paths::of(roots, &other.config.name);
             let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
             let (hosts, resolv_conf) = (read(&paths.hosts), read(&paths.resolv_conf));

@@ -295,6 +295,7 @@ fn repair(roots: &Roots, id: &ResourceId, config: &Config, watcher: &dyn Watcher
         Config::Container(container) => {
             lost::hold_network(roots, container).map_err(|error| failed(id, error))?;
             networks::repair(roots).map_err(|error| failed(id, error))?;
+            places::restore(roots, container).map_err(|error| failed(id, error))?;
             containers::finish_start(roots, container).map_err(|error| failed(id, error))
         }
         Config::Volume(volume) => {

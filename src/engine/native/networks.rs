@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 
 use super::containers::Error;
-use super::drivers;
-use super::naming;
+use super::{drivers, naming, places};
 use crate::reconcile::resource::{self, ContainerConfig, NetworkMode};
 use crate::runtime::container::{self, Config, Removal, Start};
 use crate::runtime::network::driver::Driver;
@@ -140,6 +139,7 @@ pub fn connect(
         dns: wanted.dns.clone(),
         owner,
         transient: config.removal != Removal::Nobody,
+        self_governed: places::is_self_governed(roots, wanted)?,
     };
     let attachment = connect_and_serve(roots, &connect)?;
     let gateway = first_gateway(roots, &attachment);

@@ -45,6 +45,10 @@ pub fn observe(roots: &Roots, stack: Option<&StackName>) -> Result<Observed, Eng
         let Some(mut wanted) = declared(&found) else { continue };
         wanted.userns.get_or_insert_with(|| chosen_users(&found));
         let mut drift = drift(&seen, &of_this_stack, &found, &wanted);
+        if found.is_running() {
+            let edited = super::places::edited(roots, &wanted);
+            drift.extend(edited.map_err(|error| failed(wanted.id(), error))?);
+        }
         if found.is_running() && hooks::are_pending(roots, &wanted) {
             drift.push("post_start has not run to its end".to_owned());
         }

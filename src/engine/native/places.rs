@@ -67,6 +67,54 @@ pub(super) fn guests(roots: &Roots, name: &str) -> Result<Vec<Container>, Error>
     Ok(container::list(roots)?.into_iter().filter(lives_there).collect())
 }
 
+/// Whether the network is the container's own to change: its programs may, or those of another that lives there.
+pub(super) fn is_self_governed(roots: &Roots, wanted: &ContainerConfig) -> Result<bool, Error> {
+    if may_govern(wanted) || !sandbox::exists(roots, &wanted.name) {
+        return Ok(may_govern(wanted));
+    }
+    let guests = guests(roots, &wanted.name)?;
+    Ok(guests.iter().filter_map(declared).any(|guest| may_govern(&guest)))
+}
+
+/// Whether its programs may set addresses, routes and rules.
+pub(super) fn may_govern(wanted: &ContainerConfig) -> bool {
+    let named = |name: &String| {
+        let upper = name.to_ascii_uppercase();
+        matches!(upper.strip_prefix("CAP_").unwrap_or(&upper), "ALL" | "NET_ADMIN")
+    };
+    wanted.privileged || wanted.cap_add.iter().any(named)
+}
+
+/// Which of the files by which it finds names no longer says what it was made with. What a program adds is its own affair,
+/// as is all of it where the network is.
+pub(super) fn edited(roots: &Roots, wanted: &ContainerConfig) -> Result<Vec<String>, Error> {
+    if may_govern(wanted) {
+        return Ok(Vec::new());
+    }
+    let paths = Paths::of(roots, &wanted.name);
+    let start: Start = state::read_json(&paths.start)?.unwrap_or_default();
+    let texts =
+        [("/etc/hosts", &paths.hosts, &start.hosts), ("/etc/resolv.conf", &paths.resolv_conf, &start.resolv_conf)];
+    let lacks = |path: &Path, text: &str| {
+        let found = std::fs::read(path).unwrap_or_default();
+        let found = String::from_utf8_lossy(&found).into_owned();
+        let lines: BTreeSet<&str> = found.lines().collect();
+        !text.lines().all(|line| lines.contains(line))
+    };
+    let own = |target: &str| !wanted.mounts.iter().any(|mount| mount.target == target);
+    let edited = texts.into_iter().filter(|(target, path, text)| own(target) && lacks(path, text));
+    Ok(edited.map(|(target, ..)| format!("{target} edited")).collect())
+}
+
+/// Writes these files as they were.
+pub(super) fn restore(roots: &Roots, wanted: &ContainerConfig) -> Result<(), Error> {
+    if edited(roots, wanted)?.is_empty() {
+        return Ok(());
+    }
+    let start: Start = state::read_json(&Paths::of(roots, &wanted.name).start)?.unwrap_or_default();
+    write(roots, &wanted.name, start)
+}
+
 fn write(roots: &Roots, name: &str, start: Start) -> Result<(), Error> {
     let paths = Paths::of(roots, name);
     for (path, text) in [(&paths.hosts, &start.hosts), (&paths.resolv_conf, &start.resolv_conf)] {
@@ -85,7 +133,7 @@ fn write(roots: &Roots, name: &str, start: Start) -> Result<(), Error> {
 
 /// The very file that the container has mounted, and never empty on the way.
 fn overwrite(path: &Path, text: &str) -> io::Result<()> {
-    let mut file = File::options().write(true).open(path)?;
+    let mut file = File::options().write(true).create(true).truncate(false).open(path)?;
     file.write_all(text.as_bytes())?;
     file.set_len(text.len() as u64)
 }

@@ -72,19 +72,20 @@ pub(super) fn cable(roots: &Roots, owner: &str, network: &str) -> String {
     link_name(roots, &["cable", owner, network])
 }
 
-/// Plugs the container into the network; its cable is made anew if either end is missing.
+/// Plugs the container into the network; its cable is made anew if either end is missing, which it says.
 pub(super) fn plug(
     roots: &Roots,
     attachment: &Attachment,
     network: &Network,
     endpoint: &Endpoint,
     namespace: &Path,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let name = cable(roots, attachment.line(), &network.config.name);
     let bridge = links::existing(&network.bridge)?;
     let mut socket = Socket::route()?;
     let wanted = endpoint.interface.clone();
-    if links::index(&name)?.is_none() || sandbox::inside(namespace, move || links::index(&wanted))?.is_none() {
+    let lacks = links::index(&name)?.is_none() || sandbox::inside(namespace, move || links::index(&wanted))?.is_none();
+    if lacks {
         links::remove(&mut socket, &name)?;
         let file = fs::File::open(namespace)?;
         let address = endpoint.hardware_address;
@@ -99,5 +100,6 @@ pub(super) fn plug(
     }
     let index = links::existing(&name)?;
     links::set_bridge(&mut socket, index, bridge)?;
-    links::set_port(&mut socket, index, !attachment.ports.is_empty(), !network.config.options.talk)
+    links::set_port(&mut socket, index, !attachment.ports.is_empty(), !network.config.options.talk)?;
+    Ok(lacks)
 }

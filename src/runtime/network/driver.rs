@@ -223,14 +223,14 @@ fn take(endpoint: &mut Endpoint, given: &Given) {
     endpoint.hardware_address = given.hardware_address;
 }
 
-/// Makes the container's link, where it is missing.
+/// Makes the container's link, where it is missing, which it says.
 pub(super) fn plug(
     roots: &Roots,
     attachment: &Attachment,
     network: &Network,
     endpoint: &Endpoint,
     namespace: &Path,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     match &network.config.driver {
         Driver::Bridge => {
             let what = format!("network of container {}: join {}", attachment.container, network.config.name);
@@ -238,7 +238,7 @@ pub(super) fn plug(
         }
         Driver::OnParent(on) => l2::plug(network, on, endpoint, namespace),
         // Made before it was written down.
-        Driver::Cni(_) => Ok(()),
+        Driver::Cni(_) => Ok(false),
     }
 }
 

@@ -12,7 +12,7 @@ use super::records::{Attachment, Network, attachments, list};
 use super::rules::Host;
 use super::say::Way;
 use super::{
-    Error, driver, forwarding, judge, kernel, links, netd, nft, place, route_socket, rules, sandbox, table_name,
+    Error, driver, forwarding, inside, judge, kernel, links, netd, nft, place, route_socket, rules, sandbox, table_name,
 };
 use crate::runtime::roots::Roots;
 
@@ -92,10 +92,18 @@ impl Seen {
         }
     }
 
-    /// What is lost of a container's network: its namespace or cables. What names and ports it has are not looked at.
+    /// What is lost of a container's network: its namespace, its cables, or addresses and routes inside. What names and
+    /// ports it has are not looked at.
     pub fn of_container(&self, container: &str) -> Vec<String> {
-        let attachment = self.attachments.iter().find(|attachment| attachment.container == container);
-        attachment.map_or_else(Vec::new, |attachment| self.of_attachment(attachment, Looker::Command))
+        let Some(attachment) = self.attachments.iter().find(|attachment| attachment.container == container) else {
+            return Vec::new();
+        };
+        let lost = self.of_attachment(attachment, Looker::Command);
+        if !lost.is_empty() {
+            return lost;
+        }
+        // One that ends at this moment has lost nothing.
+        inside::lost(&self.roots, &self.networks, attachment).unwrap_or_default()
     }
 
     fn of_attachment(&self, attachment: &Attachment, looker: Looker) -> Vec<String> {

@@ -9,6 +9,7 @@ pub mod cni;
 mod conntrack;
 pub mod driver;
 mod forwarding;
+mod inside;
 mod interfaces;
 pub mod l2;
 mod leaving;
@@ -43,9 +44,10 @@ use std::path::{Path, PathBuf};
 use address::hardware_address;
 pub use address::{Family, Pool, Range, Subnet};
 use driver::{Driver, Looker, WayOut};
+pub use inside::{Ear, listen};
 pub use lost::Seen;
 use netlink::Socket;
-pub use place::{create, disconnect, leave_all_but, mend, reassert, remove, rename, vacate};
+pub use place::{create, disconnect, leave_all_but, leave_alone, mend, reassert, remove, rename, vacate};
 pub use ports::{PortHolder, host_ports_free};
 pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, attachments, list};
 use rules::Host;
@@ -161,6 +163,8 @@ pub struct Connect {
     pub owner: sandbox::Owner,
     /// It goes with its end: nobody wants its place back after a reboot.
     pub transient: bool,
+    /// Its programs, or others that live there, may change the network themselves.
+    pub self_governed: bool,
 }
 
 fn lock(roots: &Roots) -> Result<Lock, Error> {
@@ -468,6 +472,7 @@ fn connect_there(
         endpoints: choose_endpoints(roots, connect, before, others)?,
         ports,
         dns: connect.dns.clone(),
+        self_governed: connect.self_governed,
     };
     unplug_changed(roots, before, &attachment)?;
     driver::settle(roots, connect, before, &mut attachment)?;
@@ -477,7 +482,7 @@ fn connect_there(
     } else if attachment != *before {
         state::write_json(&file, &attachment)?;
     }
-    build(roots, &attachment, &connect.owner)?;
+    build(roots, &attachment, &connect.owner, Extent::All)?;
     apply_rules(roots)?;
     lead_anew(&attachment.container, conntrack::forget_misled(&attachment))?;
     Ok(attachment)
@@ -558,8 +563,22 @@ fn unplug_changed(roots: &Roots, before: &Attachment, after: &Attachment) -> Res
     Ok(())
 }
 
+/// What is put in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extent {
+    All,
+    /// What belongs to cables that are made anew: the rest is as the container's programs want it.
+    Cables,
+}
+
+impl Extent {
+    fn of(attachment: &Attachment) -> Self {
+        if attachment.self_governed { Self::Cables } else { Self::All }
+    }
+}
+
 /// Makes what the kernel lacks of this, in networks that are there.
-fn build(roots: &Roots, attachment: &Attachment, owner: &sandbox::Owner) -> Result<(), Error> {
+fn build(roots: &Roots, attachment: &Attachment, owner: &sandbox::Owner, extent: Extent) -> Result<(), Error> {
     let container = &attachment.container;
     let failed = |what: &str| kernel(format!("network of container {container}: {what}"));
     let namespace = sandbox::ensure(roots, container, owner).map_err(failed("make its namespace"))?;
@@ -569,10 +588,15 @@ fn build(roots: &Roots, attachment: &Attachment, owner: &sandbox::Owner) -> Resu
     for network in &networks {
         let name = &network.config.name;
         let Some(endpoint) = attachment.endpoints.get(name) else { continue };
-        driver::plug(roots, attachment, network, endpoint, &namespace)?;
-        // Addresses of plugins are the plugins' to give.
-        let given = if network.is_of_plugins() { Vec::new() } else { endpoint.addresses.clone() };
-        places.push(Placed::of(network, &Endpoint { addresses: given, ..endpoint.clone() }));
+        let made = driver::plug(roots, attachment, network, endpoint, &namespace)?;
+        if made || extent == Extent::All {
+            // Addresses of plugins are the plugins' to give.
+            let given = if network.is_of_plugins() { Vec::new() } else { endpoint.addresses.clone() };
+            places.push(Placed::of(network, &Endpoint { addresses: given, ..endpoint.clone() }));
+        }
+    }
+    if places.is_empty() && extent == Extent::Cables {
+        return Ok(());
     }
     let ways_out = Family::ALL.map(|family| driver::way_out(attachment, &networks, family));
     sandbox::inside(&namespace, move || address(&places, ways_out)).map_err(failed("set its addresses and routes"))
@@ -722,10 +746,12 @@ fn reassert_there(roots: &Roots) -> Result<(), Error> {
     put_back(roots, Looker::Command)
 }
 
-/// As [`reassert`], but only where something is lost. Says whether there was anything.
-fn mend_there(roots: &Roots) -> Result<bool, Error> {
+/// As [`reassert`], but only where something is lost, of these containers also inside their namespaces. Says whether
+/// there was anything.
+fn mend_there(roots: &Roots, inside: &BTreeSet<String>) -> Result<bool, Error> {
     let _lock = lock(roots)?;
-    let lost = Seen::look(roots)?.has_lost();
+    let seen = Seen::look(roots)?;
+    let lost = seen.has_lost() || inside.iter().any(|container| !seen.of_container(container).is_empty());
     if lost {
         put_back(roots, Looker::Guard)?;
     }
@@ -755,5 +781,5 @@ fn put_back_one(roots: &Roots, attachment: &Attachment, looker: Looker) -> Resul
     if now != *attachment {
         state::write_json(&records::attachment_file(roots, &now.container, false), &now)?;
     }
-    build(roots, &now, &sandbox::Owner::Host)
+    build(roots, &now, &sandbox::Owner::Host, Extent::of(&now))
 }

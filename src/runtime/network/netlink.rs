@@ -291,6 +291,11 @@ pub fn changes_of_links() -> io::Result<OwnedFd> {
     listen(SockProtocol::NetlinkRoute, 0x1 | 0x10 | 0x100)
 }
 
+/// As [`changes_of_links`], also when routes change (`RTMGRP_IPV4_ROUTE`, `RTMGRP_IPV6_ROUTE`).
+pub fn changes_inside() -> io::Result<OwnedFd> {
+    listen(SockProtocol::NetlinkRoute, 0x1 | 0x10 | 0x40 | 0x100 | 0x400)
+}
+
 /// Becomes readable when firewall rules of this namespace change (`NFNLGRP_NFTABLES`, the seventh group).
 pub fn changes_of_rules() -> io::Result<OwnedFd> {
     listen(SockProtocol::NetlinkNetFilter, 1 << 6)
@@ -303,10 +308,15 @@ fn listen(protocol: SockProtocol, groups: u32) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Reads away what has been told; that something was lost for want of room is as good as being told of it.
-pub fn drain(changes: &OwnedFd) {
+/// Reads away what has been told, and says whether there was anything; that something was lost for want of room is as
+/// good as being told of it.
+pub fn drain(changes: &OwnedFd) -> bool {
     let mut bytes = [0; 4096];
-    while matches!(recv(changes.as_raw_fd(), &mut bytes, MsgFlags::empty()), Ok(1..) | Err(nix::Error::ENOBUFS)) {}
+    let mut told = false;
+    while matches!(recv(changes.as_raw_fd(), &mut bytes, MsgFlags::empty()), Ok(1..) | Err(nix::Error::ENOBUFS)) {
+        told = true;
+    }
+    told
 }
 
 #[cfg(test)]

@@ -45,6 +45,11 @@ pub fn vacate(roots: &Roots, container: &str, ports: &[Port]) -> Result<bool, Er
     there(roots, || super::succession::vacate_there(roots, container, ports))
 }
 
+/// From now on a container's network is its programs' to change.
+pub fn leave_alone(roots: &Roots, container: &str) -> Result<(), Error> {
+    there(roots, || super::succession::leave_alone_there(roots, container))
+}
+
 /// What a container has of the network is another name's from now on; nothing of it changes for the container. One that
 /// has nothing is fine.
 pub fn rename(roots: &Roots, container: &str, new: &str) -> Result<(), Error> {
@@ -56,7 +61,8 @@ pub fn reassert(roots: &Roots) -> Result<(), Error> {
     there(roots, || super::reassert_there(roots))
 }
 
-/// As [`reassert`], but only where something is lost. Says whether there was anything.
-pub fn mend(roots: &Roots) -> Result<bool, Error> {
-    there(roots, || super::mend_there(roots))
+/// As [`reassert`], but only where something is lost, of these containers also inside their namespaces. Says whether
+/// there was anything.
+pub fn mend(roots: &Roots, inside: &BTreeSet<String>) -> Result<bool, Error> {
+    there(roots, || super::mend_there(roots, inside))
 }

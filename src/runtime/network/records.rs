@@ -185,6 +185,9 @@ pub struct Attachment {
     pub ports: Vec<Port>,
     /// Name servers to ask for names that are not of a network; the host's when empty.
     pub dns: Vec<String>,
+    /// The container's programs may change its network themselves: what they make of it is left alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub self_governed: bool,
 }
 
 impl Attachment {

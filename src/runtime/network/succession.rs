@@ -39,6 +39,18 @@ pub(super) fn take_over(roots: &Roots, connect: &Connect) -> Result<(), Error> {
     sandbox::remove(roots, container).map_err(failed("remove its namespace"))
 }
 
+/// From now on the container's network is its programs' to change: one of them, or one that lives with them, may.
+pub(super) fn leave_alone_there(roots: &Roots, container: &str) -> Result<(), Error> {
+    let file = records::attachment_file(roots, container, false);
+    let _lock = lock(roots)?;
+    match state::read_json::<Attachment>(&file)? {
+        Some(before) if !before.self_governed => {
+            Ok(state::write_json(&file, &Attachment { self_governed: true, ..before })?)
+        }
+        _ => Ok(()),
+    }
+}
+
 /// What the cables of the container are named after.
 pub(super) fn line(connect: &Connect, before: &Attachment) -> String {
     let line = if before.vacant { before.line() } else { &before.line };

@@ -140,6 +140,7 @@ fn wish(name: &str, networks: &[&str], ports: &[Port]) -> Connect {
         dns: Vec::new(),
         owner: sandbox::Owner::Host,
         transient: false,
+        self_governed: false,
     }
 }
 

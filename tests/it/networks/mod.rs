@@ -1,6 +1,7 @@
 //! Networks of the built program, with real packets, on islands.
 
 mod connecting;
+mod drift;
 mod host;
 mod identity;
 pub mod names;

@@ -272,12 +272,12 @@ pub fn hardware_address(
 }
 
 /// Gives the container its link on the parent; one that is there stays.
-pub fn plug(network: &Network, driver: &OnParent, endpoint: &Endpoint, namespace: &Path) -> Result<(), super::Error> {
+pub fn plug(network: &Network, driver: &OnParent, endpoint: &Endpoint, namespace: &Path) -> Result<bool, super::Error> {
     let failed = |what| failed(&network.config, &network.bridge, what);
     let wanted = endpoint.interface.clone();
     let there = sandbox::inside(namespace, move || links::index(&wanted)).map_err(failed("look into the container"))?;
     if there.is_some() {
-        return Ok(());
+        return Ok(false);
     }
     let parent = links::existing(&network.bridge).map_err(failed("find it"))?;
     let file = File::open(namespace).map_err(failed("open the container's network namespace"))?;
@@ -290,7 +290,8 @@ pub fn plug(network: &Network, driver: &OnParent, endpoint: &Endpoint, namespace
         mtu: network.config.mtu,
     };
     let mut socket = route_socket()?;
-    Ok(kernel::make_link(&mut socket, &link).map_err(failed("make the container's link"))?)
+    kernel::make_link(&mut socket, &link).map_err(failed("make the container's link"))?;
+    Ok(true)
 }
 
 /// Takes the link away; one that is not there is fine.

@@ -162,6 +162,7 @@ mod tests {
             id: String::new(),
             line: String::new(),
             vacant: false,
+            self_governed: false,
             endpoints: endpoints.collect(),
             ports: ports.to_vec(),
             dns: vec![],

@@ -24,6 +24,7 @@ mod display;
 mod doctor;
 mod events;
 mod exec;
+mod exposing;
 mod failure;
 mod filter;
 mod format;

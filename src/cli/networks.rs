@@ -9,7 +9,7 @@ use super::args::{List, NetworkCommand, NetworkCreate, ObjectNames};
 use super::failure::Failure;
 use super::filter::{Filters, is_pattern, name_matches};
 use super::format::{Column, Listing, Row};
-use super::{connecting, inspect, names, options, prune, view};
+use super::{connecting, exposing, inspect, names, options, prune, view};
 use crate::engine::native::{create_network, remove_network};
 use crate::reconcile::resource::{NetworkConfig, label};
 use crate::runtime::network::{self, Network, Range};
@@ -35,6 +35,7 @@ pub fn command(roots: &Roots, command: &NetworkCommand) -> Result<ExitCode, Fail
     match command {
         NetworkCommand::Ls(arguments) => list(roots, arguments),
         NetworkCommand::Create(arguments) => create(roots, arguments),
+        NetworkCommand::Exposure(arguments) => exposing::exposure(roots, arguments),
         NetworkCommand::Connect(arguments) => connecting::connect(roots, arguments),
         NetworkCommand::Disconnect(arguments) => connecting::disconnect(roots, arguments),
         NetworkCommand::Inspect(arguments) => inspect::one_kind(roots, arguments, inspect::Kind::Network),

@@ -316,6 +316,8 @@ pub enum NetworkCommand {
     Create(NetworkCreate),
     /// Show everything known about networks
     Inspect(InspectOne),
+    /// Show what of containers can be reached from where, and what the host's firewall does about it
+    Exposure(NetworkExposure),
     /// Connect a container to a network, while it runs or for when it starts
     Connect(NetworkConnect),
     /// Disconnect a container from a network
@@ -364,6 +366,12 @@ pub struct NetworkCreate {
     /// Labels, to find it by
     #[arg(long, value_name = "KEY=VALUE")]
     pub label: Vec<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct NetworkExposure {
+    #[command(flatten)]
+    pub format: FormatArgument,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -8,6 +8,7 @@ mod bridge;
 pub mod cni;
 mod conntrack;
 pub mod driver;
+mod exposure;
 mod forwarding;
 mod inside;
 mod interfaces;
@@ -33,6 +34,7 @@ mod succession;
 #[cfg(test)]
 mod tests;
 mod trial;
+mod verdict;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -44,6 +46,7 @@ use std::path::{Path, PathBuf};
 use address::hardware_address;
 pub use address::{Family, Pool, Range, Subnet};
 use driver::{Driver, Looker, WayOut};
+pub use exposure::{Exposure, Firewall, exposures};
 pub use inside::{Ear, listen};
 pub use lost::Seen;
 use netlink::Socket;

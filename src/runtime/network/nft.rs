@@ -17,9 +17,9 @@ const NEW_TABLE: u16 = SUBSYSTEM;
 const GET_TABLE: u16 = SUBSYSTEM | 1;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 const NEW_CHAIN: u16 = SUBSYSTEM | 3;
-const GET_CHAIN: u16 = SUBSYSTEM | 4;
+pub(super) const GET_CHAIN: u16 = SUBSYSTEM | 4;
 const NEW_RULE: u16 = SUBSYSTEM | 6;
-const GET_RULE: u16 = SUBSYSTEM | 7;
+pub(super) const GET_RULE: u16 = SUBSYSTEM | 7;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -205,7 +205,7 @@ impl Table {
     }
 }
 
-fn header(family: u8, resource: u16) -> Vec<u8> {
+pub(super) fn header(family: u8, resource: u16) -> Vec<u8> {
     [&[family, 0][..], &resource.to_be_bytes()].concat()
 }
 

@@ -51,12 +51,12 @@ pub fn is_judged(port: &Port) -> bool {
 }
 
 /// Whether packets to it are led to the container by rules.
-fn is_led(port: &Port) -> bool {
+pub fn is_led(port: &Port) -> bool {
     port.host_ip.is_none_or(|address| !address.is_loopback())
 }
 
 /// As the internet protocol numbers them.
-fn protocol_number(word: &str) -> u8 {
+pub fn protocol_number(word: &str) -> u8 {
     match word {
         "udp" => 17,
         "sctp" => 132,

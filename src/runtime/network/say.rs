@@ -30,7 +30,7 @@ pub fn is_there() -> Result<bool, Error> {
         || Socket::netfilter().and_then(|mut socket| nft::others_judge_input(&mut socket)).map_err(failed)?)
 }
 
-fn has_old_table() -> bool {
+pub fn has_old_table() -> bool {
     let has = |path: &&str| fs::read_to_string(path).is_ok_and(|names| names.lines().any(|name| name == "filter"));
     OLD_TABLES.iter().any(has)
 }

@@ -2,6 +2,7 @@
 
 mod connecting;
 mod drift;
+mod exposed;
 mod host;
 mod identity;
 pub mod names;

@@ -157,7 +157,7 @@ pub fn connect(roots: &Roots, found: &Container, network: &str, endpoint: Endpoi
         return Err(Error::Joined { name: found.config.name.clone(), network: network.to_owned() });
     }
     joined.insert(network.to_owned(), endpoint);
-    containers::update(roots, &wanted)?;
+    containers::update(roots, &wanted, &[])?;
     tell(roots, "connect", network, found);
     Ok(())
 }
@@ -171,7 +171,7 @@ pub fn disconnect(roots: &Roots, found: &Container, network: &str) -> Result<(),
     if networks_of(&mut wanted)?.remove(network).is_none() {
         return Err(Error::NotJoined { name: found.config.name.clone(), network: network.to_owned() });
     }
-    containers::update(roots, &wanted)?;
+    containers::update(roots, &wanted, &[])?;
     tell(roots, "disconnect", network, found);
     Ok(())
 }

@@ -36,6 +36,7 @@ mod oci_mounts;
 mod oci_namespaces;
 mod oci_process;
 mod oci_runtime;
+mod other_engines;
 mod outside_runtimes;
 mod plans;
 mod plugins;

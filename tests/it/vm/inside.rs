@@ -5,11 +5,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::assert_in_the_machine;
 use super::boot::persistent;
 use super::machine::SECRET;
+use crate::oci_runtime::Bundle;
 use crate::support::archive::{hex_digest, write_archive};
 use crate::support::{World, eventually, get, leftovers};
 
@@ -254,4 +255,24 @@ fn check_and_clear(world: &World) {
 fn files(directory: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
     entries.flat_map(|path| if path.is_dir() { files(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+#[ignore = "needs the machine"]
+fn disks_are_shared_by_weight_and_limited_by_rate() {
+    assert_in_the_machine();
+    let world = World::new();
+    let disk = fs::metadata("/dev/vdc").unwrap().rdev();
+    let (major, minor) = (nix::sys::stat::major(disk), nix::sys::stat::minor(disk));
+    let bundle = Bundle::new(&world, "exec sleep 1000", |config| {
+        config["linux"]["resources"]["blockIO"] = json!({"weight": 500,
+            "throttleWriteBpsDevice": [{"major": major, "minor": minor, "rate": 1 << 20}]});
+    });
+    bundle.create(&[]);
+    let group = Path::new("/sys/fs/cgroup").join(&bundle.id);
+    assert_eq!(setting(&group, "io.weight"), "default 4950");
+    let rates = setting(&group, "io.max");
+    assert!(rates.starts_with(&format!("{major}:{minor} ")) && rates.contains("wbps=1048576"), "{rates}");
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    bundle.leaves_nothing();
 }

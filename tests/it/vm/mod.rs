@@ -62,6 +62,7 @@ fn other_engines_containers_are_held_in_one_hierarchy() {
         "oci_groups::what_one_version_alone_has_is_refused_by_the_other",
         "oci_groups::limits_change_while_it_runs",
         "oci_groups::devices_open_only_by_a_rule",
+        "vm::inside::disks_are_shared_by_weight_and_limited_by_rate",
         "oci_groups::events_have_all_figures_and_tell_of_memory_that_ran_out",
         "oci_runtime::a_bundle_is_created_started_killed_and_deleted",
         "oci_runtime::one_that_runs_is_deleted_by_force_and_one_that_was_not_started_without",
@@ -122,8 +123,11 @@ fn a_unit_of_systemd_brings_stacks_back_and_ends_them() {
 
 #[test]
 fn systemd_with_version_1_knows_processes_by_their_scope() {
-    let test = ["vm::systemd::with_version_1_processes_are_in_the_scope"];
-    Machine::new().with_hybrid_systemd().boot(&test).ends_well();
+    let tests = [
+        "vm::systemd::with_version_1_processes_are_in_the_scope",
+        "vm::systemd::with_version_1_packets_have_a_class_and_a_priority",
+    ];
+    Machine::new().with_hybrid_systemd().boot(&tests).ends_well();
 }
 
 /// The first round says how long an apply takes; the others are cut at moments that cover all of it.

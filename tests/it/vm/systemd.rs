@@ -188,3 +188,25 @@ fn with_version_1_processes_are_in_the_scope() {
     );
     world.ok(&["rm", "-f", "one"]);
 }
+
+/// Of controllers that hosts of containers hardly have any more.
+#[test]
+#[ignore = "needs the machine"]
+fn with_version_1_packets_have_a_class_and_a_priority() {
+    assert_in_the_machine();
+    let world = World::new();
+    let bundle = Bundle::new(&world, "exec sleep 1000", |config| {
+        config["linux"]["resources"]["network"] =
+            json!({"classID": 0x10_0001, "priorities": [{"name": "lo", "priority": 5}]});
+    });
+    bundle.create(&[]);
+    let setting = |controller: &str, file: &str| {
+        let group = Path::new("/sys/fs/cgroup").join(controller).join(&bundle.id);
+        fs::read_to_string(group.join(file)).unwrap()
+    };
+    assert_eq!(setting("net_cls", "net_cls.classid"), "1048577\n");
+    let priorities = setting("net_prio", "net_prio.ifpriomap");
+    assert!(priorities.lines().any(|line| line == "lo 5"), "{priorities}");
+    bundle.ok(&["delete", "--force", &bundle.id]);
+    bundle.leaves_nothing();
+}

@@ -76,8 +76,10 @@ impl<'a> Told<'a> {
         let mut bytes = [0; 32];
         File::open("/dev/urandom")?.read_exact(&mut bytes)?;
         let told = Self { roots, container, id: bytes.iter().map(|byte| format!("{byte:02x}")).collect() };
+        // As docker writes it: a space behind the program, also where nothing follows.
+        let (program, rest) = words.split_first().map_or(("", &[][..]), |(program, rest)| (program.as_str(), rest));
         for action in ["exec_create", "exec_start"] {
-            told.tell(&told.event(&format!("{action}: {}", words.join(" "))));
+            told.tell(&told.event(&format!("{action}: {program} {}", rest.join(" "))));
         }
         Ok(told)
     }

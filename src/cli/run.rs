@@ -154,9 +154,8 @@ fn linked(roots: &Roots, arguments: &Run, mut wanted: ContainerConfig) -> Result
         let (name, alias) = text.split_once(':').unwrap_or((text, text.trim_start_matches('/')));
         let wrong = |reason: &str| Failure::new(format!("--link {text:?}: {reason}"));
         let other = names::one(roots, name)?;
-        let NetworkMode::Networks(own) = &wanted.network else {
-            return Err(wrong("without a network nobody is reached\n  help: leave --network out, or name one"));
-        };
+        // Who is in no network of its own reaches nobody by a link; docker lets that pass.
+        let NetworkMode::Networks(own) = &wanted.network else { continue };
         if !other.is_running() {
             return Err(wrong("it does not run"));
         }

@@ -165,7 +165,7 @@ fn dockerd_maps_ids_and_shares_namespaces() {
             "sleep",
             "1000",
         ]);
-        let namespaces = "busybox readlink /proc/self/ns/net /proc/self/ns/ipc /proc/self/ns/pid";
+        let namespaces = "for kind in net ipc pid; do busybox readlink /proc/self/ns/$kind; done";
         let names = ["network", "ipc", "pid"].map(|kind| format!("--{kind}=container:web"));
         let names = names.each_ref().map(String::as_str);
         assert_eq!(run(&names, namespaces), docker.ok(&["exec", "web", "sh", "-c", namespaces]));

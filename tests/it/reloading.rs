@@ -91,7 +91,7 @@ fn changed_content_reaches_what_runs_and_the_reaction_is_as_declared() {
         let said = world.fails(1, &["apply"]);
         assert!(said.contains("ended with code 3"), "{said}");
         assert!(world.fails(1, &["apply"]).contains("ended with code 3"));
-        world.ok(&["destroy", "r"]);
+        world.ok(&["destroy"]);
     }
 }
 

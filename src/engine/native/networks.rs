@@ -163,8 +163,13 @@ fn connect_and_serve(roots: &Roots, connect: &Connect) -> Result<Attachment, Err
     let settled = settle(roots);
     let attachment = connected?;
     started?;
-    settled?;
-    Ok(attachment)
+    match settled {
+        Err(Error::Network(network::Error::NotServed { failures })) => {
+            let holder = network::taken_by_others(&attachment.ports);
+            Err(holder.unwrap_or(network::Error::NotServed { failures }).into())
+        }
+        settled => settled.map(|()| attachment),
+    }
 }
 
 /// A container that got another name keeps its place in networks, even where whoever renamed it was killed half way.

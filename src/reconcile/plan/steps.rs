@@ -225,9 +225,14 @@ impl Planner<'_> {
         }
     }
 
-    /// Images, networks and volumes before the containers that use them.
+    /// Images, networks and volumes before the containers that use them, and containers before those that live in their
+    /// namespaces: whose ids these have is settled when they are made.
     fn creation_edges(&mut self) {
+        let names = names(self.desired);
         for (id, config) in self.changing_containers() {
+            for owner in shared_namespaces(&config).into_iter().filter_map(|name| names.get(name)) {
+                self.graph.require(self.graph.get(&id, Do::Create), self.graph.get(owner, Do::Create));
+            }
             let makers = [Do::Create, Do::Update, Do::Repair, Do::Start];
             for (other, needed) in self.desired.resources.iter().filter(|(_, it)| needs(&config, &it.config)) {
                 debug_assert!(matches!(needed.config, Config::Image(_) | Config::Network(_) | Config::Volume(_)));

@@ -51,7 +51,7 @@ pub use inside::{Ear, listen};
 pub use lost::Seen;
 use netlink::Socket;
 pub use place::{create, disconnect, leave_all_but, leave_alone, mend, reassert, remove, rename, vacate};
-pub use ports::{PortHolder, host_ports_free};
+pub use ports::{PortHolder, host_ports_free, taken_by_others};
 pub use records::{Attachment, Endpoint, Network, NetworkConfig, Port, attachments, list};
 use rules::Host;
 use say::Way;

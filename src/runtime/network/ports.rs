@@ -93,6 +93,12 @@ fn listen(address: SocketAddr, protocol: &str) -> io::Result<u16> {
     Ok(UdpSocket::from(socket).local_addr()?.port())
 }
 
+/// The first of these ports on which a process of the host listens, and which one, where that can be told.
+pub fn taken_by_others(ports: &[Port]) -> Option<Error> {
+    let taken = |port: &Port| Some(Error::PortTaken { port: text(port), holder: process(port)? });
+    ports.iter().filter(|port| !is_free(port)).find_map(taken)
+}
+
 /// The process that listens there, found by its socket: /proc/PID/net/tcp gives the inode, /proc/PID/fd who has it.
 fn process(port: &Port) -> Option<String> {
     let inode = ["", "6"].iter().find_map(|family| {

@@ -136,7 +136,9 @@ fn files(roots: &Roots) -> Vec<String> {
         left.extend((!entry.is_dir() && name(&entry) != "users.json").then_some(entry));
     }
     for directory in ["containers", "endpoints", "networks", "images/tmp", "ids", "ids.making", ".stack-users"] {
-        left.extend(entries(&roots.root.join(directory)));
+        // What the engine's own IPv6 addresses begin with is no network's.
+        let is_prefix = |path: &PathBuf| directory == "networks" && name(path) == "prefix";
+        left.extend(entries(&roots.root.join(directory)).into_iter().filter(|path| !is_prefix(path)));
     }
     half_made(&roots.root, &mut left);
     left.into_iter().map(|path| format!("file {}", path.display())).collect()

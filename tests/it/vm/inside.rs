@@ -241,9 +241,9 @@ fn check_and_clear(world: &World) {
         world.ok(&["image", "rm", image]);
     }
     assert_eq!(leftovers(&world.roots, &world.directory), Vec::<String>::new());
-    // Locks, what a store says of itself, the empty files that others are mounted on, and the program that becomes each
-    // container's; nothing of what was made.
-    let constant = [".locks", "lock", "locks", "oci-layout", "skeleton"];
+    // Locks, what a store says of itself, the empty files that others are mounted on, the program that becomes each
+    // container's, and what became of stacks; nothing of what was made.
+    let constant = [".locks", "lock", "locks", "oci-layout", "skeleton", "stacks"];
     let is_constant = |path: &PathBuf| {
         let mut names = path.components().map(|part| part.as_os_str().to_string_lossy());
         names.any(|name| constant.contains(&name.as_ref()) || name.starts_with("launcher-"))

@@ -237,7 +237,11 @@ fn wait_until_ready(child: &mut Child) -> io::Result<()> {
         output.read_to_string(&mut text)?;
     }
     child.wait()?;
-    if text.trim() == READY { Ok(()) } else { Err(io::Error::other(text.trim().to_owned())) }
+    match text.trim() {
+        READY => Ok(()),
+        "" => Err(io::Error::other("it ended without a word, as where another one has its place: try again")),
+        said => Err(io::Error::other(said.to_owned())),
+    }
 }
 
 /// The server's processes. `heir`: they take the place of another build's.

@@ -103,7 +103,8 @@ fn a_profile_that_is_named_holds() {
         refused.contains("stack.yaml:") && refused.contains("AppArmor has no profile \"no-such\" loaded"),
         "{refused}"
     );
-    let refused = world.fails(125, &["run", "--rm", "--security-opt", "apparmor=no-such", "shell", "true"]);
+    let refused =
+        world.fails(125, &["run", "--rm", "--security-opt", "apparmor=no-such", "--network", "none", "shell", "true"]);
     assert!(refused.contains("AppArmor has no profile \"no-such\" loaded"), "{refused}");
     world.ok(&["destroy", "x"]);
     let output = run(&world, &["--privileged", "--security-opt", "apparmor=no-first"], "cat /proc/self/attr/current");

@@ -312,8 +312,7 @@ pub(super) fn prepare(roots: &Roots, wanted: &ContainerConfig, config: &Config) 
                 network::leave_alone(roots, &other.config.name)?;
             }
             let paths = container::Paths::of(roots, &other.config.name);
-            let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap_or_default();
-            let (hosts, resolv_conf) = (read(&paths.hosts), read(&paths.resolv_conf));
+            let (hosts, resolv_conf) = (places::own_file(&paths.hosts), places::own_file(&paths.resolv_conf));
             let hostname = Some(other.config.request.hostname);
             Ok(Start { netns: Some(netns), hostname, hosts, resolv_conf, awaited: None })
         }

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 
@@ -15,6 +15,9 @@ use crate::runtime::events::{self, Event};
 use crate::runtime::network::{self, sandbox};
 use crate::runtime::roots::Roots;
 use crate::runtime::state;
+
+/// How much of a file that a container may write to is looked at, in bytes.
+const MOST_READ: u64 = 4 << 20;
 
 /// Has a container that runs be where it is declared to be. One that does not leaves what it is no longer to be in, and
 /// gets its place in the rest when it starts.
@@ -96,14 +99,21 @@ pub(super) fn edited(roots: &Roots, wanted: &ContainerConfig) -> Result<Vec<Stri
     let texts =
         [("/etc/hosts", &paths.hosts, &start.hosts), ("/etc/resolv.conf", &paths.resolv_conf, &start.resolv_conf)];
     let lacks = |path: &Path, text: &str| {
-        let found = std::fs::read(path).unwrap_or_default();
-        let found = String::from_utf8_lossy(&found).into_owned();
+        let found = own_file(path);
         let lines: BTreeSet<&str> = found.lines().collect();
         !text.lines().all(|line| lines.contains(line))
     };
     let own = |target: &str| !wanted.mounts.iter().any(|mount| mount.target == target);
     let edited = texts.into_iter().filter(|(target, path, text)| own(target) && lacks(path, text));
     Ok(edited.map(|(target, ..)| format!("{target} edited")).collect())
+}
+
+/// What a file says by now that a container may write to, as far as it is looked at: it may be made without end. Nothing
+/// where it can't be read.
+pub(super) fn own_file(path: &Path) -> String {
+    let mut text = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(MOST_READ).read_to_end(&mut text));
+    read.map(|_| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
 }
 
 /// Writes these files as they were.
@@ -204,4 +214,21 @@ fn networks_of(wanted: &mut ContainerConfig) -> Result<&mut BTreeMap<String, End
 fn tell(roots: &Roots, action: &str, network: &str, found: &Container) {
     let event = Event::now(events::Kind::Network, action, network, network);
     events::record(roots, &event.with("container", &found.config.id).with("type", "bridge"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file of 8 TiB could not be read as a whole.
+    #[test]
+    fn of_a_file_without_end_the_beginning_is_read() {
+        let path = std::env::temp_dir().join(format!("stack-hosts-{}", std::process::id()));
+        std::fs::write(&path, "127.0.0.1 localhost\n").unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(8 << 40).unwrap();
+        let found = own_file(&path);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!((found.len() as u64, found.lines().next()), (MOST_READ, Some("127.0.0.1 localhost")));
+        assert_eq!(own_file(&path), "");
+    }
 }

@@ -2,10 +2,11 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::Value;
@@ -15,7 +16,9 @@ use crate::runtime::init::InitError;
 use crate::runtime::sys;
 
 /// How long a call may take; what takes longer is killed.
-const PATIENCE_MS: u16 = 60_000;
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How much of a runtime's words is read, in bytes: the last ones. What it quotes may be a container's.
+const MOST_SAID: u64 = 64 << 10;
 /// What a runtime finds programs of the host by: the engine's own variables are not its.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -100,31 +103,50 @@ impl Call<'_> {
         let mut child = command.spawn().map_err(about)?;
         // The ends of the container's pipes that are not the child's.
         drop(command);
-        let pidfd = sys::pidfd_open(child.id() as i32)?;
-        let in_time = loop {
-            match poll(&mut [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)], PollTimeout::from(PATIENCE_MS)) {
-                Err(nix::Error::EINTR) => {}
-                Err(error) => return Err(io::Error::from(error).into()),
-                Ok(count) => break count > 0,
-            }
-        };
-        if !in_time {
+        let in_time = ends_within(&child, PATIENCE);
+        if !matches!(in_time, Ok(true)) {
             child.kill()?;
         }
         let code = child.wait()?.code();
-        if in_time { Ok(code) } else { Err(Failed(format!("no answer within {} s", PATIENCE_MS / 1000))) }
+        if in_time? { Ok(code) } else { Err(Failed(format!("no answer within {} s", PATIENCE.as_secs()))) }
     }
 
     fn reason(&self, code: Option<i32>, said: &Path) -> Failed {
-        let text = |path: &Path| fs::read(path).map(|text| String::from_utf8_lossy(&text).into_owned());
-        let log = text(self.log).ok().and_then(|log| last_error(&log));
-        let said = || text(said).ok().and_then(|said| last_error(&said));
+        let log = end_of(self.log).ok().and_then(|log| last_error(&log));
+        let said = || end_of(said).ok().and_then(|said| last_error(&said));
         let code = || match code {
             Some(code) => format!("it ended with code {code} and without a word"),
             None => "it was killed".to_owned(),
         };
         Failed(log.or_else(said).unwrap_or_else(code))
     }
+}
+
+/// However often the waiting is interrupted.
+fn ends_within(child: &Child, patience: Duration) -> io::Result<bool> {
+    let until = Instant::now() + patience;
+    let process = sys::pidfd_open(child.id() as i32)?;
+    loop {
+        // Rounded up: not to ask again and again in the last millisecond.
+        let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(process.as_fd(), PollFlags::POLLIN)], left) {
+            Err(nix::Error::EINTR) if Instant::now() < until => {}
+            Err(nix::Error::EINTR) => return Ok(false),
+            Err(error) => return Err(error.into()),
+            Ok(count) => return Ok(count > 0),
+        }
+    }
+}
+
+/// The last of what a file says.
+fn end_of(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(MOST_SAID)))?;
+    let mut text = Vec::new();
+    file.take(MOST_SAID).read_to_end(&mut text)?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
 }
 
 /// The last error of a log of JSON objects, one a line, as each runtime has them; else its last line.
@@ -152,6 +174,28 @@ mod tests {
         let youki = "{\"timestamp\":\"t\",\"level\":\"ERROR\",\"fields\":{\"message\":\"no bundle\"}}\n";
         let of = |text: &str| last_error(text).unwrap_or_default();
         assert_eq!([runc, youki, "one\ntwo\n\n", ""].map(of), ["no cgroup", "no bundle", "two", ""]);
+    }
+
+    /// A file of 8 TiB could not be read as a whole.
+    #[test]
+    fn of_a_log_without_end_the_end_is_read() {
+        let path = std::env::temp_dir().join(format!("stack-said-{}", std::process::id()));
+        let file = File::create(&path).unwrap();
+        std::os::unix::fs::FileExt::write_all_at(&file, b"\nthe last words\n", 8 << 40).unwrap();
+        let said = end_of(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        assert_eq!((said.len() as u64, last_error(&said).as_deref()), (MOST_SAID, Some("the last words")));
+    }
+
+    #[test]
+    fn a_program_has_its_time_however_often_the_waiting_is_interrupted() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let begun = Instant::now();
+        assert!(!ends_within(&child, Duration::from_millis(50)).unwrap());
+        assert!((50..5000).contains(&begun.elapsed().as_millis()));
+        child.kill().unwrap();
+        assert!(ends_within(&child, Duration::from_secs(5)).unwrap());
+        child.wait().unwrap();
     }
 
     #[test]

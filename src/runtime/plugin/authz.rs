@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize, Serializer};
 use super::{AUTHORIZATION, Error, Plugin, activate};
 use crate::runtime::roots::Roots;
 
-/// Longer bodies are not told, as docker has it.
+/// Longer bodies are not told, as docker has it: a request with one is denied, since who is asked would decide about
+/// something else.
 const MOST_BODY: usize = 1 << 20;
 
 /// A request of the API, and later its answer.
@@ -69,6 +70,8 @@ pub enum Denied {
     Said { plugin: String, message: String },
     #[error("authorization denied: {0}")]
     Unanswered(#[from] Error),
+    #[error("authorization denied: a body of {0} bytes is more than a plugin is told, which is {MOST_BODY}")]
+    Untold(usize),
 }
 
 /// The plugins that are asked, in this order.
@@ -92,6 +95,10 @@ impl Chain {
     /// # Errors
     /// [`Denied`].
     pub fn request(&self, exchange: &Exchange) -> Result<(), Denied> {
+        let length = exchange.request_body.len();
+        if length > MOST_BODY && !self.plugins.is_empty() {
+            return Err(Denied::Untold(length));
+        }
         self.plugins.iter().try_for_each(|plugin| ask(plugin, "AuthZPlugin.AuthZReq", exchange))
     }
 

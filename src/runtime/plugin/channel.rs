@@ -4,11 +4,13 @@ use std::fs;
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use nix::fcntl::{OFlag, open};
 use nix::sys::socket::sockopt::SendTimeout;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, setsockopt, socket};
+use nix::sys::stat::Mode;
 use nix::sys::time::{TimeVal, TimeValLike};
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig};
@@ -56,8 +58,8 @@ impl Channel {
             .timeout_connect(Some(CONNECT.min(patience)))
             .timeout_global(Some(patience));
         let (agent, base) = match address {
-            Address::Unix(path) => {
-                let connector = Unix { path: path.clone() };
+            Address::Unix(path) | Address::Own(path) => {
+                let connector = Unix { path: path.clone(), is_own: matches!(address, Address::Own(_)) };
                 (
                     Agent::with_parts(config.build(), connector, DefaultResolver::default()),
                     "http://127.0.0.1".to_owned(),
@@ -130,13 +132,15 @@ fn checked_by(tls: &Tls) -> Result<TlsConfig, String> {
 /// Connects to one socket, whatever the URL says.
 #[derive(Debug)]
 struct Unix {
-    path: std::path::PathBuf,
+    path: PathBuf,
+    is_own: bool,
 }
 
 impl Connector<()> for Unix {
     type Out = Stream;
 
     fn connect(&self, details: &ConnectionDetails<'_>, _: Option<()>) -> Result<Option<Stream>, ureq::Error> {
+        let connect = if self.is_own { connect_own } else { connect };
         let stream = connect(&self.path, rest(&details.timeout))?;
         let buffers = LazyBuffers::new(details.config.input_buffer_size(), details.config.output_buffer_size());
         Ok(Some(Stream { stream, buffers }))
@@ -152,6 +156,13 @@ fn connect(path: &Path, within: Option<Duration>) -> io::Result<UnixStream> {
         Err(nix::Error::EAGAIN) => Err(io::Error::new(io::ErrorKind::ConnectionRefused, "nobody takes the connection")),
         done => Ok(done.map(|()| UnixStream::from(socket))?),
     }
+}
+
+/// As [`connect`], to what is at this path itself: who made it there may have made a link that leads to a socket of the
+/// host.
+pub fn connect_own(path: &Path, within: Option<Duration>) -> io::Result<UnixStream> {
+    let opened = open(path, OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC, Mode::empty())?;
+    connect(&PathBuf::from(format!("/proc/self/fd/{}", opened.as_raw_fd())), within)
 }
 
 #[derive(Debug)]
@@ -201,5 +212,25 @@ impl Transport for Stream {
     /// Connections are not kept.
     fn is_open(&mut self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn a_link_of_a_plugin_leads_to_no_socket_of_the_host() {
+        let folder = std::env::temp_dir().join(format!("stack-link-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (of_host, link) = (folder.join("host"), folder.join("link"));
+        let _listener = UnixListener::bind(&of_host).unwrap();
+        std::os::unix::fs::symlink(&of_host, &link).unwrap();
+        let second = Some(Duration::from_secs(1));
+        assert!(connect(&link, second).is_ok() && connect_own(&of_host, second).is_ok());
+        assert!(connect_own(&link, second).is_err());
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -70,7 +70,7 @@ impl Settings {
 /// [`Error::Absent`], and [`Error::Description`] where a file about it can't be understood.
 pub fn find(roots: &Roots, name: &str) -> Result<Address, Error> {
     if let Some(plugin) = managed::look(roots, name).map_err(Box::new)? {
-        return Ok(Address::Unix(managed::socket(roots, &plugin)));
+        return Ok(Address::Own(managed::socket(roots, &plugin)));
     }
     let fits = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if !name.starts_with(|first: char| first.is_ascii_alphanumeric()) || !name.chars().all(fits) {

@@ -34,6 +34,8 @@ pub const AUTHORIZATION: &str = "authz";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     Unix(PathBuf),
+    /// A socket where a plugin has made it that this engine runs: it can't be a link to another one of the host.
+    Own(PathBuf),
     /// `http://HOST:PORT`, or `https://` with what its certificate is checked by.
     Tcp {
         url: String,
@@ -55,7 +57,7 @@ pub struct Tls {
 impl std::fmt::Display for Address {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Unix(path) => write!(formatter, "{}", path.display()),
+            Self::Unix(path) | Self::Own(path) => write!(formatter, "{}", path.display()),
             Self::Tcp { url, .. } => write!(formatter, "{url}"),
         }
     }
@@ -144,7 +146,7 @@ pub fn activate(roots: &Roots, name: &str, wanted: &'static str) -> Result<Plugi
     let (process, address) = match managed::look(roots, name).map_err(Box::new)? {
         Some(plugin) => {
             let process = managed::ensure(roots, &plugin).map_err(Box::new)?;
-            (Some(process), Address::Unix(managed::socket(roots, &plugin)))
+            (Some(process), Address::Own(managed::socket(roots, &plugin)))
         }
         None => (None, find(roots, name)?),
     };
@@ -203,7 +205,8 @@ fn of(plugin: &str, call: &str, failure: Failure, seconds: u64) -> Error {
     match failure {
         Failure::Unreachable { address, reason } => Error::Unreachable { plugin, address, call, reason },
         Failure::Silent => Error::Silent { plugin, call, seconds },
-        Failure::Broken(reason) => Error::Broken { plugin, call, reason },
+        // A parser quotes what it has met.
+        Failure::Broken(reason) => Error::Broken { plugin, call, reason: harmless(&reason) },
         Failure::Refused(said) => Error::Refused { plugin, call, said },
     }
 }

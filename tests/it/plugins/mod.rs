@@ -129,6 +129,10 @@ fn what_an_authorization_plugin_does_not_allow_is_denied_and_so_is_what_it_does_
         let said = chain.request(&wrong).unwrap_err().to_string();
         assert_eq!(said, "authorization denied by plugin disks: eve may not do that");
     }
+    // What can't be told of can't be hidden behind, either.
+    let long = format!("{{\"a\": \"{}\", \"forbidden\": 1}}", "x".repeat(1 << 20));
+    let said = chain.request(&asked("/v1.43/containers/create", &long)).unwrap_err().to_string();
+    assert!(said.starts_with("authorization denied: a body of "), "{said}");
     chain.response(&answered("{}")).unwrap();
     let said = chain.response(&answered("a secret")).unwrap_err().to_string();
     assert_eq!(said, "authorization denied by plugin disks: that is secret");

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +14,7 @@ use crate::runtime::container::{self, Config, Restart, Start, Supervision};
 use crate::runtime::devices;
 use crate::runtime::image::Store;
 use crate::runtime::init::spec::{self, Limits, Namespace, Request};
+use crate::runtime::plugin::channel::connect_own;
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{self, Contention, Lock};
 
@@ -112,7 +112,9 @@ fn wait(engine: &Roots, plugin: &Managed, socket: &Path, within: Duration) -> Re
     let folder = socket.parent().unwrap_or(Path::new("/"));
     news.add_watch(folder, AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO).map_err(about)?;
     loop {
-        if UnixStream::connect(socket).is_ok() {
+        // Who listens and takes no connections must not keep us for longer, with what is locked.
+        let left = within.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
+        if connect_own(socket, Some(left)).is_ok() {
             return Ok(());
         }
         let found = container::get(engine, plugin.short_id())?;

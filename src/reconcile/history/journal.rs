@@ -13,6 +13,8 @@ use crate::reconcile::resource::{Kind, ResourceId};
 
 /// Of a value that is written down, characters.
 const LONGEST: usize = 200;
+/// Of an error: what it quotes may be a stranger's, and the journal is bounded by its lines.
+const LONGEST_ERROR: usize = 8000;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "line", rename_all = "lowercase")]
@@ -64,7 +66,11 @@ impl Line {
     }
 
     pub fn failed(id: &ResourceId, at_ms: u64, error: &str) -> Self {
-        Self::Ended { at_ms, id: id.clone(), error: Some(error.to_owned()) }
+        Self::Ended { at_ms, id: id.clone(), error: Some(cut(error, LONGEST_ERROR)) }
+    }
+
+    pub fn refused(at_ms: u64, error: &str) -> Self {
+        Self::Refused { at_ms, error: cut(error, LONGEST_ERROR) }
     }
 
     pub fn to_json(&self) -> String {
@@ -135,9 +141,14 @@ fn shortened(value: &Value) -> Value {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     };
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]).into(),
-        None => value.clone(),
+    let short = cut(&text, LONGEST);
+    if short == text { value.clone() } else { short.into() }
+}
+
+fn cut(text: &str, longest: usize) -> String {
+    match text.char_indices().nth(longest) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
     }
 }
 
@@ -240,6 +251,10 @@ mod tests {
         );
         assert_eq!((all.len(), &all[1].changes[0].1), (2, &Fate::Open));
         assert!(Line::begins(&lines[1]) && !Line::begins(&lines[2]));
+        let long = "é".repeat(1 << 20);
+        for line in [Line::failed(&id("a"), 1, &long), Line::refused(1, &long)] {
+            assert!(line.to_json().chars().count() < 2 * LONGEST_ERROR, "an error has its bound");
+        }
     }
 
     #[test]

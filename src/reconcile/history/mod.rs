@@ -125,7 +125,7 @@ pub async fn executed<E: Engine + 'static>(
                 let error = error.to_string();
                 match step.action.id() {
                     Some(id) => scribe.write(&Line::failed(id, now_ms(), &error), false),
-                    None => scribe.write(&Line::Refused { at_ms: now_ms(), error }, false),
+                    None => scribe.write(&Line::refused(now_ms(), &error), false),
                 }
             }
             Event::Started { .. } | Event::Skipped { .. } => {}

@@ -187,10 +187,8 @@ fn render_field(field: &FieldChange) -> String {
     if HOOKS.contains(&path) {
         return format!("{path}: {} -> {}", commands(&field.old), commands(&field.new));
     }
-    if is_confidential(path) {
-        return format!("{path}: (hidden) -> (hidden)");
-    }
-    format!("{path}: {} -> {}", render_value(path, &field.old), render_value(path, &field.new))
+    let [old, new] = [&field.old, &field.new].map(|value| render_value(path, &without_secrets(path, value)));
+    format!("{path}: {old} -> {new}")
 }
 
 const HOOKS: [&str; 3] = ["pre_start", "post_start", "pre_stop"];
@@ -205,13 +203,38 @@ fn commands(hooks: &Value) -> String {
     if commands.is_empty() { "(none)".to_owned() } else { render_value("", &Value::from(commands.join("; "))) }
 }
 
-/// Environment variables and options whose name says that their value is nobody's business.
-fn is_confidential(path: &str) -> bool {
-    let name = path.rsplit('.').next().unwrap_or(path).to_lowercase();
+/// Environment variables and options whose name, or whose value itself, says that they are nobody's business.
+fn is_confidential(path: &str, value: &Value) -> bool {
     let words =
         ["password", "passwd", "secret", "token", "credential", "apikey", "api_key", "private_key", "access_key"];
-    let of_whom = ["environment.", "build.args.", "source.build.args."];
-    of_whom.iter().any(|start| path.starts_with(start)) && words.iter().any(|word| name.contains(word))
+    let of_whom = ["environment.", "build.args.", "source.build.args.", "driver_opts.", "options.", "logging.options."];
+    let Some(name) = of_whom.iter().find_map(|start| path.strip_prefix(start)) else { return false };
+    let name = name.to_lowercase();
+    words.iter().any(|word| name.contains(word)) || value.as_str().is_some_and(holds_password)
+}
+
+/// `postgres://user:password@host`, and `username=…,password=…` as a mount's options are written.
+fn holds_password(text: &str) -> bool {
+    let has_user = |rest: &str| {
+        let place = rest.split(['/', '?', '#', ' ']).next().unwrap_or_default();
+        place.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'))
+    };
+    let is_password = |part: &str| ["password=", "passwd=", "pass="].iter().any(|name| part.trim().starts_with(name));
+    text.split("://").skip(1).any(has_user) || text.split(',').any(is_password)
+}
+
+/// The value with every confidential part replaced.
+fn without_secrets(path: &str, value: &Value) -> Value {
+    match value {
+        Value::Null => Value::Null,
+        Value::Object(all) => {
+            let part =
+                |(key, value): (&String, &Value)| (key.clone(), without_secrets(&format!("{path}.{key}"), value));
+            Value::Object(all.iter().map(part).collect())
+        }
+        _ if is_confidential(path, value) => Value::from("(hidden)"),
+        other => other.clone(),
+    }
 }
 
 /// The entry with every confidential value replaced.
@@ -220,9 +243,9 @@ pub(crate) fn hide_values(entry: &Entry) -> Entry {
     for field in entry.fields.iter_mut().filter(|field| HOOKS.contains(&field.path.as_str())) {
         (field.old, field.new) = (commands(&field.old).into(), commands(&field.new).into());
     }
-    for field in entry.fields.iter_mut().filter(|field| is_confidential(&field.path)) {
-        let hide = |value: &Value| if value.is_null() { Value::Null } else { Value::from("(hidden)") };
-        (field.old, field.new) = (hide(&field.old), hide(&field.new));
+    for field in &mut entry.fields {
+        let [old, new] = [&field.old, &field.new].map(|value| without_secrets(&field.path, value));
+        (field.old, field.new) = (old, new);
     }
     entry
 }
@@ -274,5 +297,35 @@ pub(super) fn check_word(check: &Check) -> String {
         Check::ProgramPresent { container } => format!("program of {}", container.id()),
         Check::NetworkPossible { network } => format!("what network/{} needs of the host", network.name),
         Check::External { kind, name } => format!("external {kind}/{name}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_nobodys_business_is_hidden_wherever_it_is_said() {
+        for (path, value, hidden) in [
+            ("environment.API_TOKEN", "a", true),
+            ("environment.token.of.whom", "a", true),
+            ("environment.DATABASE_URL", "postgres://app:hush@db:5432/app", true),
+            ("environment.HOME_PAGE", "http://web:80/@me", false),
+            ("environment.USER", "password", false),
+            ("logging.options.splunk-token", "a", true),
+            ("driver_opts.o", "addr=nas,username=u,password=hush", true),
+            ("driver_opts.o", "addr=nas,vers=4", false),
+            ("options.parent", "up0", false),
+            ("args.0", "--token=a", false),
+        ] {
+            assert_eq!(without_secrets(path, &value.into()) == "(hidden)", hidden, "{path}: {value}");
+            let field = FieldChange { path: path.to_owned(), old: Value::Null, new: value.into() };
+            assert_eq!(render_field(&field).ends_with("(none) -> (hidden)"), hidden, "{path}: {value}");
+        }
+        let build = json!({"context": "/c", "args": {"VERSION": "1", "NPM_TOKEN": "hush"}});
+        let told = json!({"context": "/c", "args": {"VERSION": "1", "NPM_TOKEN": "(hidden)"}});
+        assert_eq!(without_secrets("source.build", &build), told);
     }
 }

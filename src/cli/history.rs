@@ -17,6 +17,7 @@ use super::{kept, progress, prune, stack_file, view};
 use crate::engine::native::Native;
 use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{Engine, StackName};
+use crate::reconcile::facts;
 use crate::reconcile::history::generation::{self, Generation};
 use crate::reconcile::history::journal::{Change, Fate, Round, rounds};
 use crate::reconcile::history::{Author, Memory};
@@ -41,8 +42,9 @@ pub fn author(command: &str, file: Option<&Path>) -> Author {
 
 /// What the git repository around this file stands at: its files as they are (gitrepository-layout(5)), no program is asked.
 fn commit_of(file: &Path) -> Option<String> {
-    let is_commit = |text: &str| text.len() >= 40 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let read = |path: PathBuf| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
+    let is_commit = |text: &str| matches!(text.len(), 40 | 64) && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    // Above the file are directories of others, such as /tmp: what is there may be a pipe, or without end.
+    let read = |path: PathBuf| Some(facts::text(&path).ok()??.trim().to_owned());
     let place = file.ancestors().skip(1).map(|above| above.join(".git")).find(|place| place.exists())?;
     // A further working tree has a file there, which names its own directory.
     let own = match read(place.clone()) {
@@ -361,6 +363,13 @@ mod tests {
         assert_eq!(commit_of(&file), Some(two));
         std::fs::write(git.join("HEAD"), format!("{one}\n")).unwrap();
         assert_eq!(commit_of(&file), Some(one));
+        // One of somebody else, which nobody writes to, and one without end.
+        std::fs::remove_file(git.join("HEAD")).unwrap();
+        nix::unistd::mkfifo(&git.join("HEAD"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(commit_of(&file), None);
+        std::fs::remove_file(git.join("HEAD")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", git.join("HEAD")).unwrap();
+        assert_eq!(commit_of(&file), None);
         std::fs::remove_dir_all(directory).unwrap();
     }
 }

@@ -199,6 +199,7 @@ fn a_vlan_is_made_with_its_first_network_and_removed_with_its_last() {
         let text = stack("macvlan", "parent: up0.100").replace("192.0.2.", "10.9.0.");
         let file = island.apply("stack.yaml", &text);
         assert!(sh("ip -d link show up0.100").contains("vlan protocol 802.1Q id 100"));
+        assert_eq!(sh("cat /proc/sys/net/ipv6/conf/up0.100/disable_ipv6").trim(), "1", "the host is not in it");
         assert_eq!(client(island.outside.ask([10, 9, 0, 50], 80)), "10.9.0.9");
         island.world.ok(&[
             "network",

@@ -222,7 +222,7 @@ pub fn ensure(network: &Network, wanted: &OnParent) -> Result<(), super::Error> 
         make(&mut socket, network, wanted)?;
     }
     if network.makes_link {
-        set_if_there(&format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", parent.replace('.', "/")), "1")?;
+        set_if_there(&format!("/proc/sys/net/ipv6/conf/{parent}/disable_ipv6"), "1")?;
         let index = links::existing(parent).map_err(failed(config, parent, "find it"))?;
         links::set_up(&mut socket, index).map_err(failed(config, parent, "set it up"))?;
     }

@@ -3,8 +3,8 @@
 //! The primitives are `ring`'s, `x25519-dalek`'s and `aes-gcm`'s; here are the two formats around them. What is
 //! decrypted is returned and written nowhere; no error says anything of it.
 
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 mod age;
@@ -73,12 +73,13 @@ pub fn open(path: &Path, encryption: Encryption, keys: Option<&Path>) -> Result<
 
 fn read(path: &Path) -> Result<Vec<u8>, Error> {
     let at = |source| Error::Io { path: path.to_owned(), source };
-    let data = fs::metadata(path).map_err(at)?;
-    if !data.is_file() {
+    if !fs::metadata(path).map_err(at)?.is_file() {
         return Err(at(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")));
     }
-    if data.len() > LARGEST {
+    let mut bytes = Vec::new();
+    File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)).map_err(at)?;
+    if bytes.len() as u64 > LARGEST {
         return Err(Error::Large { path: path.to_owned() });
     }
-    fs::read(path).map_err(at)
+    Ok(bytes)
 }

@@ -330,7 +330,8 @@ pub enum MountKind {
     Bind {
         /// Absolute path on the host.
         source: PathBuf,
-        /// Make a directory when the source is missing (Compose's short syntax); otherwise a missing source is an error.
+        /// Make a directory when the source is missing (in Compose files unless they say no, in ours where they say so);
+        /// otherwise a missing source is an error.
         create_host_path: bool,
         propagation: Propagation,
         recursive: BindRecursive,

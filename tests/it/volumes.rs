@@ -74,7 +74,8 @@ fn a_volume_without_a_name_goes_with_its_stack_and_no_sooner() {
     let text = |variable: u8| {
         format!(
             "name: v\ncontainers:\n  a: {{image: \"builtin:whoami\", command: [sleep, forever], network_mode: none, \
-             environment: {{X: \"{variable}\"}}, volumes: [/kept, \"./made:/m\"], stop_grace_period: 1s}}\n"
+             environment: {{X: \"{variable}\"}}, volumes: [/kept, {{type: bind, source: ./made, target: /m, \
+             bind: {{create_host_path: true}}}}], stop_grace_period: 1s}}\n"
         )
     };
     let file = world.file("stack.yaml", &text(1));
@@ -97,6 +98,51 @@ fn a_volume_without_a_name_goes_with_its_stack_and_no_sooner() {
     assert_eq!(world.ok(&["volume", "ls", "-q"]).lines().count(), 1);
     world.ok(&["destroy", "v", "--volumes", "--yes=volumes"]);
     assert_eq!(world.ok(&["volume", "ls", "-q"]), "");
+}
+
+/// In our own files a path that is not there is a slip unless they say otherwise; in Compose's it is made.
+#[test]
+fn a_bind_mount_of_nothing_is_an_error_in_our_files_and_made_in_those_of_compose() {
+    let world = World::new();
+    let text = |name: &str, section: &str, mount: &str| {
+        format!(
+            "name: {name}\n{section}:\n  a: {{image: \"builtin:whoami\", network_mode: none, volumes: [\n    {mount}]}}\n"
+        )
+    };
+    let short = "\"./none:/x\"";
+    let long = |bind: &str| format!("{{type: bind, source: ./none, target: /x{bind}}}");
+    let (yes, no) = (long(", bind: {create_host_path: true}"), long(", bind: {create_host_path: false}"));
+    let none = world.directory.join("none");
+    let refused: [(&str, &str, &str); 4] = [
+        ("stack.yaml", "containers", short),
+        ("stack.yaml", "containers", &long("")),
+        ("stack.yaml", "containers", &no),
+        ("compose.yaml", "services", &no),
+    ];
+    for (name, section, mount) in refused {
+        let file = world.file(name, &text("refused", section, mount));
+        for command in ["plan", "apply"] {
+            let said = world.fails(1, &[command, file.to_str().unwrap()]);
+            let what = format!("bind mount {}: no such file or directory", none.display());
+            assert!(said.contains(&what) && said.contains(&format!("{name}:4:5")), "{mount}: {said}");
+            assert!(said.contains("`bind: {create_host_path: true}`"), "{mount}: {said}");
+        }
+        assert!(!none.exists() && world.names().is_empty(), "{mount}");
+    }
+    let taken: [(&str, &str, &str); 4] = [
+        ("stack.yaml", "containers", &yes),
+        ("compose.yaml", "services", short),
+        ("compose.yaml", "services", &long("")),
+        ("compose.yaml", "services", &yes),
+    ];
+    for (name, section, mount) in taken {
+        let file = world.file(name, &text("taken", section, mount));
+        let done = world.run(&["apply", file.to_str().unwrap()]);
+        let warning = format!("{} is not there: an empty directory is made", none.display());
+        assert!(done.code == 0 && done.stderr.contains(&warning) && none.is_dir(), "{mount}: {done:?}");
+        fs::remove_dir(&none).unwrap();
+        world.ok(&["destroy", file.to_str().unwrap()]);
+    }
 }
 
 #[test]

@@ -99,7 +99,7 @@ pub enum LowerError {
         "container {container}: image `{name}` is built in another way by another container\n  help: give one of them another `image:`"
     )]
     SameImage { container: String, name: String },
-    #[error("container {container}: {what} {path}: no such file or directory\n  help: make it, or correct the path")]
+    #[error("container {container}: {what} {path}: no such file or directory\n  help: {}", cure(what))]
     Missing { container: String, what: &'static str, index: usize, path: PathBuf },
     #[error(
         "container {container}: platform {platform}: images are built, and built in, for {host} only\n  help: take `platform` away, or name an image of a registry"
@@ -154,6 +154,14 @@ impl LowerError {
             Self::SamePort { second, .. } => format!("containers.{}.ports", service(second)),
             Self::NamedReplicas { container, .. } => format!("containers.{container}.container_name"),
         }
+    }
+}
+
+/// What to do about a [`LowerError::Missing`].
+fn cure(what: &str) -> &'static str {
+    match what {
+        "bind mount" => "make it, correct the path, or have a directory made with `bind: {create_host_path: true}`",
+        _ => "make it, or correct the path",
     }
 }
 

@@ -65,7 +65,7 @@ fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Mount> {
         }
         Some(source) if source.starts_with(['/', '.', '~']) => MountKind::Bind {
             source: cx.resolve(source, span),
-            create_host_path: true,
+            create_host_path: makes_sources(cx),
             propagation: options.propagation,
             recursive: BindRecursive::Enabled,
             selinux: options.selinux,
@@ -86,6 +86,12 @@ fn short(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Mount> {
         },
     };
     Some(Mount { target, read_only: options.read_only, on_change: Reaction::default(), kind })
+}
+
+/// Whether a missing source of a bind mount is made where nothing is said of it. In Compose files it is, in both syntaxes;
+/// in ours it is an error: more often than not the path is a slip.
+fn makes_sources(cx: &Context<'_>) -> bool {
+    cx.format == Format::Compose
 }
 
 fn read_options(text: &str, span: Span, cx: &mut Context<'_>) -> Option<Options> {
@@ -209,9 +215,9 @@ fn long_bind(
         return None;
     };
     let source: PathBuf = cx.file(&source)?;
-    let (mut create_host_path, mut propagation, mut recursive, mut selinux) = (true, None, None, None);
+    let (mut create_host_path, mut propagation, mut recursive, mut selinux) = (makes_sources(cx), None, None, None);
     if let Some(mut fields) = options.and_then(|node| Fields::open(node, &format!("{path}.bind"), cx)) {
-        create_host_path = fields.flag("create_host_path", cx).unwrap_or(true);
+        create_host_path = fields.flag("create_host_path", cx).unwrap_or(create_host_path);
         propagation = fields.choice("propagation", &PROPAGATIONS, cx);
         selinux = fields.choice("selinux", &[("z", SelinuxLabel::Shared), ("Z", SelinuxLabel::Private)], cx);
         let modes = [

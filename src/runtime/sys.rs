@@ -316,29 +316,31 @@ pub fn attach_mount_beneath(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io
 /// Makes a file system of this type with these options, attached nowhere yet (fsopen(2), fsconfig(2), fsmount(2)).
 /// An option without a value is a flag.
 pub fn make_mount(kind: &str, options: &[(&str, Option<&str>)], attributes: u64) -> io::Result<OwnedFd> {
-    let kind = c_string(kind)?;
-    // SAFETY: the name is NUL-terminated.
-    let context = owned(unsafe {
-        libc::syscall(libc::SYS_fsopen, kind.as_ptr(), 1 /* FSOPEN_CLOEXEC */)
-    })?;
+    let context = open_file_system(&c_string(kind)?)?;
     configure_all(&context, options)?;
-    configure(&context, CREATE, None, None)?;
-    // SAFETY: takes integers.
-    owned(unsafe {
-        libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1 /* FSMOUNT_CLOEXEC */, attributes)
-    })
+    create_mount(&context, attributes)
 }
 
 /// As [`make_mount`] without options, by system calls alone.
 pub fn make_plain_mount(kind: &CStr) -> io::Result<OwnedFd> {
+    create_mount(&open_file_system(kind)?, 0)
+}
+
+/// Begins a file system of this type (fsopen(2)). What the kernel says of it can be read from the descriptor, one message
+/// a read.
+pub fn open_file_system(kind: &CStr) -> io::Result<OwnedFd> {
     // SAFETY: the name is NUL-terminated.
-    let context = owned(unsafe {
+    owned(unsafe {
         libc::syscall(libc::SYS_fsopen, kind.as_ptr(), 1 /* FSOPEN_CLOEXEC */)
-    })?;
-    configure(&context, CREATE, None, None)?;
+    })
+}
+
+/// Makes the file system that was begun and configured, attached nowhere yet. `attributes` are `MOUNT_ATTR_*` bits.
+pub fn create_mount(context: &OwnedFd, attributes: u64) -> io::Result<OwnedFd> {
+    configure(context, CREATE, None, None)?;
     // SAFETY: takes integers.
     owned(unsafe {
-        libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1 /* FSMOUNT_CLOEXEC */, 0)
+        libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), 1 /* FSMOUNT_CLOEXEC */, attributes)
     })
 }
 
@@ -382,9 +384,12 @@ const CREATE: u32 = 6;
 const RECONFIGURE: u32 = 7;
 
 fn configure_all(context: &OwnedFd, options: &[(&str, Option<&str>)]) -> io::Result<()> {
-    options.iter().try_for_each(|(key, value)| {
-        configure(context, if value.is_some() { SET_STRING } else { SET_FLAG }, Some(key), *value)
-    })
+    options.iter().try_for_each(|(key, value)| set_option(context, key, *value))
+}
+
+/// Gives one option to a file system that was begun; one without a value is a flag.
+pub fn set_option(context: &OwnedFd, key: &str, value: Option<&str>) -> io::Result<()> {
+    configure(context, if value.is_some() { SET_STRING } else { SET_FLAG }, Some(key), value)
 }
 
 fn configure(context: &OwnedFd, command: u32, key: Option<&str>, value: Option<&str>) -> io::Result<()> {

@@ -18,6 +18,7 @@ mod events;
 mod examples;
 mod executing;
 mod faults;
+mod file_systems;
 mod generations;
 mod hardening;
 mod health;

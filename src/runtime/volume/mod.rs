@@ -26,6 +26,8 @@ use crate::runtime::sys;
 pub(in crate::runtime) mod attributes;
 mod copy;
 pub mod driver;
+mod file_system;
+mod loop_device;
 mod mounting;
 mod options;
 mod populate;
@@ -35,6 +37,7 @@ mod tests;
 pub mod trash;
 
 pub use copy::{disk_use, tree as copy_tree};
+pub use file_system::Refusal;
 pub use mounting::{let_go, mount, mounts_below, unmount};
 pub use options::{Backing, MountOptions, OptionsError};
 pub use populate::{Populated, populate};
@@ -113,6 +116,8 @@ pub enum Error {
     Version { name: String, version: u32 },
     #[error("volume {name}: mounting {device}: {source}")]
     Mount { name: String, device: String, source: io::Error },
+    #[error("volume {name}: {source}")]
+    Refused { name: String, source: Refusal },
     #[error("volume {name}: unmounting: {source}")]
     Unmount { name: String, source: io::Error },
     #[error("volume {name} exists\n  help: choose another name, or remove that one first")]

@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, ToSocketAddrs};
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags};
 
-use super::options::{self, Backing, MountOptions};
+use super::file_system::{self, Refusal};
+use super::options::{Backing, MountOptions};
 use super::{Error, Volume, driver, existing, get, io_at, lock};
 use crate::runtime::roots::Roots;
 
@@ -50,11 +50,7 @@ pub(super) fn mount_locked(volume: &Volume) -> Result<(), Error> {
     if is_mounted(&volume.data)? {
         return Ok(());
     }
-    attach(&options, &volume.data).map_err(|source| Error::Mount {
-        name: name.clone(),
-        device: options.device.clone(),
-        source,
-    })
+    attach(&options, &volume.data).map_err(|source| Error::Refused { name: name.clone(), source })
 }
 
 pub(super) fn unmount_locked(_roots: &Roots, volume: &Volume) -> Result<(), Error> {
@@ -74,13 +70,17 @@ pub(super) fn is_mounted(data: &Path) -> Result<bool, Error> {
     Ok(mounts_below(data).map_err(io_at(data))?.contains(&own))
 }
 
-fn attach(options: &MountOptions, data: &Path) -> io::Result<()> {
-    let text = if options::is_nfs(&options.kind) { resolve(&options.data)? } else { options.data.clone() };
-    let text = Some(text).filter(|text| !text.is_empty());
-    let device = Some(options.device.as_str());
-    nix::mount::mount(device, data, Some(options.kind.as_str()), options.flags, text.as_deref())?;
+fn attach(options: &MountOptions, data: &Path) -> Result<(), Refusal> {
+    if !options.flags.contains(MsFlags::MS_BIND) {
+        return file_system::mount(options, data);
+    }
+    bind(options, data).map_err(|source| Refusal::Device { device: options.device.clone(), source })
+}
+
+fn bind(options: &MountOptions, data: &Path) -> io::Result<()> {
+    nix::mount::mount(Some(options.device.as_str()), data, None::<&str>, options.flags, None::<&str>)?;
     let restricted = options.flags.difference(MsFlags::MS_BIND | MsFlags::MS_REC);
-    if options.flags.contains(MsFlags::MS_BIND) && !restricted.is_empty() {
+    if !restricted.is_empty() {
         // A bind mount takes its flags only when it is mounted again (mount(2)).
         let again = restricted | MsFlags::MS_BIND | MsFlags::MS_REMOUNT;
         if let Err(error) = nix::mount::mount(None::<&str>, data, None::<&str>, again, None::<&str>) {
@@ -90,23 +90,6 @@ fn attach(options: &MountOptions, data: &Path) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-/// The kernel's NFS client takes addresses only.
-fn resolve(data: &str) -> io::Result<String> {
-    let mut all = Vec::new();
-    for option in data.split(',') {
-        match option.strip_prefix("addr=") {
-            Some(host) if host.parse::<IpAddr>().is_err() => {
-                let found = (host, 0).to_socket_addrs()?.next();
-                let found =
-                    found.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("{host}: no address")))?;
-                all.push(format!("addr={}", found.ip()));
-            }
-            _ => all.push(option.to_owned()),
-        }
-    }
-    Ok(all.join(","))
 }
 
 /// The mount points at or below the directory, as this process's mount namespace has them.

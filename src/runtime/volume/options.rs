@@ -36,7 +36,7 @@ pub enum OptionsError {
     Quota,
     #[error("driver_opts.{0} is missing")]
     Missing(&'static str),
-    #[error("driver_opts.device {0:?} must be an absolute path to bind")]
+    #[error("driver_opts.device {0:?} must be an absolute path")]
     Relative(String),
     #[error("driver_opts.device {0:?} must be SERVER:/PATH, or :/PATH with o: addr=SERVER")]
     Server(String),
@@ -62,16 +62,30 @@ pub fn parse(driver_opts: &BTreeMap<String, String>) -> Result<Backing, OptionsE
         (None | Some("none"), Some(_)) => return Err(OptionsError::Missing("type")),
         (Some(kind), Some(device)) => (kind, device),
     };
-    if bind && !Path::new(device).is_absolute() {
+    if (bind || device.starts_with('.')) && !Path::new(device).is_absolute() {
         return Err(OptionsError::Relative(device.to_owned()));
     }
     let (device, data) = if is_nfs(kind) { server(device, &data)? } else { (device.to_owned(), data.join(",")) };
     Ok(Backing::Mount(MountOptions { kind: kind.to_owned(), device, flags, data }))
 }
 
-/// NFS, whose server's name the kernel wants as an address.
-pub fn is_nfs(kind: &str) -> bool {
+fn is_nfs(kind: &str) -> bool {
     matches!(kind, "nfs" | "nfs4")
+}
+
+impl MountOptions {
+    /// Of a server, whose name the kernel wants as an address.
+    pub fn is_remote(&self) -> bool {
+        is_nfs(&self.kind) || matches!(self.kind.as_str(), "cifs" | "smb3")
+    }
+
+    /// The server: what stands before `:/`, or after `//`.
+    pub fn server(&self) -> &str {
+        match self.device.strip_prefix("//") {
+            Some(rest) => rest.split('/').next().unwrap_or(rest),
+            None => self.device.split_once(":/").map_or(&self.device, |(server, _)| server),
+        }
+    }
 }
 
 /// `SERVER:/PATH`, with the server also as `addr=`.
@@ -167,6 +181,7 @@ mod tests {
             (vec![("type", "ext4"), ("o", "ro"), ("device", "/dev/x")], mount("ext4", "/dev/x", ro, "")),
             (vec![("type", "nfs"), ("device", ":/a")], Err(OptionsError::Server(":/a".into()))),
             (vec![("o", "bind"), ("device", "srv")], Err(OptionsError::Relative("srv".into()))),
+            (vec![("type", "ext4"), ("device", "./x")], Err(OptionsError::Relative("./x".into()))),
             (vec![("o", "bind")], Err(OptionsError::Missing("device"))),
             (vec![("device", "/srv")], Err(OptionsError::Missing("type"))),
             (vec![("size", "1g")], Err(OptionsError::Quota)),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use crate::spec::diagnostics::Span;
 use crate::spec::fields::Fields;
 use crate::spec::lower::{Context, reaction};
 use crate::spec::stack::*;
@@ -123,16 +124,33 @@ pub fn volume(node: Node, path: &str, key: &str, cx: &mut Context<'_>) -> Option
     let mut fields = Fields::open(node, path, cx)?;
     let name = fields.word("name", cx);
     let (external, old_name) = external(&mut fields, cx);
+    let driver = fields.word("driver", cx);
+    let written = fields.span_of("driver_opts");
+    let mut driver_opts = fields.map("driver_opts", cx);
+    if let Some(span) = written.filter(|_| driver.as_deref().is_none_or(|driver| driver == "local")) {
+        resolve_device(&mut driver_opts, span, cx);
+    }
     let volume = Volume {
         name: host_name(key, external, name.or(old_name), cx),
         external,
-        driver: fields.word("driver", cx),
-        driver_opts: fields.map("driver_opts", cx),
+        driver,
+        driver_opts,
         labels: fields.map("labels", cx),
         protect: fields.take_ours("protect").and_then(|node| cx.flag(&node)).unwrap_or_default(),
     };
     fields.finish(cx);
     Some(volume)
+}
+
+/// A `device` that is a path beside the file: any where it is bound, as in Compose; else one that begins with a dot, since
+/// others are words of the file system.
+fn resolve_device(driver_opts: &mut BTreeMap<String, String>, span: Span, cx: &Context<'_>) {
+    let bound = driver_opts.get("o").is_some_and(|o| o.split(',').any(|word| matches!(word.trim(), "bind" | "rbind")));
+    if let Some(device) = driver_opts.get_mut("device").filter(|device| !device.is_empty())
+        && (bound || device.starts_with("./") || device.starts_with("../"))
+    {
+        *device = cx.resolve(device, span).to_string_lossy().into_owned();
+    }
 }
 
 /// An entry of `configs` or `secrets`.

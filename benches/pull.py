@@ -199,7 +199,7 @@ def stack(folder, ends):
 def docker(folder, ends):
     if not shutil.which("dockerd"):
         raise Unable("no dockerd")
-    words, daemon = peers.docker(folder / "d", ends, "--bridge", "none")
+    words, daemon = peers.docker(folder / "d", ends, "--bridge", "none", *peers.WITHOUT_RULES)
     return Peer(lambda image: [*words, "pull", image], lambda image: tell(*words, "rmi", image), daemon)
 
 

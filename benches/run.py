@@ -22,7 +22,7 @@ import time
 
 sys.dont_write_bytecode = True
 import peers
-from peers import HOME, PATIENCE_SECONDS, STACK, Unable, call, tell
+from peers import HOME, STACK, Unable, call
 
 
 # So many times each is measured in turn, so that what disturbs the machine disturbs all.
@@ -204,36 +204,18 @@ def docker(folder, layer, ends):
     """`run` of a daemon of our own, with everything of it below the folder."""
     if not pathlib.Path("/sys/class/net/docker0").exists():
         ends.callback(subprocess.run, ["ip", "link", "delete", "docker0"], stderr=subprocess.DEVNULL)
-    words, _ = peers.docker(folder / "d", ends, "--bip", "10.213.0.1/24")
-    take(words, layer)
+    words, _ = peers.docker(folder / "d", ends, "--bip", "10.213.0.1/24", *peers.WITHOUT_RULES)
+    peers.take(words, layer)
     return [*words, "run"]
 
 
 def podman(folder, layer, ends):
-    """`run` in a network namespace of its own, where its bridge and its rules end with it. crun refuses hosts with both
-    versions of control groups, where runc does not; limits of podman's own making are refused where root may not raise
-    what it has."""
-    holder = subprocess.Popen(["unshare", "--net", "cat"], stdin=subprocess.PIPE)
-    ends.callback(holder.wait)
-    ends.callback(holder.stdin.close)
-    here = os.readlink("/proc/self/ns/net")
-    until = time.monotonic() + PATIENCE_SECONDS
-    while os.readlink(f"/proc/{holder.pid}/ns/net") == here:
-        if time.monotonic() > until:
-            raise Unable("there can be no other network namespace")
-        time.sleep(0.01)
-    words = ["nsenter", f"--net=/proc/{holder.pid}/ns/net", *peers.podman(folder, ends)]
-    if shutil.which("runc"):
-        words += ["--runtime", "runc"]
-    take(words, layer)
+    """`run` in a network namespace of its own, where its bridge and its rules end with it."""
+    within, _ = peers.network(ends)
+    words = [*peers.podman(folder, ends, within), *peers.podman_runtime()]
+    peers.take(words, layer)
     ends.callback(call, *words, "rmi", "--all", "--force")
-    limits = [f"{name}={low}:{low}" for name, low in (("nofile", resource.getrlimit(resource.RLIMIT_NOFILE)[1]), ("nproc", 32768))]
-    return [*words, "run", *(word for limit in limits for word in ("--ulimit", limit))]
-
-
-def take(words, layer):
-    tar = subprocess.run(["tar", "-C", layer, "-c", "."], check=True, capture_output=True).stdout
-    tell(*words, "import", "-", "bench", input=tar)
+    return [*words, "run", *peers.podman_limits()]
 
 
 def apply(folder, stack, count, rounds):

@@ -2,17 +2,26 @@
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use crate::support::{World, eventually};
+use crate::vm::assert_in_the_machine;
 
 /// A file with an empty ext4 in it.
 fn image(world: &World, name: &str) -> PathBuf {
+    make(world, name, 16, &[])
+}
+
+fn make(world: &World, name: &str, megabytes: u64, options: &[&str]) -> PathBuf {
     let path = world.file(name, "");
-    File::options().write(true).open(&path).unwrap().set_len(16 << 20).unwrap();
-    let made = Command::new("/sbin/mkfs.ext4").arg("-q").arg(&path).output().unwrap();
-    assert!(made.status.success(), "{made:?}");
+    File::options().write(true).open(&path).unwrap().set_len(megabytes << 20).unwrap();
+    run(Command::new("/sbin/mkfs.ext4").arg("-q").args(options).arg(&path));
     path
+}
+
+fn run(command: &mut Command) {
+    let done = command.output().unwrap();
+    assert!(done.status.success(), "{command:?}: {done:?}");
 }
 
 /// The loop devices that have the file.
@@ -92,4 +101,90 @@ fn a_mount_that_the_kernel_refuses_is_explained() {
         world.ok(&["volume", "rm", "--now", "v"]);
         assert!(devices_of(&file).is_empty(), "{options:?}");
     }
+}
+
+/// The engine's own directory on a disk of its own, for as long as this is there.
+struct Disk<'a>(&'a World);
+
+impl<'a> Disk<'a> {
+    fn mount(world: &'a World, file: &Path, options: &str) -> Self {
+        fs::create_dir_all(&world.roots.root).unwrap();
+        run(Command::new("mount").args(["-o", options]).arg(file).arg(&world.roots.root));
+        Self(world)
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let root = &self.0.roots.root;
+        let unmounts = || Command::new("umount").arg(root).stderr(Stdio::null()).status().unwrap().success();
+        eventually("nobody is on the disk any more", unmounts);
+    }
+}
+
+/// Of quotas as ext4 keeps them not every kernel knows.
+#[test]
+#[ignore = "needs the machine"]
+fn a_volume_holds_no_more_than_its_size() {
+    assert_in_the_machine();
+    run(Command::new("modprobe").arg("loop"));
+    let world = World::new();
+    let file = make(&world, "quotas.ext4", 96, &["-O", "quota,project"]);
+    {
+        let _disk = Disk::mount(&world, &file, "loop");
+        size_is_refused(&world, "it is mounted without");
+    }
+    let _disk = Disk::mount(&world, &file, "loop,prjquota");
+    world.busybox("shell");
+    let text = "name: q\nimages: {shell: {rootfs: ./shell}}\ncontainers:\n  a: {image: shell, command: [sleep, \"10000\"], \
+                network_mode: none, volumes: [\"small:/small\", \"other:/other\"], stop_grace_period: 0s}\nvolumes:\n  \
+                small: {driver_opts: {size: 4m}}\n  other: {driver_opts: {size: 8m}}\n";
+    let stack = world.file("stack.yaml", text);
+    let stack = stack.to_str().unwrap();
+    world.ok(&["apply", stack]);
+    let data = |name: &str| world.roots.root.join("volumes").join(name).join("_data");
+    let fill = |place: &str| {
+        let done = world.run(&[
+            "exec",
+            "q-a-1",
+            "/bin/busybox",
+            "dd",
+            "if=/dev/zero",
+            &format!("of=/{place}/big"),
+            "bs=1M",
+            "count=16",
+        ]);
+        assert!(done.code != 0 && done.stderr.contains("quota exceeded"), "{done:?}");
+        fs::metadata(data(&format!("q_{place}")).join("big")).unwrap().len()
+    };
+    let (small, other) = (fill("small"), fill("other"));
+    assert!((3 << 20..=4 << 20).contains(&small) && (7 << 20..=8 << 20).contains(&other), "{small} {other}");
+    // What is taken away makes room again, and what comes back from a snapshot is held as well.
+    world.ok(&["exec", "q-a-1", "rm", "/small/big"]);
+    world.ok(&["volume", "snapshot", "--live", "--yes", "q_small", "empty"]);
+    assert_eq!(fill("small"), small);
+    world.ok(&["stop", "q-a-1"]);
+    world.ok(&["volume", "restore", "--yes", "q_small", "empty"]);
+    world.ok(&["start", "q-a-1"]);
+    assert_eq!(fill("small"), small);
+    assert!(world.ok(&["plan", stack]).is_empty());
+    world.ok(&["destroy", stack, "--volumes", "--yes=volumes", "--now"]);
+}
+
+#[test]
+fn a_size_that_nobody_holds_a_volume_to_is_refused() {
+    let world = World::new();
+    let file = make(&world, "plain.ext4", 16, &["-O", "^quota,^project"]);
+    let _disk = Disk::mount(&world, &file, "loop");
+    size_is_refused(&world, "does not limit projects");
+    let said = world.fails(1, &["volume", "create", "-o", "size=1m", "-o", "type=tmpfs", "v"]);
+    assert!(said.contains("help: for a volume in memory"), "{said}");
+}
+
+fn size_is_refused(world: &World, words: &str) {
+    let said = world.fails(1, &["volume", "create", "-o", "size=1m", "v"]);
+    assert!(said.contains("volume v: driver_opts.size: the disk of") && said.contains(words), "{said}");
+    assert!(said.contains("help: mount it with the option `prjquota`"), "{said}");
+    assert_eq!(world.ok(&["volume", "ls", "-q"]), "");
+    assert!(!world.roots.root.join("volumes/v").exists());
 }

@@ -10,12 +10,13 @@ set -eu
 PATH=$PATH:/usr/sbin:/sbin
 
 # What tests run beside the program itself.
-TOOLS="dash nft ip modprobe systemctl runc crun apparmor_parser"
-# Of the kernel's modules: what a disk needs; bridges, pairs of links, links on links, filters, overlays. The kernel asks
-# for the latter by itself.
+TOOLS="dash nft ip mkfs.ext4 modprobe systemctl runc crun apparmor_parser"
+# Of the kernel's modules: what a disk needs; files as disks, bridges, pairs of links, links on links, filters, overlays,
+# quotas. The kernel asks for the latter by itself.
 BOOT_MODULES="drivers/block/virtio_blk.ko drivers/virtio"
-SYSTEM_MODULES="drivers/net/dummy.ko drivers/net/ipvlan drivers/net/macvlan.ko drivers/net/veth.ko fs/overlayfs lib
-    net/802 net/8021q net/bridge net/core net/ipv4 net/ipv6 net/l3mdev net/llc net/netfilter"
+SYSTEM_MODULES="drivers/block/loop.ko drivers/net/dummy.ko drivers/net/ipvlan drivers/net/macvlan.ko
+    drivers/net/veth.ko fs/overlayfs fs/quota lib net/802 net/8021q net/bridge net/core net/ipv4 net/ipv6 net/l3mdev
+    net/llc net/netfilter"
 
 main() {
     here=$(cd "$(dirname -- "$0")" && pwd)

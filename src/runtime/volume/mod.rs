@@ -31,6 +31,7 @@ mod loop_device;
 mod mounting;
 mod options;
 mod populate;
+mod quota;
 pub mod snapshot;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use file_system::Refusal;
 pub use mounting::{let_go, mount, mounts_below, unmount};
 pub use options::{Backing, MountOptions, OptionsError};
 pub use populate::{Populated, populate};
+pub use quota::QuotaError;
 
 /// The format of `volume.json` that this program writes and reads.
 const VERSION: u32 = 1;
@@ -56,7 +58,7 @@ pub struct VolumeConfig {
     pub name: String,
     /// The plugin that makes it; empty or `local` where none does.
     pub driver: String,
-    /// As docker's local driver: `type`, `o` and `device`. Empty for a plain directory.
+    /// As docker's local driver: `type`, `o` and `device`, or `size`. Empty for a plain directory.
     pub driver_opts: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
     /// [`remove`] refuses as long as this is set.
@@ -93,6 +95,8 @@ pub enum Error {
     Name { name: String },
     #[error("volume {name}: {source}")]
     Options { name: String, source: OptionsError },
+    #[error("volume {name}: {source}")]
+    Quota { name: String, source: QuotaError },
     #[error("volume {name} is not known\n  help: create it first")]
     Unknown { name: String },
     #[error("volume {name}: {source}")]
@@ -216,6 +220,10 @@ pub fn create(roots: &Roots, config: &VolumeConfig) -> Result<Volume, Error> {
     }
     let directory = directory(roots, &config.name);
     make_data(&directory)?;
+    if let Err(refused) = limit(roots, config, &directory.join(DATA)) {
+        sweep(roots, &config.name)?;
+        return Err(refused);
+    }
     let created = now_ms() / 1000;
     let made = write(&directory, &Record { version: VERSION, created, config: config.clone() })?;
     tell(roots, "create", config);
@@ -366,6 +374,18 @@ fn make_data(directory: &Path) -> Result<(), Error> {
         _ => {}
     }
     fs::set_permissions(&data, fs::Permissions::from_mode(0o755)).map_err(io_at(&data))
+}
+
+/// Holds the volume's data, an empty directory yet, to the size that is asked for.
+fn limit(roots: &Roots, config: &VolumeConfig, data: &Path) -> Result<(), Error> {
+    if config.plugin().is_some() {
+        return Ok(());
+    }
+    let name = || config.name.clone();
+    match options::size(&config.driver_opts).map_err(|source| Error::Options { name: name(), source })? {
+        Some(bytes) => quota::limit(roots, data, bytes).map_err(|source| Error::Quota { name: name(), source }),
+        None => Ok(()),
+    }
 }
 
 fn write(directory: &Path, record: &Record) -> Result<Volume, Error> {

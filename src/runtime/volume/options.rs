@@ -30,10 +30,14 @@ pub struct MountOptions {
 /// Why `driver_opts` can't be obeyed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionsError {
-    #[error("driver_opts.{0} is not known\n  help: use type, o and device")]
+    #[error("driver_opts.{0} is not known\n  help: use type, o and device, or size")]
     Unknown(String),
-    #[error("driver_opts.size needs a disk with quotas\n  help: for a volume in memory, use type: tmpfs, o: size=...")]
-    Quota,
+    #[error(
+        "driver_opts.size is for a directory on the engine's own disk\n  help: for a volume in memory, use type: tmpfs, o: size=..."
+    )]
+    SizeOfMount,
+    #[error("driver_opts.size {0:?} is no size\n  help: write one such as 512m or 1g")]
+    Size(String),
     #[error("driver_opts.{0} is missing")]
     Missing(&'static str),
     #[error("driver_opts.device {0:?} must be an absolute path")]
@@ -46,8 +50,7 @@ pub enum OptionsError {
 pub fn parse(driver_opts: &BTreeMap<String, String>) -> Result<Backing, OptionsError> {
     for key in driver_opts.keys() {
         match key.as_str() {
-            "type" | "o" | "device" => {}
-            "size" => return Err(OptionsError::Quota),
+            "type" | "o" | "device" | "size" => {}
             _ => return Err(OptionsError::Unknown(key.clone())),
         }
     }
@@ -55,7 +58,8 @@ pub fn parse(driver_opts: &BTreeMap<String, String>) -> Result<Backing, OptionsE
     let (flags, data) = flags(value("o").unwrap_or(""));
     let bind = flags.contains(MsFlags::MS_BIND);
     let (kind, device) = match (value("type"), value("device")) {
-        (None, None) if value("o").is_none() => return Ok(Backing::Directory),
+        (None, None) if value("o").is_none() => return size(driver_opts).map(|_| Backing::Directory),
+        _ if value("size").is_some() => return Err(OptionsError::SizeOfMount),
         (Some("tmpfs"), device) => ("tmpfs", device.unwrap_or("tmpfs")),
         (_, None) => return Err(OptionsError::Missing("device")),
         (_, Some(device)) if bind => ("none", device),
@@ -67,6 +71,30 @@ pub fn parse(driver_opts: &BTreeMap<String, String>) -> Result<Backing, OptionsE
     }
     let (device, data) = if is_nfs(kind) { server(device, &data)? } else { (device.to_owned(), data.join(",")) };
     Ok(Backing::Mount(MountOptions { kind: kind.to_owned(), device, flags, data }))
+}
+
+/// How many bytes the volume's directory may hold, where that is limited.
+///
+/// # Errors
+/// [`OptionsError::Size`].
+pub fn size(driver_opts: &BTreeMap<String, String>) -> Result<Option<u64>, OptionsError> {
+    let Some(text) = driver_opts.get("size").map(|text| text.trim()).filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
+    bytes(text).map(Some).ok_or_else(|| OptionsError::Size(text.to_owned()))
+}
+
+/// A whole number with a unit of docker's (`b k m g t p`, also `kb` and `KiB`), powers of 1024.
+fn bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let unit = unit.trim().to_ascii_lowercase();
+    let letter = match unit.strip_suffix('b') {
+        Some(rest) => rest.strip_suffix('i').filter(|letter| !letter.is_empty()).unwrap_or(rest),
+        None => &unit,
+    };
+    let shift = 10 * ["", "k", "m", "g", "t", "p"].iter().position(|known| *known == letter)?;
+    number.parse::<u64>().ok()?.checked_mul(1 << shift).filter(|bytes| *bytes > 0)
 }
 
 fn is_nfs(kind: &str) -> bool {
@@ -145,6 +173,17 @@ fn flag(option: &str) -> Option<(MsFlags, bool)> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn sizes_are_whole_numbers_of_bytes() {
+        let cases = [("1g", 1 << 30), ("64 MiB", 64 << 20), ("3kb", 3072), ("7b", 7), ("1", 1)];
+        for (text, expected) in cases {
+            assert_eq!(bytes(text), Some(expected), "{text}");
+        }
+        for text in ["", "0", "-1", "1.5g", "g", "1x", "99999999999p", "1ib"] {
+            assert_eq!(bytes(text), None, "{text}");
+        }
+    }
+
     fn parsed(text: &[(&str, &str)]) -> Result<Backing, OptionsError> {
         parse(&text.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect())
     }
@@ -184,7 +223,9 @@ mod tests {
             (vec![("type", "ext4"), ("device", "./x")], Err(OptionsError::Relative("./x".into()))),
             (vec![("o", "bind")], Err(OptionsError::Missing("device"))),
             (vec![("device", "/srv")], Err(OptionsError::Missing("type"))),
-            (vec![("size", "1g")], Err(OptionsError::Quota)),
+            (vec![("size", "1g")], Ok(Backing::Directory)),
+            (vec![("size", "0")], Err(OptionsError::Size("0".into()))),
+            (vec![("type", "tmpfs"), ("size", "1g")], Err(OptionsError::SizeOfMount)),
             (vec![("colour", "red")], Err(OptionsError::Unknown("colour".into()))),
         ];
         for (options, expected) in cases {

@@ -116,7 +116,7 @@ pub fn take(roots: &Roots, volume: &str, name: &str, now_ms: u64) -> Result<Snap
         return Err(Error::SnapshotExists { name: volume.to_owned(), snapshot: name.to_owned() });
     }
     state::make_directory(&place)?;
-    copied(&found.data, &place.join(DATA))?;
+    copied(&found.data, &place.join(DATA), |_| Ok(()))?;
     state::write_json(&place.join(SNAPSHOT), &Taken { version: VERSION, created_ms: now_ms })?;
     tell(roots, "snapshot", &found.config);
     Ok(Snapshot { name: name.to_owned(), created_ms: now_ms, data: place.join(DATA) })
@@ -149,7 +149,7 @@ pub fn restore(roots: &Roots, volume: &str, name: &str, running: &[String], now_
     clear(roots, volume)?;
     let snapshot = find(roots, volume, name)?;
     let new = directory(roots, volume).join(RESTORING);
-    copied(&snapshot.data, &new)?;
+    copied(&snapshot.data, &new, |new| super::limit(roots, &found.config, new))?;
     // At any moment one or the other is there, and whole.
     sys::exchange(&new, &found.data).map_err(io_at(&found.data))?;
     trash::sync(&directory(roots, volume))?;
@@ -187,7 +187,7 @@ pub fn fill(
     let place = directory(roots, &config.name);
     make_data(&place)?;
     let data = place.join(DATA);
-    let filled = fill(&data).and_then(|()| synced(&data));
+    let filled = super::limit(roots, config, &data).and_then(|()| fill(&data)).and_then(|()| synced(&data));
     if let Err(error) = filled {
         sweep(roots, &config.name)?;
         return Err(error);
@@ -229,9 +229,10 @@ fn clear(roots: &Roots, volume: &str) -> Result<(), Error> {
     Ok(())
 }
 
-/// A new directory with everything that is in the other one, and on disk.
-fn copied(source: &Path, target: &Path) -> Result<(), Error> {
+/// A new directory with everything that is in the other one, and on disk. `limit` is shown it while it is empty.
+fn copied(source: &Path, target: &Path, limit: impl FnOnce(&Path) -> Result<(), Error>) -> Result<(), Error> {
     fs::DirBuilder::new().mode(0o700).create(target).map_err(io_at(target))?;
+    limit(target)?;
     copy_into(source, target)?;
     synced(target)
 }

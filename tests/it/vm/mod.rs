@@ -54,6 +54,12 @@ fn networks_are_on_links_of_every_kind() {
     Machine::new().boot(&tests).ends_well();
 }
 
+/// Of quotas as ext4 keeps them this host's kernel may know nothing.
+#[test]
+fn volumes_are_held_to_their_size() {
+    Machine::new().boot(&["file_systems::a_volume_holds_no_more_than_its_size"]).ends_well();
+}
+
 /// The same bundles that this host runs in its own hierarchies.
 #[test]
 fn other_engines_containers_are_held_in_one_hierarchy() {

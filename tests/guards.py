@@ -51,6 +51,10 @@ def built(*words):
     return done
 
 
+def executable(done):
+    return re.search(r"Executable .*\((.*)\)", done.stderr).group(1)
+
+
 def copy():
     """The sources as they are; what has not changed keeps its time, so that it is not built again."""
     files = subprocess.run(["git", "ls-files", "-co", "--exclude-standard"], cwd=HOME, check=True, capture_output=True, text=True)
@@ -86,16 +90,16 @@ def main():
             path.write_text(text)
     unnoticed, tests = [], None
     for name, filters, edits in chosen:
-        if not tests:
-            listed = built("test", "--locked", "--test", "it", "--no-run").stderr
-            tests = re.search(r"Executable .*\((.*)\)", listed).group(1)
-        begun, before = time.time(), without(edits)
         # Some tests call the library, which is in them.
         inside = any(one.startswith(("image::", "plans::")) for one in filters)
+        if not tests and not inside:
+            tests = executable(built("test", "--locked", "--test", "it", "--no-run"))
+        begun, before = time.time(), without(edits)
         try:
             program = cargo("test", "--locked", "--test", "it", "--no-run") if inside else cargo("build", "--locked", "--bin", "stack")
             if program.returncode:
                 sys.exit(f"{name}: it can't be built without:\n{program.stderr[-4000:]}")
+            tests = executable(program) if inside else tests
             for one in filters:
                 ran = subprocess.run([tests, one], cwd=TREE, env=ENVIRONMENT, capture_output=True, text=True, errors="replace")
                 failed = re.findall(r"^test (\S+) \.\.\. FAILED", ran.stdout, re.M)

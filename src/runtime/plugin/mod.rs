@@ -3,7 +3,7 @@
 //!
 //! A plugin is trusted as root is, for it runs as such; its words are not. Each answer has a bound in bytes and in time,
 //! is parsed into what was asked for, and an error says which plugin, which call, and what to do. Nothing of a plugin is
-//! kept in memory between commands: each finds it anew ([`discover`], [`managed`]), and asks it what it implements before the first
+//! kept in memory between commands: each finds it anew ([`find`], [`managed`]), and asks it what it implements before the first
 //! call of its own.
 
 use std::path::PathBuf;

@@ -206,13 +206,19 @@ fn plugins_of_version_1_1_are_asked_for_their_state_and_told_what_is_in_use() {
         let called = calls(island);
         assert_eq!(called[0], "STATUS");
         assert!(called.contains(&"GC".to_owned()), "{called:?}");
-        assert_eq!(called.iter().filter(|call| *call == "ADD eth0").count(), 2, "{called:?}");
+        let count = |called: &[String], what: &str| called.iter().filter(|call| *call == what).count();
+        // One that is lost meanwhile is added again.
+        assert!(count(&called, "ADD eth0") >= 2, "{called:?}");
         let told = fs::read_to_string(island.world.directory.join("told")).unwrap();
         assert!(told.contains("\"runtimeConfig\":{\"aliases\":{\"shop_lan\":["), "{told}");
         island.world.ok(&["status", &file]);
         assert!(calls(island).contains(&"CHECK eth0".to_owned()));
         island.world.ok(&["destroy", &file]);
-        assert_eq!(calls(island).iter().filter(|call| *call == "DEL eth0").count(), 2);
+        let called = calls(island);
+        assert!(count(&called, "DEL eth0") >= 2, "{called:?}");
+        assert!(
+            called.iter().rposition(|call| call == "DEL eth0") > called.iter().rposition(|call| call == "ADD eth0")
+        );
     });
 }
 

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use stack::runtime::state::{Contention, Lock};
+
 use crate::support::island::{HERE, ask, on_an_island, sh};
 use crate::support::{World, eventually, processes};
 
@@ -72,7 +74,12 @@ fn a_server_that_hangs_is_replaced() {
     on_an_island(|island| {
         island.apply("stack.yaml", STACK);
         let hung = servers(&island.world)[1];
-        signal(hung, Signal::SIGSTOP);
+        {
+            // Not while it puts something in order, which all others wait for.
+            let path = island.world.roots.volatile("locks").join("network");
+            let _at_rest = Lock::take(&path, Contention::Wait).unwrap();
+            signal(hung, Signal::SIGSTOP);
+        }
         // Whoever waits for it, waits no longer than its patience.
         island.world.ok(&["restart", "-t", "1", "shop-client-1"]);
         assert!(!servers(&island.world).contains(&hung));

@@ -22,9 +22,9 @@ use crate::reconcile::controller::{ConvergeError, converge};
 use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{Engine, Observed, StackName};
 use crate::reconcile::execute::{Event, ExecuteOptions, Report};
-use crate::reconcile::history::{Author, Places as Declared, executed, generation};
+use crate::reconcile::history::{Author, executed, generation};
 use crate::reconcile::plan::{self, DestroyOptions, Plan, PlanOptions, SavedPlan};
-use crate::reconcile::resource::{Config, MountSource, label};
+use crate::reconcile::resource::{MountSource, label};
 use crate::runtime::roots::Roots;
 use crate::runtime::state::{Contention, Durability, Error as StateError, Lock, replace};
 use crate::runtime::volume::Removal;
@@ -93,17 +93,19 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
         (false, Some(_)) => (loaded, desired),
         (locked, _) => lock_file::complete(roots, &engine, loaded, desired, locked, arguments.pull)?,
     };
-    desired.places = Declared::new(loaded.locator());
+    let loaded = Arc::new(loaded);
+    desired.places = stack_file::places(&loaded);
     let terms = Terms::of_apply(arguments, &desired, loaded.files.first().map(PathBuf::as_path));
     let display = display.with_places(Places::new(loaded, desired.clone()));
     let stack = desired.stack.clone();
     let _lock = lock(roots, &stack)?;
     engine.hold(&desired);
-    let last = generation::last(engine.as_ref(), &stack).ok();
+    // What to go back to, and what takes the place of what generations don't hold.
+    let before = || Some((generation::last(engine.as_ref(), &stack).ok()?, desired.clone()));
+    let before = if arguments.rollback_on_failure { before() } else { None };
     if arguments.snapshot {
         history::take_snapshots(roots, &engine, &stack, arguments.yes.is_some())?;
     }
-    let now = desired.clone();
     let done = block_on(async {
         let applied = async {
             match &arguments.plan {
@@ -124,8 +126,8 @@ pub fn apply(roots: &Roots, arguments: &Apply) -> Result<ExitCode, Failure> {
         };
         tokio::time::timeout(Duration::from_secs(seconds), applied).await.unwrap_or_else(|_| Err(late()))
     });
-    match (done, last) {
-        (Err(failure), Some(number)) if arguments.rollback_on_failure => {
+    match (done, before) {
+        (Err(failure), Some((number, now))) => {
             display.insist(&format!("error: {failure}"));
             go_back(roots, &engine, (&now, number), arguments, &display)
         }
@@ -197,11 +199,7 @@ fn plan_options(arguments: &Apply) -> PlanOptions {
 
 /// Sources of bind mounts that are made, since nothing forbids it; more often than not the path is a slip.
 fn missing_sources(desired: &Desired) -> BTreeSet<(String, PathBuf)> {
-    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
-        Config::Container(container) => Some(container),
-        _ => None,
-    });
-    let sources = containers.flat_map(|container| {
+    let sources = desired.containers().flat_map(|(container, _)| {
         container.mounts.iter().filter_map(|mount| match &mount.source {
             MountSource::Bind { source, create: true, .. } => Some((container.service.clone(), source.clone())),
             _ => None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::args::{Consent, Generations, Rollback, Why};
+use super::args::{Consent, History, Rollback, Why};
 use super::converge::{self, Terms};
 use super::display::Display;
 use super::failure::Failure;
@@ -75,11 +75,10 @@ const GENERATIONS: &[Column] = &[
     ("By", "BY"),
     ("Commit", "COMMIT"),
     ("Changes", "CHANGES"),
-    ("Current", "CURRENT"),
     ("At", "AT"),
 ];
 
-pub fn history(roots: &Roots, here: &Here, arguments: &Generations) -> Result<ExitCode, Failure> {
+pub fn history(roots: &Roots, here: &Here, arguments: &History) -> Result<ExitCode, Failure> {
     let (stack, _) = stack_of(&here.with(&arguments.stack))?;
     let engine = Native::new(roots);
     let all = generation::all(&engine, &stack)?;
@@ -177,11 +176,8 @@ pub fn restored(roots: &Roots, chosen: &Generation, now: Option<&Desired>) -> Re
     }
     let store = Store::open(roots);
     let mut missing = Vec::new();
-    for resource in desired.resources.values() {
-        if let Config::Container(container) = &resource.config
-            && container.image.starts_with("sha256:")
-            && store.get(&container.image)?.is_none()
-        {
+    for (container, _) in desired.containers() {
+        if container.image.starts_with("sha256:") && store.get(&container.image)?.is_none() {
             missing.push(format!(
                 "the image of {} ({}) is not here any more",
                 container.name,

@@ -280,11 +280,10 @@ fn dispatch(roots: &Roots, here: &Here, command: &Command, quiet: bool) -> Resul
 
 /// Of an image, as docker has it, or of a stack.
 fn history_of(roots: &Roots, here: &Here, arguments: &args::History) -> Result<ExitCode, Failure> {
-    if arguments.name.is_some() {
-        return images::history(roots, arguments);
+    match arguments.name {
+        Some(_) => images::history(roots, arguments),
+        None => history::history(roots, here, arguments),
     }
-    let (stack, format) = (arguments.stack.clone(), arguments.format.clone());
-    history::history(roots, here, &args::Generations { stack, format })
 }
 
 /// Of a container, as docker has it, or of two generations of a stack.

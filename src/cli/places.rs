@@ -1,5 +1,7 @@
 //! Where in a stack's files the cause of a step stands.
 
+use std::sync::Arc;
+
 use crate::reconcile::desired::Desired;
 use crate::reconcile::engine::{Action, Check};
 use crate::reconcile::resource::{ContainerConfig, Kind, MountSource};
@@ -8,12 +10,12 @@ use crate::spec::{Loaded, Location};
 /// The files of a stack and what they declare.
 #[derive(Debug)]
 pub struct Places {
-    loaded: Loaded,
+    loaded: Arc<Loaded>,
     desired: Desired,
 }
 
 impl Places {
-    pub fn new(loaded: Loaded, desired: Desired) -> Self {
+    pub fn new(loaded: Arc<Loaded>, desired: Desired) -> Self {
         Self { loaded, desired }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::args::{FileArguments, PullWhen};
 use super::failure::Failure;
@@ -11,6 +12,7 @@ use crate::engine::native::Native;
 use crate::reconcile::desired::{self, Desired};
 use crate::reconcile::engine::Engine;
 use crate::reconcile::facts;
+use crate::reconcile::history::Places;
 use crate::reconcile::resource::{ImageSource, PullPolicy};
 use crate::spec::{self, Fault, LoadOptions, Loaded, Stack};
 
@@ -97,6 +99,12 @@ pub fn lower(loaded: &Loaded, engine: &Native, pull: Option<PullWhen>, asking: A
     };
     desired.notes.extend(admitted.notes);
     look(loaded, engine, desired)
+}
+
+/// Tells where in these files what they declare stands.
+pub fn places(loaded: &Arc<Loaded>) -> Places {
+    let loaded = Arc::clone(loaded);
+    Places::new(move |path| loaded.locate(path).map(|place| place.to_string()))
 }
 
 /// How the stack's images are looked at: whether the registries are asked what they have of those that are always pulled.

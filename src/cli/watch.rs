@@ -19,7 +19,6 @@ use super::{converge, history, progress, stack_file, view};
 use crate::engine::native::{Native, builds};
 use crate::reconcile::controller::{self, Source, SourceError, WatchEvent, WatchOptions};
 use crate::reconcile::desired::Desired;
-use crate::reconcile::history::Places;
 use crate::reconcile::resource::ImageSource;
 use crate::runtime::roots::Roots;
 use crate::spec::{self, Diagnostics, LoadOptions, Loaded};
@@ -214,7 +213,7 @@ impl Source for Files {
             Ok(loaded) => {
                 let lowered = stack_file::lower(&loaded, &self.engine, None, Asking::Nothing);
                 let mut desired = lowered.map_err(|failure| wrong(failure.to_string()))?;
-                desired.places = Places::new(loaded.locator());
+                desired.places = stack_file::places(&Arc::new(loaded));
                 self.follow_trees(&mut desired);
                 self.engine.hold(&desired);
                 Ok(desired)

@@ -79,12 +79,6 @@ impl Loaded {
         Diagnostics::new(found, self.warnings.sources.clone())
     }
 
-    /// Tells where a path is written, as [`Loaded::locate`]; for who outlives this.
-    pub fn locator(&self) -> impl Fn(&str) -> Option<String> + Send + Sync + use<> {
-        let (spans, sources) = (self.stack.spans.clone(), self.warnings.sources.clone());
-        move |path| spans.find(path).map(|span| sources.locate(span).to_string())
-    }
-
     /// Where `path` is written, in native words.
     pub fn locate(&self, path: &str) -> Option<Location> {
         self.stack.spans.find(path).map(|span| self.warnings.sources.locate(span))

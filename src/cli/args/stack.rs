@@ -207,13 +207,6 @@ pub struct Which {
     pub project_name: Option<String>,
 }
 
-/// The generations of a stack.
-#[derive(Clone, Debug)]
-pub struct Generations {
-    pub stack: Which,
-    pub format: FormatArgument,
-}
-
 #[derive(Clone, Debug, Args)]
 pub struct Rollback {
     /// The generation to go back to, as `stack history` lists them; else the one before the last

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use oci_spec::runtime::LinuxSeccomp;
 
 use crate::reconcile::desired::Desired;
-use crate::reconcile::resource::{Config, ContainerConfig};
+use crate::reconcile::resource::ContainerConfig;
 use crate::runtime::init::spec::{self, Request};
 use crate::runtime::seccomp::{Kernel, Written};
 use crate::spec::Fault;
@@ -39,10 +39,7 @@ fn written(path: &Path) -> Result<Written, Error> {
 
 /// The containers whose profile can't be read or understood.
 pub fn faults(desired: &Desired) -> Vec<Fault> {
-    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
-        Config::Container(container) => Some((container.seccomp_profile()?, &resource.place)),
-        _ => None,
-    });
+    let containers = desired.containers().filter_map(|(container, place)| Some((container.seccomp_profile()?, place)));
     let wrong = |path: &Path| written(path).err().map(|error| error.to_string());
     containers.filter_map(|(path, place)| Some(Fault::new(format!("{place}.security_opt"), &wrong(&path)?))).collect()
 }

@@ -74,10 +74,7 @@ pub(super) fn contents(roots: &Roots, desired: &mut Desired) -> Vec<Fault> {
 
 /// The containers whose runtime this host has not.
 fn absent_runtimes(roots: &Roots, desired: &Desired) -> Vec<Fault> {
-    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
-        Config::Container(container) => Some((container.runtime.as_deref()?, &resource.place)),
-        _ => None,
-    });
+    let containers = desired.containers().filter_map(|(container, place)| Some((container.runtime.as_deref()?, place)));
     let wrong = |name: &str| outside::find(roots, name).err().map(|error| error.to_string());
     containers.filter_map(|(name, place)| Some(Fault::new(format!("{place}.runtime"), &wrong(name)?))).collect()
 }
@@ -94,20 +91,16 @@ fn absent_drivers(roots: &Roots, desired: &Desired) -> Vec<Fault> {
 
 /// The containers whose AppArmor profile this host has not.
 fn absent_profiles(desired: &Desired) -> Vec<Fault> {
-    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
-        Config::Container(container) => Some((translate::profile(container)?, &resource.place)),
-        _ => None,
-    });
+    let containers =
+        desired.containers().filter_map(|(container, place)| Some((translate::profile(container)?, place)));
     let wrong = |name: &str| apparmor::check(name).err().map(|error| error.to_string());
     containers.filter_map(|(name, place)| Some(Fault::new(format!("{place}.security_opt"), &wrong(&name)?))).collect()
 }
 
 /// The containers whose logs are for a plugin that this host has not.
 fn absent_log_drivers(roots: &Roots, desired: &Desired) -> Vec<Fault> {
-    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
-        Config::Container(container) => Some((container.logging.driver.as_deref()?, &resource.place)),
-        _ => None,
-    });
+    let containers =
+        desired.containers().filter_map(|(container, place)| Some((container.logging.driver.as_deref()?, place)));
     let containers = containers.filter(|(name, _)| logging::is_plugin(name));
     let wrong = |name: &str| plugin::find(roots, name).err().map(|error| error.to_string());
     containers.filter_map(|(name, place)| Some(Fault::new(format!("{place}.logging.driver"), &wrong(name)?))).collect()
@@ -120,10 +113,8 @@ fn foreign_platforms(desired: &Desired) -> Vec<Fault> {
         _ => None,
     });
     let images: BTreeMap<&str, String> = images.collect();
-    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
-        Config::Container(container) => Some((images.get(container.image.as_str())?, &resource.place)),
-        _ => None,
-    });
+    let containers =
+        desired.containers().filter_map(|(container, place)| Some((images.get(container.image.as_str())?, place)));
     containers.map(|(text, place)| Fault::new(format!("{place}.platform"), text)).collect()
 }
 

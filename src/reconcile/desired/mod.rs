@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::engine::{Condition, StackName};
 use super::history::Places;
-use super::resource::{Config, ImageConfig, Kind, ResourceId};
+use super::resource::{Config, ContainerConfig, ImageConfig, Kind, ResourceId};
 
 /// All that one stack asks of one engine.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,6 +125,14 @@ impl Desired {
             locked: BTreeSet::new(),
             places: Places::default(),
         }
+    }
+
+    /// The containers and where they are declared.
+    pub fn containers(&self) -> impl Iterator<Item = (&ContainerConfig, &str)> {
+        self.resources.values().filter_map(|resource| match &resource.config {
+            Config::Container(container) => Some((container.as_ref(), resource.place.as_str())),
+            _ => None,
+        })
     }
 
     /// The images and where they are declared, to have what they are made from looked at.

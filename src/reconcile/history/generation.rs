@@ -161,16 +161,10 @@ fn digest(desired: &Desired, digests: &BTreeMap<String, String>) -> u64 {
     u64::from_str_radix(&facts::hash(text.as_bytes())[..16], 16).unwrap_or_default()
 }
 
-fn containers(desired: &Desired) -> impl Iterator<Item = &ContainerConfig> {
-    desired.resources.values().filter_map(|resource| match &resource.config {
-        Config::Container(container) => Some(container.as_ref()),
-        _ => None,
-    })
-}
-
 /// Of the configs whose content is text. What is not is read from its file again.
 fn contents(desired: &Desired) -> BTreeMap<String, String> {
-    let configs = containers(desired).flat_map(|container| &container.files).filter(|file| !file.secret);
+    let files = desired.containers().flat_map(|(container, _)| &container.files);
+    let configs = files.filter(|file| !file.secret);
     let content = |file: &FileMount| {
         let text = match &file.source {
             FileSource::Content(text) => text.clone(),
@@ -216,8 +210,8 @@ impl Generation {
     ) {
         let service = container.service.clone();
         let today = |file: &FileMount| {
-            let same = containers(now?).filter(|one| one.service == service).flat_map(|one| &one.files);
-            same.into_iter().find(|one| one.name == file.name && one.secret == file.secret)
+            let same = now?.containers().filter(|(one, _)| one.service == service);
+            same.flat_map(|(one, _)| &one.files).find(|one| one.name == file.name && one.secret == file.secret)
         };
         for file in &mut container.files {
             let what = if file.secret { "secret" } else { "config" };

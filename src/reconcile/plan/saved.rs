@@ -128,11 +128,7 @@ fn moved(then: &BTreeMap<String, String>, now: &BTreeMap<String, String>) -> Vec
 
 /// Content by its hash, of every config and secret that is not a file.
 fn contents(desired: &Desired) -> BTreeMap<&str, &str> {
-    let containers = desired.resources.values().filter_map(|resource| match &resource.config {
-        Config::Container(config) => Some(config),
-        _ => None,
-    });
-    let files = containers.flat_map(|config| &config.files);
+    let files = desired.containers().flat_map(|(container, _)| &container.files);
     let contents = files.filter_map(|file| match &file.source {
         FileSource::Content(text) => Some((file.content_hash.as_str(), text.as_str())),
         FileSource::File(_) | FileSource::Encrypted { .. } | FileSource::External(_) => None,

@@ -9,11 +9,11 @@
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::runtime::container::{self, ProcessId};
+use crate::runtime::container::{self, ProcessId, now_ms};
 use crate::runtime::image::plugin::{self as remote, Offered};
 use crate::runtime::image::{self, Digest, ImageReference, PullOptions, Store};
 use crate::runtime::roots::Roots;
@@ -478,11 +478,6 @@ pub fn halt(roots: &Roots) -> Result<Vec<(String, Error)>, Error> {
         Err(error) => Some((one.name, error.into())),
     };
     Ok(list(roots)?.into_iter().filter_map(end).collect())
-}
-
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// 256 random bits as text.
